@@ -1,0 +1,35 @@
+/*
+ * handoff - what crosses the fork into a worker. Plain data: descriptors,
+ * pointers to the parsed config and the shared memory, numbers.
+ */
+#ifndef COMMON_HANDOFF_H
+#define COMMON_HANDOFF_H
+
+#include <stdint.h>
+
+#include "common/conf.h"
+#include "common/shm.h"
+
+struct handoff_listener {
+	int fd;          /* bound and listening, non-blocking */
+	bool is_tls;     /* from tls.listen */
+	bool is_metrics; /* from metrics.listen: only /metrics */
+	bool is_unix;
+	bool is_loopback; /* the bound address is loopback or a Unix path */
+};
+
+struct handoff {
+	const struct conf *conf;
+	struct shm *shm;
+	uint32_t slot;
+	struct shm_who who;
+	const struct handoff_listener *listeners;
+	uint32_t listener_count;
+	int master_fd; /* proto.h */
+	int master_pid;
+};
+
+/* The door into a worker process (worker/main.c). Returns its exit status. */
+int worker_main(const struct handoff *);
+
+#endif

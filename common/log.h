@@ -1,0 +1,59 @@
+/*
+ * log - one line per event, for the one who is woken.
+ *
+ *   2026-01-31T12:34:56.789Z INFO  worker ready slot=0 max_connections=1000
+ *
+ * The message is a short tag in words followed by key=value pairs (the fmt
+ * writes them); values with spaces are written by %s inside double quotes by
+ * the caller or through log_quote(). Never a body, a key or a token. In JSON
+ * form the line becomes {"time","level","pid","slot","msg"} with the pairs as
+ * members. Repeats are limited: at most LOG_BURST lines per call site and ten
+ * seconds, then one "repeated=N" line.
+ *
+ * One line is one write(2), so lines of several processes do not mix.
+ */
+#ifndef COMMON_LOG_H
+#define COMMON_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+enum { LOG_BURST = 20 };
+
+struct log_site { /* a call site's memory */
+	uint64_t window_start_ms;
+	uint32_t in_window, suppressed;
+};
+
+struct log_conf {
+	enum log_level level;
+	bool is_json;
+	const char *file; /* NULL or "": standard error */
+};
+
+int log_open(
+    const struct log_conf *);    /* 0 or -errno; copied. Before it: text, info, standard error */
+void log_reopen(void);           /* after rotation: the same file name again */
+void log_set_identity(int slot); /* -1: the master */
+bool log_wants(enum log_level);
+bool log_level_parse(const char *name, enum log_level *ret); /* debug info warn error */
+
+void log_line(struct log_site *, enum log_level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#define log_at(level, ...)                                                                         \
+	do {                                                                                       \
+		static struct log_site log_site_;                                                  \
+		if (log_wants(level))                                                              \
+			log_line(&log_site_, level, __VA_ARGS__);                                  \
+	} while (0)
+#define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
+#define log_info(...)  log_at(LOG_INFO, __VA_ARGS__)
+#define log_warn(...)  log_at(LOG_WARN, __VA_ARGS__)
+#define log_error(...) log_at(LOG_ERROR, __VA_ARGS__)
+
+/* The access log: whole lines, not limited, only when log.access is on. */
+void log_access(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

@@ -1,0 +1,38 @@
+/*
+ * proto - what master and worker say to each other.
+ *
+ * One SOCK_SEQPACKET pair per incarnation; one struct proto_message per packet,
+ * sometimes with descriptors. A message names slot and incarnation, so a dead
+ * child's last word cannot be taken for its successor's.
+ */
+#ifndef COMMON_PROTO_H
+#define COMMON_PROTO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/shm.h"
+
+enum proto_type {
+	PROTO_READY = 1, /* worker: I accept */
+	PROTO_LOAD,      /* worker, every second: I turn (connections in `value`) */
+	PROTO_DRAIN,     /* master: finish; `value` is the time for it in ms */
+	PROTO_HANDOFF,   /* master: descriptors follow (a later release) */
+	PROTO_BYE,       /* worker: drained, about to exit */
+	PROTO_REOPEN,    /* master: reopen the log file */
+	PROTO_CERTS,     /* master: read the certificate files again */
+};
+
+struct proto_message {
+	uint32_t type;
+	uint32_t slot;
+	struct shm_who who;
+	int64_t value;
+};
+
+/* Non-blocking. 0, or -errno (-EAGAIN: queue full; -EPIPE: gone). */
+int proto_send(int fd, const struct proto_message *);
+/* 1: one message; 0: the other end is gone; -EAGAIN: none now; other -errno. */
+int proto_recv(int fd, struct proto_message *ret);
+
+#endif

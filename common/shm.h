@@ -1,0 +1,84 @@
+/*
+ * shm - the host's shared memory: a versioned memfd made by the master before
+ * the first fork and inherited by every worker.
+ *
+ * It holds the table of incarnations, the metric rows, the limiter, the owner
+ * tables. No lock in it can be kept by a dead holder: rows have one writer,
+ * shared cells are changed by compare-and-swap. What a worker that was killed
+ * at any instruction leaves behind is either complete or is ignored.
+ */
+#ifndef COMMON_SHM_H
+#define COMMON_SHM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * An incarnation: one life of one worker. `row` is where its data is (metrics,
+ * owner table, gauges), 0 <= row < rows; `number` grows with every spawn of the
+ * host and is never used twice, so a row's old inhabitant is told from its new
+ * one. number 0 is nobody.
+ */
+struct shm_who {
+	uint32_t row;
+	uint32_t number;
+};
+
+enum shm_state { SHM_FREE, SHM_STARTING, SHM_READY, SHM_DRAINING, SHM_DEAD };
+
+enum { SHM_BUS_NAME_MAX = 16 };
+
+struct shm; /* a mapping */
+
+/* What the master asks for: N slots have 2N+4 rows. NULL and errno on failure. */
+struct shm *shm_create(uint32_t slots);
+struct shm *shm_attach(int fd); /* an inherited one; NULL with EPROTO when the version differs */
+int shm_fd(const struct shm *);
+void shm_free(struct shm **); /* unmaps and closes */
+
+uint32_t shm_slots(const struct shm *);
+uint32_t shm_rows(const struct shm *);
+uint64_t shm_host_id(const struct shm *); /* random, made with the memory */
+int64_t shm_started_wall_ms(const struct shm *);
+
+/* The master's verbs. */
+bool shm_row_claim(
+    struct shm *, uint32_t slot, int pid, struct shm_who *ret); /* false: no row is free */
+void shm_row_reap(
+    struct shm *, struct shm_who); /* folds counters into the retired row, frees the row */
+void shm_row_set_pid(struct shm *, struct shm_who, int pid);
+
+/* The worker's verbs, on its own row. */
+void shm_row_set_state(struct shm *, struct shm_who, enum shm_state);
+void shm_row_set_bus_name(struct shm *, struct shm_who, const char *name, size_t len);
+
+/* Anyone's. Consistent snapshots. */
+struct shm_row_info {
+	struct shm_who who;
+	uint32_t slot;
+	int pid;
+	enum shm_state state;
+	char bus_name[SHM_BUS_NAME_MAX]; /* abstract socket name without the leading NUL */
+	uint8_t bus_name_len;            /* 0: none yet */
+};
+bool shm_row_get(const struct shm *, uint32_t row, struct shm_row_info *ret); /* false: free */
+bool shm_is_alive(
+    const struct shm *, struct shm_who); /* its row still holds this number and is not dead */
+
+/* Parts of the memory that other modules lay out themselves. Never NULL. */
+void *shm_metrics(const struct shm *, size_t *ret_len);
+void *shm_limiter(const struct shm *, size_t *ret_len);
+void *shm_owners(const struct shm *, uint32_t row, size_t *ret_len);
+/* A few shared words for elections, generations and flags, by name. */
+enum shm_word {
+	SHM_WORD_STORE_WRITER,    /* who writes SQLite: row << 32 | number */
+	SHM_WORD_KEYS_GENERATION, /* grows when a key is created or revoked */
+	SHM_WORD_IS_DRAINING,     /* the host is stopping */
+	SHM_WORD_RESTARTS,
+	SHM_WORD_COUNT = 64
+};
+_Atomic uint64_t *shm_word(const struct shm *, enum shm_word);
+
+#endif

@@ -1,0 +1,88 @@
+/*
+ * backplane - calls between workers: of this host over the bus; of other hosts
+ * over Redis in a later release (addresses are made for it).
+ *
+ * A service registers the methods that it answers. A call goes to one address
+ * and has exactly one outcome: an answer, or an error, or the time limit.
+ */
+#ifndef WORKER_BACKPLANE_BACKPLANE_H
+#define WORKER_BACKPLANE_BACKPLANE_H
+
+#include "common/buf.h"
+#include "common/bus.h"
+#include "common/id.h"
+#include "common/shm.h"
+#include "common/str.h"
+#include "worker/loop/loop.h"
+
+struct backplane;
+
+struct backplane_addr {
+	uint64_t host; /* shm_host_id() */
+	struct shm_who who;
+};
+
+/* What crosses it: one line for every method of every module. */
+enum backplane_method {
+	BACKPLANE_REPLY,       /* its own */
+	BACKPLANE_STORE_RUN,   /* store: run an operation in the elected writer */
+	BACKPLANE_TURN_ATTACH, /* turn: follow a feed */
+	BACKPLANE_TURN_DETACH,
+	BACKPLANE_TURN_EVENTS, /* turn: owner to listener */
+	BACKPLANE_TURN_CANCEL,
+	BACKPLANE_TURN_STATE, /* turn: state and pending tool calls */
+	BACKPLANE_TOOL_RESULT,
+	BACKPLANE_SESSION_CLOSED, /* session: end its live turn */
+	BACKPLANE_KEYS_CHANGED,   /* keys: drop what is cached */
+	BACKPLANE_METHOD_COUNT = 64
+};
+
+struct backplane *backplane_new(struct loop *, struct shm *, struct shm_who me);
+void backplane_free(struct backplane **);
+struct backplane_addr backplane_self(const struct backplane *);
+
+/* An incoming call or cast. A cast has reply_to.number == 0. payload is borrowed. */
+struct backplane_call {
+	struct backplane_addr from;
+	uint64_t call_id; /* 0: a cast, nobody waits */
+	struct str payload;
+};
+typedef void backplane_handler(void *arg, const struct backplane_call *);
+void backplane_serve(struct backplane *, enum backplane_method, backplane_handler *, void *arg);
+
+/* Answers a call, now or later (copy from and call_id). err 0 or negative. */
+void backplane_reply(
+    struct backplane *, struct backplane_addr to, uint64_t call_id, int err, struct str payload);
+
+/*
+ * on_reply comes exactly once, from the loop, never from inside the verb: the answer, E_GONE (the
+ * peer died or was dead), E_BUSY (queue full), E_OWNER_UNAVAILABLE (no answer in timeout_ms).
+ */
+typedef void backplane_on_reply(void *arg, int err, struct str payload);
+void backplane_send_call(struct backplane *, struct backplane_addr to, enum backplane_method,
+    struct str payload, uint32_t timeout_ms, backplane_on_reply *, void *arg);
+
+/* No answer wanted. 0, E_GONE, E_BUSY. */
+int backplane_cast(
+    struct backplane *, struct backplane_addr to, enum backplane_method, struct str payload);
+void backplane_broadcast(
+    struct backplane *, enum backplane_method, struct str payload); /* all others */
+
+/* The owner of a turn, a call or a session's live turn: shared memory now, Redis later. */
+bool backplane_own(struct backplane *, const struct id *); /* false: table full */
+void backplane_disown(struct backplane *, const struct id *);
+typedef void backplane_on_owner(void *arg, int err, struct backplane_addr); /* 0 or E_NOT_FOUND */
+void backplane_find_owner(struct backplane *, const struct id *, backplane_on_owner *, void *arg);
+
+/* Told when an incarnation is gone. Any number of watchers; never taken back (services live as long
+ * as the worker). */
+void backplane_on_peer_gone(
+    struct backplane *, void (*on_gone)(void *arg, struct backplane_addr), void *arg);
+
+/* Compact payloads: integers and texts in a row, read back in the same order. */
+void backplane_put_u64(struct buf *, uint64_t);
+void backplane_put_str(struct buf *, struct str);
+bool backplane_take_u64(struct str *rest, uint64_t *ret);   /* false: malformed */
+bool backplane_take_str(struct str *rest, struct str *ret); /* borrowed from rest */
+
+#endif

@@ -1,0 +1,51 @@
+/*
+ * keys - who is asking: secrets to principals, cached, revoked everywhere
+ * within a second.
+ *
+ * Keys of the config and keys of the store. A secret is hashed (SHA-256) and the
+ * hash looked up: this worker's cache, then the store. The cache is dropped when
+ * the shared generation of keys changes. Comparison is constant time in the hash.
+ */
+#ifndef WORKER_SESSION_KEYS_H
+#define WORKER_SESSION_KEYS_H
+
+#include "common/conf.h"
+#include "common/id.h"
+#include "common/limiter.h"
+#include "worker/store/store.h"
+
+struct keys;
+
+enum key_kind { KEY_CLIENT, KEY_SERVER, KEY_ADMIN };
+
+/* A principal; lives in the cache, borrowed for the callback: copy what is kept. */
+struct principal {
+	enum key_kind kind;
+	const char *key_id;
+	const char *app_id;         /* NULL for admin */
+	const struct conf_app *app; /* of the config; NULL for admin */
+	const char *device_id;      /* NULL: unbound */
+	struct limiter_rule rate;   /* requests; limit 0: none */
+	uint32_t rpm, tpm, rpd;     /* server keys; 0: none */
+	int64_t expires_at;         /* wall ms; 0: never */
+};
+
+struct keys *keys_new(struct loop *, const struct conf *, struct shm *, struct store *);
+void keys_free(struct keys **);
+
+/* err 0, E_UNAUTHORIZED, E_STORE_UNAVAILABLE. on_principal may be called from inside when the
+ * answer is cached. */
+typedef void keys_on_principal(void *arg, int err, const struct principal *);
+void keys_check(struct keys *, struct str secret, keys_on_principal *, void *arg);
+
+/* Makes a key; secret is shown once, in the callback. limits_json may be NULL. */
+struct keys_create {
+	enum key_kind kind;
+	const char *app_id, *device_id, *name, *limits_json;
+	int64_t expires_at;
+};
+typedef void keys_on_created(void *arg, int err, const struct store_key *, const char *secret);
+void keys_create(struct keys *, const struct keys_create *, keys_on_created *, void *arg);
+void keys_revoke(struct keys *, const char *key_id, store_on_done *, void *arg);
+
+#endif

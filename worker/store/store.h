@@ -1,0 +1,239 @@
+/*
+ * store - the record: apps, keys, sessions, turns, messages, usage.
+ *
+ * Typed verbs over named operations (worker/store/ops): an operation is a list of
+ * SQL statements that run in one transaction, and a backend runs operations.
+ * Backends: SQLite (one elected writer per host with group commit, readers
+ * everywhere), PostgreSQL in a later release, with the same schema and behaviour.
+ *
+ * Every verb is asynchronous. Its callback comes exactly once, from the loop,
+ * never from inside the verb; records in it are borrowed for the call. err is 0
+ * or negative; E_STORE_UNAVAILABLE when the record cannot be reached within
+ * store.acquire_timeout. A write is acknowledged after its commit. Every write is
+ * idempotent (by the ids given by the caller), because it is repeated when the
+ * writer dies before its answer arrives.
+ *
+ * Times are wall-clock milliseconds. Texts that hold JSON are named _json.
+ * An absent text is NULL in records given and returned.
+ */
+#ifndef WORKER_STORE_STORE_H
+#define WORKER_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/conf.h"
+#include "common/id.h"
+#include "common/shm.h"
+#include "common/str.h"
+#include "worker/backplane/backplane.h"
+#include "worker/loop/loop.h"
+
+struct store;
+
+/* NULL when the database cannot be opened (logged). The schema is there: the master migrated it. */
+struct store *store_new(struct loop *, const struct conf *, struct shm *, struct backplane *);
+void store_free(struct store **); /* what is queued is committed first */
+bool store_is_available(const struct store *);
+/* When it was last reached; for the grace period of readiness. 0: now. */
+uint64_t store_unavailable_since_ms(const struct store *);
+
+/* parleyd migrate and the master at start: all pending migrations of the url, under a lock. 0 or
+ * E_* (logged). */
+int store_migrate(const struct conf *);
+
+typedef void store_on_done(void *arg, int err);
+
+/* ---- apps and keys ---- */
+
+struct store_key {
+	const char *id;        /* key_.. */
+	const char *kind;      /* client, server, admin */
+	const char *app_id;    /* NULL for admin */
+	const char *device_id; /* NULL: unbound */
+	const char *name;
+	uint8_t hash[32];        /* SHA-256 of the secret */
+	const char *limits_json; /* {"limit","window_ms","rpm","tpm","rpd","models",..} or NULL */
+	int64_t created_at, expires_at, revoked_at; /* 0: never */
+};
+
+typedef void store_on_key(void *arg, int err, const struct store_key *);
+typedef void store_on_keys(void *arg, int err, const struct store_key *, size_t count);
+
+void store_key_create(struct store *, const struct store_key *, store_on_done *, void *arg);
+void store_key_by_hash(struct store *, const uint8_t hash[32], store_on_key *,
+    void *arg); /* E_NOT_FOUND; also revoked and expired ones */
+void store_key_list(struct store *, const char *app_id, store_on_keys *, void *arg); /* NULL: all */
+void store_key_revoke(
+    struct store *, const char *id, int64_t now, store_on_done *, void *arg); /* E_NOT_FOUND */
+
+/* ---- sessions ---- */
+
+struct store_session {
+	const char *id, *app_id, *device_id;
+	const char *status; /* active, closed, expired */
+	const char *model, *system;
+	const char *tools_json, *metadata_json;
+	int64_t created_at, last_activity_at;
+};
+
+struct store_session_open {
+	struct store_session session; /* the one to make if none is reused; its id is new */
+	bool reuse; /* the app's newest active one of the device, active since reuse_after */
+	int64_t reuse_after, now;
+};
+
+typedef void store_on_session(void *arg, int err, const struct store_session *);
+typedef void store_on_opened(void *arg, int err, const struct store_session *, bool is_reused);
+typedef void store_on_sessions(
+    void *arg, int err, const struct store_session *, size_t count, bool has_more);
+
+/* On reuse model, tools, metadata that are not NULL replace the stored ones; simultaneous opens
+ * yield one. */
+void store_session_open(
+    struct store *, const struct store_session_open *, store_on_opened *, void *arg);
+void store_session_get(
+    struct store *, const char *id, store_on_session *, void *arg); /* E_NOT_FOUND */
+struct store_session_filter {
+	const char *app_id, *device_id, *status,
+	    *after; /* app_id required; NULL: any. Newest first, after: an id */
+	uint32_t limit;
+};
+void store_session_list(
+    struct store *, const struct store_session_filter *, store_on_sessions *, void *arg);
+void store_session_close(struct store *, const char *id, int64_t now, store_on_done *,
+    void *arg); /* closed already: fine */
+void store_session_erase(struct store *, const char *id, int64_t now, store_on_done *,
+    void *arg); /* closes; content goes, usage stays */
+/* Sets up to `limit` sessions idle since before `idle_before` to expired; on_count gets how many
+ * (or err < 0). */
+typedef void store_on_count(void *arg, int err, uint64_t count);
+void store_session_expire(
+    struct store *, int64_t idle_before, int64_t now, uint32_t limit, store_on_count *, void *arg);
+
+/* ---- messages ---- */
+
+struct store_message {
+	const char *id, *session_id, *turn_id;
+	int64_t position; /* ascending within the session; given by the store on insert */
+	const char *role; /* system, user, assistant, tool */
+	/* The OpenAI message object: {"role","content","tool_calls"?,"tool_call_id"?}; ours beside
+	 * it. */
+	const char *body_json;
+	bool is_partial; /* the part of an answer that broke off */
+	int64_t created_at;
+};
+
+typedef void store_on_messages(
+    void *arg, int err, const struct store_message *, size_t count, bool has_more);
+/* Ascending after the message id `after` (NULL: from the first). */
+void store_message_list(struct store *, const char *session_id, const char *after, uint32_t limit,
+    store_on_messages *, void *arg);
+/* The newest messages, ascending, until their bodies exceed max_bytes (at least one). For the
+ * model's history. */
+void store_message_history(
+    struct store *, const char *session_id, uint64_t max_bytes, store_on_messages *, void *arg);
+
+/* ---- turns ---- */
+
+struct store_turn {
+	const char *id, *session_id, *app_id, *key_id;
+	const char *request_id; /* NULL: none */
+	const char *input_hash; /* hex SHA-256 of the canonical input: tells a reused request_id */
+	const char *state;      /* live, completed, failed, cancelled */
+	const char *owner;      /* host.row.number in hex, of a live one */
+	uint64_t fence;         /* every later write names it; a takeover raises it */
+	const char *model;
+	const char *error_code, *error_message; /* failed */
+	const char *finish_reason;              /* completed */
+	const char *text;                       /* the answer (or its part) */
+	const char *
+	    result_json; /* what turn.completed carried: message, usage, sources; NULL while live */
+	uint64_t last_seq; /* of the last event */
+	int64_t created_at, ended_at;
+};
+
+struct store_usage {
+	const char *id; /* the turn's id and hop: unique per model call */
+	const char *app_id, *org_id, *key_id, *session_id, *turn_id, *model, *provider,
+	    *provider_model;
+	uint64_t input_tokens, output_tokens, cached_tokens;
+	bool is_estimated;
+	int64_t cost_micros; /* -1: no price */
+	int64_t created_at;
+};
+
+struct store_turn_begin {
+	struct store_turn turn;       /* state live; owner, fence, input_hash given */
+	struct store_message message; /* the user's */
+	int64_t now;
+};
+
+/*
+ * One transaction. 0: begun. Otherwise nothing was written and `existing` says why:
+ *   E_DUPLICATE         the request_id's turn (same input; replay it)
+ *   E_REQUEST_ID_REUSED likewise, other input
+ *   E_TURN_IN_PROGRESS  the live turn of the session
+ *   E_SESSION_CLOSED, E_NOT_FOUND   existing is NULL
+ * A request_id whose turn failed with worker_lost or draining is taken over by the new turn.
+ * Sets the session's last_activity_at. Repeating a begin that was committed (same turn id) is 0.
+ */
+typedef void store_on_begun(void *arg, int err, const struct store_turn *existing);
+void store_turn_begin(struct store *, const struct store_turn_begin *, store_on_begun *, void *arg);
+
+/* Messages of a hop (assistant with tool calls, tool results), while live. E_FENCED. */
+void store_turn_add(struct store *, const char *turn_id, uint64_t fence,
+    const struct store_message *, size_t count, const struct store_usage *, size_t usage_count,
+    store_on_done *, void *arg);
+
+/* The part of the answer so far and the last sequence number, while live: what survives the worker.
+ * E_FENCED. */
+void store_turn_progress(struct store *, const char *turn_id, uint64_t fence, const char *text,
+    uint64_t last_seq, store_on_done *, void *arg);
+
+struct store_turn_end {
+	const char *turn_id, *session_id;
+	uint64_t fence;
+	const char *state; /* completed, failed, cancelled */
+	const char *error_code, *error_message, *finish_reason, *text, *result_json;
+	uint64_t last_seq;
+	const struct store_message *messages; /* the answer, if any */
+	size_t message_count;
+	const struct store_usage *usage;
+	size_t usage_count;
+	int64_t now;
+};
+void store_turn_end(struct store *, const struct store_turn_end *, store_on_done *,
+    void *arg); /* E_FENCED: someone else ended it */
+
+typedef void store_on_turn(void *arg, int err, const struct store_turn *);
+void store_turn_get(struct store *, const char *id, store_on_turn *, void *arg); /* E_NOT_FOUND */
+void store_turn_live(struct store *, const char *session_id, store_on_turn *,
+    void *arg); /* E_NOT_FOUND: none live */
+
+/*
+ * Fails a live turn whose owner is dead: state failed, worker_lost, fence raised. E_FENCED when it
+ * is not live any more or has another owner. The whole of a dead incarnation's with
+ * store_turn_lose_all().
+ */
+void store_turn_lose(
+    struct store *, const char *id, const char *owner, int64_t now, store_on_done *, void *arg);
+void store_turn_lose_all(
+    struct store *, const char *owner, int64_t now, store_on_count *, void *arg);
+/* Live turns of this host whose owner is none of the living (`alive`: owners), at start. */
+void store_turn_lose_orphans(struct store *, const char *host_prefix, const char *const *alive,
+    size_t alive_count, int64_t now, store_on_count *, void *arg);
+
+/* ---- usage ---- */
+
+struct store_usage_sum {
+	const char *model;
+	uint64_t calls, input_tokens, output_tokens, cached_tokens;
+	int64_t cost_micros;
+};
+typedef void store_on_usage(void *arg, int err, const struct store_usage_sum *, size_t count);
+void store_usage_by_model(
+    struct store *, const char *app_id, int64_t from, int64_t to, store_on_usage *, void *arg);
+
+#endif
