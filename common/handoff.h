@@ -32,4 +32,13 @@ struct handoff {
 /* The door into a worker process (worker/main.c). Returns its exit status. */
 int worker_main(const struct handoff *);
 
+/*
+ * Two more doors, for what the master starts but the worker tree knows how to do
+ * (worker/migrate_main.c, worker/key_main.c). Each runs in a process of its own:
+ * a child before the first worker, or `parleyd migrate` and `parleyd key ..`.
+ */
+int worker_migrate(const struct conf *); /* 0, or an exit status; errors are logged */
+/* argv[0] is the verb: create, list, revoke. Answers on stdout; returns the exit status. */
+int worker_key_command(const struct conf *, int argc, char **argv);
+
 #endif

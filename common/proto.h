@@ -4,6 +4,14 @@
  * One SOCK_SEQPACKET pair per incarnation; one struct proto_message per packet,
  * sometimes with descriptors. A message names slot and incarnation, so a dead
  * child's last word cannot be taken for its successor's.
+ *
+ * Draining. When the host stops, the master sets SHM_WORD_IS_DRAINING (readiness
+ * answers 503 from then on, but everything is served), waits drain.pause, then
+ * sends DRAIN with drain.timeout. A worker that is replaced by a reload gets DRAIN
+ * without the word being set: it leaves what waits in the accept queue to its
+ * successor, where a stopping one accepts until EAGAIN. DRAIN with 0: end at once;
+ * it may follow an earlier one. A worker that outlives its time by a second is killed.
+ * When recv says the other end is gone the master is dead: exit.
  */
 #ifndef COMMON_PROTO_H
 #define COMMON_PROTO_H
