@@ -5,12 +5,16 @@
  *
  * The message is a short tag in words followed by key=value pairs (the fmt
  * writes them); values with spaces are written by %s inside double quotes by
- * the caller or through log_quote(). Never a body, a key or a token. In JSON
- * form the line becomes {"time","level","pid","slot","msg"} with the pairs as
- * members. Repeats are limited: at most LOG_BURST lines per call site and ten
- * seconds, then one "repeated=N" line.
+ * the caller or through log_quote(). Never a body, a key or a token: leaving
+ * them out is the caller's business. A worker's lines end in worker=<slot>. In
+ * JSON form the line becomes {"time","level","pid","slot","msg"} with the pairs
+ * as members; a pair whose name is one of these five is called "of_<name>".
+ * Repeats are limited: at most LOG_BURST lines per call site and ten seconds,
+ * then one "repeated=N" line with the first words of what was left out.
  *
- * One line is one write(2), so lines of several processes do not mix.
+ * One line is one write(2) of at most LOG_LINE_MAX bytes, so lines of several
+ * processes do not mix, also in a pipe. Control characters and what is not
+ * UTF-8 become '?'. Lines may come from any thread.
  */
 #ifndef COMMON_LOG_H
 #define COMMON_LOG_H
@@ -18,17 +22,27 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
-enum { LOG_BURST = 20 };
+#include "common/str.h"
 
-struct log_site { /* a call site's memory */
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+enum {
+	LOG_BURST = 20,
+	LOG_WINDOW_MS = 10000,
+	LOG_LINE_MAX = 4096, /* with its newline: PIPE_BUF */
+};
+
+struct log_site { /* a call site's memory, zeroed */
 	uint64_t window_start_ms;
 	uint32_t in_window, suppressed;
+	enum log_level level;
+	const char *fmt;
+	struct log_site *next; /* of the sites that owe a "repeated" line */
 };
 
 struct log_conf {
 	enum log_level level;
 	bool is_json;
+	bool is_access;   /* log.access */
 	const char *file; /* NULL or "": standard error */
 };
 
@@ -38,6 +52,17 @@ void log_reopen(void);           /* after rotation: the same file name again */
 void log_set_identity(int slot); /* -1: the master */
 bool log_wants(enum log_level);
 bool log_level_parse(const char *name, enum log_level *ret); /* debug info warn error */
+
+/* A value as it may stand after `key=`: quoted and escaped when it must be, cut when it is long.
+ * log_info("tool failed name=%s", log_quote(name).s); */
+struct log_quoted {
+	char s[256];
+};
+struct log_quoted log_quote(struct str);
+
+/* Writes the "repeated" lines that are due. Every log_line() does it too; a quiet process calls
+ * this now and then. */
+void log_flush(void);
 
 void log_line(struct log_site *, enum log_level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
