@@ -1,0 +1,181 @@
+// server - the real parleyd with 4 workers in a folder of its own, and mock_llm as its provider.
+//
+//   const server = await startServer(t, { config: { max_connections: 3 } });
+//   const { status, json } = await server.request('/health');
+//
+// It is stopped when the test (or suite, given before()'s context) ends, and the test fails when a process died of a
+// signal, said something that is not a log line, or logged at warn or above what no server.expectLog() allows.
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { Child, build } from './process.mjs';
+import { collect, raw, request, stream } from './http.mjs';
+import { waitFor } from './wait.mjs';
+
+export const keys = {
+  client: 'pc_test_client_key_0123456789abcdef',
+  server: 'ps_test_server_key_0123456789abcdef',
+  admin: 'pa_test_admin_key_0123456789abcdef',
+};
+
+const log_line = /^\d{4}-\d\d-\d\dT\S+Z (DEBUG|INFO|WARN|ERROR) /;
+// What every server may say: a host without Redis is told so at its start.
+const always_allowed = [/WARN +backplane\b.*\blocal\b/];
+
+/** Maps merge, everything else replaces; undefined removes. */
+function merge(base, over) {
+  if (over === null || typeof over !== 'object' || Array.isArray(over)) return over;
+  const is_map = base !== null && typeof base === 'object' && !Array.isArray(base);
+  const merged = is_map ? { ...base } : {};
+  for (const [name, value] of Object.entries(over)) {
+    if (value === undefined) delete merged[name];
+    else merged[name] = merge(merged[name], value);
+  }
+  return merged;
+}
+
+export async function startMock(t, args = []) {
+  const mock = new Child(path.join(build, 'mock_llm'), ['--listen', '127.0.0.1:0', ...args]);
+  mock.address = (await mock.line(/(127\.0\.0\.1:[1-9]\d*)/))[1];
+  mock.url = `http://${mock.address}/v1`;
+  t?.after(async () => {
+    const status = await mock.stop();
+    assert.ok(status.code === 0 || status.signal === 'SIGTERM', `mock_llm ended with ${JSON.stringify(status)}:\n${mock.output()}`);
+  });
+  return mock;
+}
+
+function default_config(dir, mock) {
+  return {
+    listen: ['127.0.0.1:0'],
+    workers: 4,
+    run_dir: path.join(dir, 'run'),
+    store: { url: `sqlite:${path.join(dir, 'parley.db')}` },
+    drain: { pause: '0s', timeout: '5s' },
+    providers: [{ name: 'mock', dialect: 'openai', base_url: mock?.url ?? 'http://127.0.0.1:9/v1', api_key: 'sk-test' }],
+    models: [{ name: 'default', targets: [{ provider: 'mock', model: 'mock' }], price: { input: 1, output: 2, cached: 0.5 } }],
+    apps: [{ id: 'demo', name: 'Demo', org: 'demo', client_may: ['tools'] }],
+    keys: [
+      { kind: 'client', app: 'demo', secret: keys.client, rate: { limit: 0, window: '60s' } },
+      { kind: 'server', app: 'demo', secret: keys.server },
+      { kind: 'admin', secret: keys.admin },
+    ],
+  };
+}
+
+class Server extends Child {
+  constructor(dir, config, { args = [], env = {} }) {
+    const file = path.join(dir, 'parley.yaml');
+    // JSON is YAML.
+    fs.writeFileSync(file, JSON.stringify(config, null, 2));
+    super(path.join(build, 'parleyd'), ['--config', file, ...args], { env, cwd: dir });
+    this.dir = dir;
+    this.file = file;
+    this.config = config;
+    this.allowed = [...always_allowed];
+    this.is_stopped = false;
+  }
+
+  /** Resolves when every worker accepts. */
+  async ready() {
+    this.address = (await this.line(/listening address=(\S+)/))[1];
+    this.port = Number(this.address.split(':').pop());
+    this.url = `http://${this.address}`;
+    for (let slot = 0; slot < this.config.workers; slot++) await this.line(new RegExp(`worker ready .*\\bslot=${slot}\\b`));
+  }
+
+  request(route, options) {
+    return request(this.url + route, options);
+  }
+
+  stream(route, options) {
+    return stream(this.url + route, options);
+  }
+
+  raw(pieces, options) {
+    return raw(this.port, pieces, options);
+  }
+
+  /** Lines at warn or above that match this are no failure. */
+  expectLog(regex) {
+    this.allowed.push(regex);
+  }
+
+  /** Rewrites the config file with these changes; the server reads it on SIGHUP. */
+  changeConfig(changes) {
+    this.config = merge(this.config, changes);
+    fs.writeFileSync(this.file, JSON.stringify(this.config, null, 2));
+  }
+
+  workerPids() {
+    try {
+      return fs.readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+    } catch {
+      return [];
+    }
+  }
+
+  /** kill -9 of one worker (the first unless named); returns its pid once it is gone. */
+  async killWorker(pid = this.workerPids()[0], signal = 'SIGKILL') {
+    this.expectLog(/worker (died|ended|exited|lost|killed)/);
+    process.kill(pid, signal);
+    await waitFor(() => !this.workerPids().includes(pid), `end of worker ${pid}`);
+    return pid;
+  }
+
+  /** What went wrong by the log: lines no test expected, and everything that is not a log line. */
+  complaints() {
+    return this.lines.filter((line) => {
+      const match = log_line.exec(line);
+      if (match && (match[1] === 'DEBUG' || match[1] === 'INFO')) return false;
+      return !this.allowed.some((regex) => regex.test(line));
+    });
+  }
+
+  /** Ends the server and checks how it ended; safe to call again. */
+  async stop({ signal = 'SIGTERM', code = 0 } = {}) {
+    if (this.is_stopped) return;
+    this.is_stopped = true;
+    const status = await super.stop(signal);
+    const complaints = this.complaints();
+    if (complaints.length > 0 || (signal !== 'SIGKILL' && status.code !== code)) {
+      assert.fail(`parleyd ended with ${JSON.stringify(status)}` +
+        (complaints.length ? `; nobody expected:\n${complaints.map((line) => `    ${line}`).join('\n')}` : '') +
+        `\n  whole log:\n${this.output()}`);
+    }
+    fs.rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/**
+ * options: config (merged into the default one), mock (false: none; a mock that runs: use it), mockArgs, args, env,
+ * ready (false: do not wait).
+ */
+export async function startServer(t, options = {}) {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-'));
+  const mock = options.mock === false ? null : options.mock ?? await startMock(t, options.mockArgs);
+  const server = new Server(dir, merge(default_config(dir, mock), options.config ?? {}), options);
+  server.mock = mock;
+  t?.after(() => server.stop());
+  if (options.ready !== false) await server.ready();
+  return server;
+}
+
+/** A session of the demo app: its record. */
+export async function newSession(server, body = {}, key = keys.client) {
+  const { status, json, text } = await server.request('/v1/sessions', { key, body });
+  assert.equal(status, 201, text);
+  return json;
+}
+
+/** A streamed turn to its end: all events. */
+export async function streamTurn(server, session_id, body, key = keys.client) {
+  const events = await server.stream(`/v1/sessions/${session_id}/turns`, { key, body: { stream: true, ...body } });
+  assert.equal(events.status, 200, events.text);
+  return collect(events, is_last_event);
+}
+
+export function is_last_event({ event }) {
+  return ['turn.completed', 'turn.failed', 'turn.cancelled'].includes(event);
+}
