@@ -89,6 +89,12 @@ log_set_identity(int slot)
 	lg.slot = slot;
 }
 
+int
+log_fd(void)
+{
+	return lg.fd;
+}
+
 bool
 log_wants(enum log_level level)
 {

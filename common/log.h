@@ -50,6 +50,7 @@ int log_open(
     const struct log_conf *);    /* 0 or -errno; copied. Before it: text, info, standard error */
 void log_reopen(void);           /* after rotation: the same file name again */
 void log_set_identity(int slot); /* -1: the master */
+int log_fd(void);                /* where lines go: what closes descriptors spares it */
 bool log_wants(enum log_level);
 bool log_level_parse(const char *name, enum log_level *ret); /* debug info warn error */
 
