@@ -1,20 +1,27 @@
 # Parley - build, run, test.  `make` alone explains itself.
 #
-# One tree of objects per kind of build: build/<kind>/, kind is one of
-# release (default), debug, asan (address + undefined + leak), tsan, cover.
+# One tree of objects per kind of build, build/<kind>/: release (default), debug,
+# asan (address, undefined, leak), tsan, cover, fuzz (clang). The scripts behind
+# the habits are in .ci/.
 
 KIND     ?= release
-CC       ?= gcc
 B        := build/$(KIND)
 PREFIX   ?= /usr/local
 JOBS     ?= $(shell nproc)
-MAKEFLAGS += --no-builtin-rules
+MAKEFLAGS += --no-builtin-rules --no-print-directory
 Q := $(if $(V),,@)
+# A make of our own with all cores, unless the caller has said how many.
+SUBMAKE   = $(MAKE) $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 
+ifeq ($(KIND),fuzz)
+CC       := clang-14
+else ifeq ($(origin CC),default)
+CC       := gcc
+endif
 VERSION  := $(shell cat VERSION)
 
 PKGS     := libh2o-evloop libevent hiredis libpq openssl yaml-0.1 libcurl jansson sqlite3 libsystemd
-CPPFLAGS += -I. -I$(B)/gen -D_GNU_SOURCE -DH2O_USE_LIBUV=0 -DPARLEY_VERSION='"$(VERSION)"' -DPARLEY_KIND='"$(KIND)"'
+CPPFLAGS := -I. -I$(B)/gen -D_GNU_SOURCE -DH2O_USE_LIBUV=0 -DPARLEY_VERSION='"$(VERSION)"' -DPARLEY_KIND='"$(KIND)"'
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
             -Wwrite-strings -Wvla -Wformat=2 -Wundef -Wold-style-definition
 CFLAGS   += -std=gnu11 -g -fno-omit-frame-pointer -fno-common $(WARN)
@@ -32,14 +39,18 @@ LDFLAGS  += -fsanitize=thread
 else ifeq ($(KIND),cover)
 CFLAGS   += -O0 --coverage
 LDFLAGS  += --coverage
+else ifeq ($(KIND),fuzz)
+CFLAGS   += -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -Wno-error
+LDFLAGS  += -fsanitize=address,undefined
+FUZZ_ENGINE := -fsanitize=fuzzer
 else
-$(error KIND=$(KIND) is not one of release debug asan tsan cover)
+$(error KIND=$(KIND) is not one of release debug asan tsan cover fuzz)
 endif
 
 # System headers are not ours to warn about.
-DEPFLAGS  = $(subst -I/,-isystem /,$(shell pkg-config --cflags $(PKGS) 2>/dev/null))
-LIBS      = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread -lm
-CPPFLAGS += $(DEPFLAGS)
+CPPFLAGS += $(subst -I/,-isystem /,$(shell pkg-config --cflags $(PKGS) 2>/dev/null))
+LIBS     := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread -lm
+CMOCKA   := $(shell pkg-config --libs cmocka 2>/dev/null)
 # phr_parse_request of ours must take the place of the library's: export it.
 LDFLAGS  += -rdynamic
 
@@ -59,11 +70,17 @@ TOOLS      := $(patsubst loadtest/%,$(B)/%,$(filter-out loadtest/bench,$(patsubs
 
 .PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^[a-zA-Z_-]+:.*## /{printf "  %-14s %s\n",$$1,$$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-zA-Z_-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
 build: ## compile everything (KIND=release|debug|asan|tsan|cover)
-	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(SUBMAKE) all
+
+.PHONY: run
+run: ## the server and, without a provider key, a mock model beside it: on 127.0.0.1:8080
+	@.ci/install build
+	@$(SUBMAKE) all
+	@.ci/demo $(B)
 
 .PHONY: all
 all: $(if $(wildcard master/main.c),$(B)/parleyd) $(TOOLS)
@@ -93,19 +110,113 @@ $(B)/%.o: %.c Makefile
 # takes the place of the module in the library.
 $(B)/t/unit/%: $(B)/t/unit/%.o $(LIB)
 	@echo '  LINK  $@'
-	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(LIB) $(LIBS) $(shell pkg-config --libs cmocka)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(LIB) $(LIBS) $(CMOCKA)
 
 $(B)/t/replay/%_test: $(B)/t/replay/%_test.o $(patsubst %.c,$(B)/%.o,$(wildcard t/replay/fake_*.c)) $(LIB)
 	@echo '  LINK  $@'
-	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) $(shell pkg-config --libs cmocka)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) $(CMOCKA)
 
-# A fuzz target replays the files named on its command line; `make fuzz` builds it with libFuzzer instead.
-$(B)/t/fuzz/%_fuzz: $(B)/t/fuzz/%_fuzz.o $(B)/t/fuzz/replay_main.o $(LIB)
+# A fuzz target replays the files named on its command line; KIND=fuzz links libFuzzer instead.
+$(B)/t/fuzz/%_fuzz: $(B)/t/fuzz/%_fuzz.o $(if $(FUZZ_ENGINE),,$(B)/t/fuzz/replay_main.o) $(LIB)
 	@echo '  LINK  $@'
-	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+	$(Q)$(CC) $(LDFLAGS) $(FUZZ_ENGINE) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
 .PHONY: tests-build
 tests-build: $(UNIT_BIN) $(REPLAY_BIN) $(FUZZ_BIN)
+
+.PHONY: test
+test: ## unit, replay, fuzz corpora, wire tests; T=text keeps the files whose path contains it
+	@.ci/install build test
+	@$(SUBMAKE) all tests-build
+	@B=$(B) t/run $(T)
+
+.PHONY: asan
+asan: ## the whole suite with address, undefined and leak sanitizers
+	@$(MAKE) KIND=asan test
+
+.PHONY: valgrind
+valgrind: ## unit and replay tests and fuzz corpora under valgrind
+	@.ci/install build test lint
+	@$(SUBMAKE) KIND=debug tests-build
+	@B=build/debug WRAP='valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,possible' t/run $(T)
+
+.PHONY: fuzz
+fuzz: ## P=target (all in turn without) for TIME=60 seconds with libFuzzer
+	@.ci/install build lint
+	@$(SUBMAKE) KIND=fuzz $(if $(P),build/fuzz/t/fuzz/$(P)_fuzz,$(FUZZ_SRC:%.c=build/fuzz/%))
+	@.ci/fuzz $(or $(TIME),60) $(P)
+
+.PHONY: cover
+cover: ## what the tests reach: a summary, and build/cover/html/index.html
+	@.ci/install build test lint
+	@find build/cover -name '*.gcda' -delete 2>/dev/null || true
+	@$(MAKE) KIND=cover test
+	@.ci/cover
+
+.PHONY: bench
+bench: ## the figures of loadtest/RESULTS.md on this machine
+	@.ci/install build test bench
+	@$(SUBMAKE) all
+	@loadtest/bench/run
+
+# Habits. Each says nothing when all is well.
+C_FILES   = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
+SCRIPTS   = $(shell git grep -lI --untracked '^\#!.*[ /]\(ba\)\?sh')
+
+.PHONY: tidy
+tidy: ## clang-tidy and cppcheck
+	@.ci/install build test lint
+	@printf '%s\n' $(filter-out t/%,$(filter %.c,$(C_FILES))) | xargs -P$(JOBS) -n1 .ci/tidy $(CPPFLAGS)
+	@cppcheck -q -j$(JOBS) --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+	  --suppressions-list=.ci/cppcheck.suppress -I. -D_GNU_SOURCE common master worker loadtest
+
+.PHONY: format
+format: ## clang-format, in place
+	@clang-format-14 -i $(C_FILES)
+
+.PHONY: format-check
+format-check: ## fails where clang-format would change something
+	@clang-format-14 --dry-run -Werror $(C_FILES)
+
+.PHONY: headers
+headers: ## every header compiles alone
+	@.ci/headers $(filter %.h,$(C_FILES)) -- $(CC) $(CPPFLAGS) $(CFLAGS)
+
+.PHONY: layers
+layers: ## includes point downwards only, as ARCHITECTURE.md says
+	@.ci/layers
+
+.PHONY: shellcheck
+shellcheck: ## the scripts
+	@shellcheck $(SCRIPTS)
+
+.PHONY: ci
+ci: ## before a big push: tests, sanitizers, linters
+	@.ci/install build test lint
+	@$(MAKE) format-check headers layers shellcheck
+	@$(MAKE) tidy
+	@$(MAKE) test
+	@$(MAKE) asan
+
+# What install puts where. DESTDIR is for packagers.
+BINDIR    = $(DESTDIR)$(PREFIX)/bin
+SHAREDIR  = $(DESTDIR)$(PREFIX)/share/parley
+PROGRAMS  = parleyd $(notdir $(TOOLS))
+
+.PHONY: install
+install: build ## parleyd and its tools to PREFIX/bin, the sample config to PREFIX/share/parley
+	install -d $(BINDIR) $(SHAREDIR)
+	install -m 755 $(PROGRAMS:%=$(B)/%) $(BINDIR)
+	install -m 644 etc/parley.yaml $(SHAREDIR)
+
+.PHONY: uninstall
+uninstall: ## what install put there
+	rm -f $(PROGRAMS:%=$(BINDIR)/%) $(SHAREDIR)/parley.yaml
+	-rmdir $(SHAREDIR) 2>/dev/null
+
+.PHONY: clean
+clean: ## remove build/
+	rm -rf build
 
 .PRECIOUS: $(B)/%.o
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -31,7 +31,7 @@ log_line_text(struct buf *out, const struct log_line_head *head, struct str mess
 	size_t i;
 
 	clock_format(head->wall_ms, time);
-	for (i = 0; head->level[i] != '\0' && i < sizeof(level) - 1; i++)
+	for (i = 0; i < sizeof(level) - 1 && head->level[i] != '\0'; i++)
 		level[i] = (char)toupper((unsigned char)head->level[i]);
 	level[i] = '\0';
 	buf_clear(out);
