@@ -42,4 +42,7 @@ struct limiter_verdict limiter_take(
 void limiter_give(
     struct shm *, struct limiter_key, struct limiter_rule, uint32_t cost, uint64_t now_ms);
 
+/* For shm.c: the size of the table. */
+size_t limiter_shm_bytes(void);
+
 #endif

@@ -20,4 +20,8 @@ void owners_remove(struct shm *, struct shm_who me, const struct id *);
 bool owners_find(
     const struct shm *, const struct id *, struct shm_who *ret); /* false: nobody alive here */
 
+/* For shm.c: the size of one row's table, and emptying it (its inhabitant is dead). */
+size_t owners_shm_bytes(void);
+void owners_row_clear(struct shm *, uint32_t row);
+
 #endif

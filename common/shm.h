@@ -46,8 +46,9 @@ int64_t shm_started_wall_ms(const struct shm *);
 /* The master's verbs. */
 bool shm_row_claim(
     struct shm *, uint32_t slot, int pid, struct shm_who *ret); /* false: no row is free */
-void shm_row_reap(
-    struct shm *, struct shm_who); /* folds counters into the retired row, frees the row */
+/* Its gauges and owners are dropped, its counters stay in the row (metric.h), the row is free.
+ * Somebody else's number: nothing happens. */
+void shm_row_reap(struct shm *, struct shm_who);
 void shm_row_set_pid(struct shm *, struct shm_who, int pid);
 
 /* The worker's verbs, on its own row. */
@@ -64,6 +65,7 @@ struct shm_row_info {
 	uint8_t bus_name_len;            /* 0: none yet */
 };
 bool shm_row_get(const struct shm *, uint32_t row, struct shm_row_info *ret); /* false: free */
+bool shm_row_was_used(const struct shm *, uint32_t row); /* had an inhabitant, ever */
 bool shm_is_alive(
     const struct shm *, struct shm_who); /* its row still holds this number and is not dead */
 
@@ -71,6 +73,8 @@ bool shm_is_alive(
 void *shm_metrics(const struct shm *, size_t *ret_len);
 void *shm_limiter(const struct shm *, size_t *ret_len);
 void *shm_owners(const struct shm *, uint32_t row, size_t *ret_len);
+/* Whole pages of such a part become zero and are given back to the kernel. */
+void shm_punch(const struct shm *, void *at, size_t len);
 /* A few shared words for elections, generations and flags, by name. */
 enum shm_word {
 	SHM_WORD_STORE_WRITER,    /* who writes SQLite: row << 32 | number */

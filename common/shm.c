@@ -1,0 +1,419 @@
+/*
+ * shm - one memfd: a head, the rows of the incarnations, then the parts of the
+ * modules. It is large on paper and sparse in truth: only touched pages exist.
+ *
+ *   head | rows | metrics | limiter | owners of row 0 | owners of row 1 ..
+ *
+ * A row's identity is one word, number << 32 | state. Who reads a row reads the
+ * identity, then the rest, then the identity again: an unchanged number means
+ * that all of it belongs together, because the rest is written only before a new
+ * number is published (slot) or carries the number itself (bus name).
+ *
+ * Claiming and reaping are for masters, of which an upgrade has two: they hold a
+ * POSIX record lock on the memfd meanwhile, which the kernel drops with its holder.
+ * A row that a killed master left half claimed or half reaped is DEAD, and the next
+ * claim cleans it again: cleaning twice does no harm.
+ */
+#include "common/shm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/check.h"
+#include "common/clock.h"
+#include "common/crypto.h"
+#include "common/limiter.h"
+#include "common/metric.h"
+#include "common/owners.h"
+
+#define SHM_MAGIC 0x31594c5241505359ULL
+
+enum { SHM_VERSION = 1, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
+
+/* Everything that must be equal in two binaries that share the memory. */
+struct shm_shape {
+	uint64_t magic;
+	uint32_t version, slots, rows, head_bytes;
+	uint64_t metric_hash; /* names and sizes of metric.tbl */
+	uint64_t metrics_at, metrics_bytes;
+	uint64_t limiter_at, limiter_bytes;
+	uint64_t owners_at, owners_bytes; /* bytes: of one row */
+	uint64_t total_bytes;
+};
+
+struct shm_row {
+	_Atomic uint64_t identity; /* number << 32 | state */
+	_Atomic uint32_t slot;
+	_Atomic int pid;
+	_Atomic uint64_t bus_tag; /* number << 32 | length: whose the name is */
+	_Atomic uint64_t bus_name[SHM_BUS_NAME_MAX / 8];
+	uint64_t pad[11]; /* to two cache lines */
+};
+
+struct shm_head {
+	struct shm_shape shape;
+	uint64_t host_id;
+	int64_t started_wall_ms;
+	_Atomic uint32_t last_number;
+	_Atomic uint64_t words[SHM_WORD_COUNT];
+};
+
+struct shm {
+	struct shm_head *head;
+	struct shm_row *rows;
+	int fd;
+};
+
+_Static_assert(sizeof(struct shm_row) == 128, "a row is two cache lines");
+_Static_assert(sizeof(struct shm_head) <= PAGE, "the head is one page");
+
+static uint64_t
+page_up(uint64_t n)
+{
+	return (n + PAGE - 1) / PAGE * PAGE;
+}
+
+static struct shm_shape
+shape_of(uint32_t slots)
+{
+	uint32_t rows = 2 * slots + 4;
+	struct shm_shape s = {.magic = SHM_MAGIC,
+	    .version = SHM_VERSION,
+	    .slots = slots,
+	    .rows = rows,
+	    .head_bytes = sizeof(struct shm_head),
+	    .metric_hash = metric_layout_hash()};
+
+	s.metrics_bytes = page_up(metric_shm_bytes(rows));
+	s.limiter_bytes = page_up(limiter_shm_bytes());
+	s.owners_bytes = page_up(owners_shm_bytes());
+	s.metrics_at = PAGE + page_up(rows * sizeof(struct shm_row));
+	s.limiter_at = s.metrics_at + s.metrics_bytes;
+	s.owners_at = s.limiter_at + s.limiter_bytes;
+	s.total_bytes = s.owners_at + rows * s.owners_bytes;
+	return s;
+}
+
+static struct shm *
+map(int fd, uint64_t total_bytes)
+{
+	void *at =
+	    mmap(NULL, total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+	if (at == MAP_FAILED)
+		return NULL;
+	struct shm *shm = xmalloc(sizeof(*shm));
+	*shm = (struct shm){at, (struct shm_row *)((char *)at + PAGE), fd};
+	return shm;
+}
+
+struct shm *
+shm_create(uint32_t slots)
+{
+	check(slots >= 1 && slots <= SHM_SLOTS_MAX);
+	struct shm_shape shape = shape_of(slots);
+	struct shm *shm = NULL;
+	int fd = memfd_create("parley", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return NULL;
+	if (ftruncate(fd, (off_t)shape.total_bytes) != 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0 ||
+	    (shm = map(fd, shape.total_bytes)) == NULL) {
+		int saved = errno;
+
+		close(fd);
+		errno = saved;
+		return NULL;
+	}
+	crypto_random(&shm->head->host_id, sizeof(shm->head->host_id));
+	shm->head->started_wall_ms = clock_wall_ms();
+	shm->head->shape = shape;
+	return shm;
+}
+
+struct shm *
+shm_attach(int fd)
+{
+	struct shm_shape found, mine;
+	struct stat st;
+
+	if (pread(fd, &found, sizeof(found), 0) != sizeof(found) || found.magic != SHM_MAGIC ||
+	    found.slots < 1 || found.slots > SHM_SLOTS_MAX) {
+		errno = EPROTO;
+		return NULL;
+	}
+	memset(&mine, 0, sizeof(mine));
+	mine = shape_of(found.slots);
+	if (memcmp(&mine, &found, sizeof(mine)) != 0 || fstat(fd, &st) != 0 ||
+	    (uint64_t)st.st_size != mine.total_bytes) {
+		errno = EPROTO;
+		return NULL;
+	}
+	return map(fd, mine.total_bytes);
+}
+
+void
+shm_free(struct shm **shm)
+{
+	if (*shm == NULL)
+		return;
+	munmap((*shm)->head, (*shm)->head->shape.total_bytes);
+	close((*shm)->fd);
+	free(*shm);
+	*shm = NULL;
+}
+
+int
+shm_fd(const struct shm *shm)
+{
+	return shm->fd;
+}
+
+uint32_t
+shm_slots(const struct shm *shm)
+{
+	return shm->head->shape.slots;
+}
+
+uint32_t
+shm_rows(const struct shm *shm)
+{
+	return shm->head->shape.rows;
+}
+
+uint64_t
+shm_host_id(const struct shm *shm)
+{
+	return shm->head->host_id;
+}
+
+int64_t
+shm_started_wall_ms(const struct shm *shm)
+{
+	return shm->head->started_wall_ms;
+}
+
+static uint64_t
+identity_of(uint32_t number, enum shm_state state)
+{
+	return (uint64_t)number << 32 | state;
+}
+
+static enum shm_state
+state_of(uint64_t identity)
+{
+	return (enum shm_state)(uint32_t)identity;
+}
+
+static uint32_t
+number_of(uint64_t identity)
+{
+	return (uint32_t)(identity >> 32);
+}
+
+static struct shm_row *
+row_at(const struct shm *shm, uint32_t row)
+{
+	check(row < shm_rows(shm));
+	return &shm->rows[row];
+}
+
+static void
+masters_lock(const struct shm *shm, short type)
+{
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+
+	while (fcntl(shm->fd, F_SETLKW, &lock) != 0)
+		check(errno == EINTR);
+}
+
+static void
+row_clean(struct shm *shm, uint32_t row)
+{
+	metric_row_clear_gauges(shm, row);
+	owners_row_clear(shm, row);
+	atomic_store_explicit(&shm->rows[row].pid, 0, memory_order_relaxed);
+}
+
+bool
+shm_row_claim(struct shm *shm, uint32_t slot, int pid, struct shm_who *ret)
+{
+	bool is_found = false;
+
+	check(slot < shm_slots(shm));
+	masters_lock(shm, F_WRLCK);
+	for (uint32_t i = 0; i < shm_rows(shm) && !is_found; i++) {
+		struct shm_row *r = &shm->rows[i];
+		enum shm_state state = state_of(atomic_load(&r->identity));
+
+		if (state != SHM_FREE && state != SHM_DEAD)
+			continue;
+		uint32_t number = atomic_fetch_add(&shm->head->last_number, 1) + 1;
+		check(number != 0);
+		atomic_store(&r->identity, identity_of(number, SHM_DEAD));
+		row_clean(shm, i);
+		atomic_store_explicit(&r->slot, slot, memory_order_relaxed);
+		atomic_store_explicit(&r->pid, pid, memory_order_relaxed);
+		atomic_store(&r->identity, identity_of(number, SHM_STARTING));
+		*ret = (struct shm_who){i, number};
+		is_found = true;
+	}
+	masters_lock(shm, F_UNLCK);
+	return is_found;
+}
+
+/* False: the row has another inhabitant, or none. */
+static bool
+row_enter(struct shm *shm, struct shm_who who, enum shm_state state)
+{
+	struct shm_row *r = row_at(shm, who.row);
+	uint64_t was = atomic_load(&r->identity);
+
+	do {
+		if (number_of(was) != who.number || state_of(was) == SHM_FREE)
+			return false;
+	} while (!atomic_compare_exchange_weak(&r->identity, &was, identity_of(who.number, state)));
+	return true;
+}
+
+void
+shm_row_reap(struct shm *shm, struct shm_who who)
+{
+	masters_lock(shm, F_WRLCK);
+	if (row_enter(shm, who, SHM_DEAD)) {
+		row_clean(shm, who.row);
+		row_enter(shm, who, SHM_FREE);
+	}
+	masters_lock(shm, F_UNLCK);
+}
+
+void
+shm_row_set_pid(struct shm *shm, struct shm_who who, int pid)
+{
+	struct shm_row *r = row_at(shm, who.row);
+
+	check(number_of(atomic_load(&r->identity)) == who.number);
+	atomic_store_explicit(&r->pid, pid, memory_order_release);
+}
+
+void
+shm_row_set_state(struct shm *shm, struct shm_who who, enum shm_state state)
+{
+	check(state == SHM_STARTING || state == SHM_READY || state == SHM_DRAINING);
+	row_enter(shm, who, state);
+}
+
+void
+shm_row_set_bus_name(struct shm *shm, struct shm_who who, const char *name, size_t len)
+{
+	struct shm_row *r = row_at(shm, who.row);
+	uint64_t words[SHM_BUS_NAME_MAX / 8] = {0};
+
+	check(len <= SHM_BUS_NAME_MAX);
+	memcpy(words, name, len);
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		atomic_store_explicit(&r->bus_name[i], words[i], memory_order_relaxed);
+	atomic_store_explicit(&r->bus_tag, (uint64_t)who.number << 32 | len, memory_order_release);
+}
+
+bool
+shm_row_get(const struct shm *shm, uint32_t row, struct shm_row_info *ret)
+{
+	struct shm_row *r = row_at(shm, row);
+	uint64_t words[SHM_BUS_NAME_MAX / 8], before, after, tag;
+	struct shm_row_info info;
+
+	do {
+		before = atomic_load_explicit(&r->identity, memory_order_acquire);
+		if (state_of(before) == SHM_FREE)
+			return false;
+		info.who = (struct shm_who){row, number_of(before)};
+		info.state = state_of(before);
+		info.slot = atomic_load_explicit(&r->slot, memory_order_relaxed);
+		info.pid = atomic_load_explicit(&r->pid, memory_order_relaxed);
+		tag = atomic_load_explicit(&r->bus_tag, memory_order_acquire);
+		for (size_t i = 0; i < ARRAY_LEN(words); i++)
+			words[i] = atomic_load_explicit(&r->bus_name[i], memory_order_relaxed);
+		atomic_thread_fence(memory_order_acquire);
+		after = atomic_load_explicit(&r->identity, memory_order_relaxed);
+	} while (number_of(after) != number_of(before));
+	info.bus_name_len = number_of(tag) == info.who.number ? (uint8_t)tag : 0;
+	memcpy(info.bus_name, words, sizeof(info.bus_name));
+	*ret = info;
+	return true;
+}
+
+bool
+shm_row_was_used(const struct shm *shm, uint32_t row)
+{
+	return atomic_load_explicit(&row_at(shm, row)->identity, memory_order_relaxed) != 0;
+}
+
+bool
+shm_is_alive(const struct shm *shm, struct shm_who who)
+{
+	if (who.number == 0 || who.row >= shm_rows(shm))
+		return false;
+	uint64_t identity =
+	    atomic_load_explicit(&shm->rows[who.row].identity, memory_order_acquire);
+	enum shm_state state = state_of(identity);
+	return number_of(identity) == who.number && state != SHM_FREE && state != SHM_DEAD;
+}
+
+static void *
+part(const struct shm *shm, uint64_t at, uint64_t bytes, size_t *ret_len)
+{
+	if (ret_len != NULL)
+		*ret_len = bytes;
+	return (char *)shm->head + at;
+}
+
+void *
+shm_metrics(const struct shm *shm, size_t *ret_len)
+{
+	const struct shm_shape *s = &shm->head->shape;
+
+	return part(shm, s->metrics_at, s->metrics_bytes, ret_len);
+}
+
+void *
+shm_limiter(const struct shm *shm, size_t *ret_len)
+{
+	const struct shm_shape *s = &shm->head->shape;
+
+	return part(shm, s->limiter_at, s->limiter_bytes, ret_len);
+}
+
+void *
+shm_owners(const struct shm *shm, uint32_t row, size_t *ret_len)
+{
+	const struct shm_shape *s = &shm->head->shape;
+
+	check(row < s->rows);
+	return part(shm, s->owners_at + row * s->owners_bytes, s->owners_bytes, ret_len);
+}
+
+void
+shm_punch(const struct shm *shm, void *at, size_t len)
+{
+	uint64_t offset = (uint64_t)((char *)at - (char *)shm->head);
+
+	check(offset >= PAGE && offset % PAGE == 0 && len % PAGE == 0 &&
+	      offset + len <= shm->head->shape.total_bytes);
+	if (fallocate(shm->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		(off_t)len) != 0)
+		memset(at, 0, len);
+}
+
+_Atomic uint64_t *
+shm_word(const struct shm *shm, enum shm_word word)
+{
+	check((unsigned)word < SHM_WORD_COUNT);
+	return &shm->head->words[word];
+}
