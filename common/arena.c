@@ -28,20 +28,32 @@ arena_fini(struct arena *a)
 	*a = ARENA_INIT;
 }
 
-static void
-arena_grow(struct arena *a, size_t size)
+static struct arena_block *
+block_new(size_t cap, struct arena_block *older)
 {
-	size_t cap = a->head ? a->head->cap * 2 : BLOCK_MIN;
-
-	if (cap > BLOCK_MAX)
-		cap = BLOCK_MAX;
-	if (cap < size)
-		cap = size;
 	struct arena_block *b = xmalloc(sizeof(*b) + cap);
-	b->older = a->head;
+
+	b->older = older;
 	b->used = 0;
 	b->cap = cap;
-	a->head = b;
+	return b;
+}
+
+/* A block with room for `size`: the one being filled, a new one in its place, or one just for this
+ * behind it. */
+static struct arena_block *
+block_with_room(struct arena *a, size_t size)
+{
+	struct arena_block *head = a->head;
+
+	if (head != NULL && head->cap - head->used >= size)
+		return head;
+	if (head != NULL && size > BLOCK_MAX / 2)
+		return head->older = block_new(size, head->older);
+	size_t cap = head != NULL ? head->cap * 2 : BLOCK_MIN;
+	if (cap > BLOCK_MAX)
+		cap = BLOCK_MAX;
+	return a->head = block_new(cap < size ? size : cap, head);
 }
 
 void *
@@ -49,10 +61,9 @@ arena_alloc(struct arena *a, size_t size)
 {
 	check(size < SIZE_MAX / 2);
 	size = (size + alignof(max_align_t) - 1) & ~(alignof(max_align_t) - 1);
-	if (a->head == NULL || a->head->cap - a->head->used < size)
-		arena_grow(a, size);
-	void *p = a->head->bytes + a->head->used;
-	a->head->used += size;
+	struct arena_block *b = block_with_room(a, size);
+	void *p = b->bytes + b->used;
+	b->used += size;
 	a->used_bytes += size;
 	return p;
 }

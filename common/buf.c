@@ -26,9 +26,9 @@ buf_clear(struct buf *b)
 char *
 buf_reserve(struct buf *b, size_t room)
 {
-	size_t need, cap = b->cap ? b->cap : BUF_MIN;
+	check(room < SIZE_MAX / 4 && b->len < SIZE_MAX / 4);
+	size_t need = b->len + room + 1, cap = b->cap ? b->cap : BUF_MIN;
 
-	check(!__builtin_add_overflow(b->len, room + 1, &need));
 	if (need > b->cap) {
 		while (cap < need)
 			cap *= 2;
@@ -122,7 +122,8 @@ buf_add_json_escaped(struct buf *b, struct str s)
 		else
 			buf_printf(b, "\\u%04x", c);
 	}
-	buf_add(b, s.p + from, s.len - from);
+	if (from < s.len)
+		buf_add(b, s.p + from, s.len - from);
 }
 
 char *

@@ -120,6 +120,11 @@ clock_parse(struct str s, int64_t *ret_wall_ms)
 		return false;
 	tm.tm_year -= 1900;
 	tm.tm_mon -= 1;
+	/* timegm() would take the 31st of April for the 1st of May. */
+	struct tm day = {.tm_year = tm.tm_year, .tm_mon = tm.tm_mon, .tm_mday = tm.tm_mday};
+	timegm(&day);
+	if (day.tm_mday != tm.tm_mday)
+		return false;
 	*ret_wall_ms = ((int64_t)timegm(&tm) - offset_minutes * 60) * 1000 + fraction_ms;
 	return true;
 }

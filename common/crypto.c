@@ -75,8 +75,9 @@ crypto_hmac_sha256(struct str key, struct str data, uint8_t out[SHA256_LEN])
 	unsigned len = SHA256_LEN;
 
 	check(key.len <= INT32_MAX);
-	check(HMAC(EVP_sha256(), key.p, (int)key.len, (const uint8_t *)data.p, data.len, out,
-		  &len) != NULL);
+	/* OpenSSL takes a NULL for a missing argument, also where the length is 0. */
+	check(HMAC(EVP_sha256(), key.len ? key.p : "", (int)key.len,
+		  (const uint8_t *)(data.len ? data.p : ""), data.len, out, &len) != NULL);
 }
 
 void
@@ -150,16 +151,18 @@ crypto_base64_decode(struct str text, struct buf *out)
 {
 	size_t before = out->len;
 	uint32_t w = 0;
-	int bits = 0;
+	int bits = 0, pad = 0;
 
-	for (int pad = 0; pad < 2 && text.len > 0 && text.p[text.len - 1] == '='; pad++)
+	for (; pad < 2 && text.len > 0 && text.p[text.len - 1] == '='; pad++)
 		text.len--;
-	if (text.len % 4 == 1)
+	if (text.len % 4 == 1 || (pad > 0 && (text.len + (size_t)pad) % 4 != 0))
 		return false;
 	for (size_t i = 0; i < text.len; i++) {
 		int d = base64_digit(text.p[i]);
 
 		if (d < 0) {
+			if (out->data != NULL)
+				out->data[before] = '\0';
 			out->len = before;
 			return false;
 		}
