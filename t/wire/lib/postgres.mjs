@@ -1,0 +1,81 @@
+// postgres - a PostgreSQL of the test's own, with one empty database `parley`: on a Unix socket and on a TCP port.
+//
+//   const postgres = await startPostgres(t);        postgres.url, postgres.unix_url, await postgres.sql('SELECT 1')
+//   await postgres.kill(); await postgres.again();          away, and back with what was committed
+import { execFile } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { databaseAccount, folderOf } from './account.mjs';
+import { freePort } from './port.mjs';
+import { Child } from './process.mjs';
+
+const exec = promisify(execFile);
+
+/** Debian keeps the server's programs away from PATH; the newest version wins. */
+function program(name) {
+  const base = '/usr/lib/postgresql';
+  const versions = fs.existsSync(base) ? fs.readdirSync(base).sort((a, b) => Number(b) - Number(a)) : [];
+  const found = versions.map((version) => path.join(base, version, 'bin', name)).find((file) => fs.existsSync(file));
+  return found ?? name;
+}
+
+class Postgres {
+  constructor(dir, account, port) {
+    Object.assign(this, { dir, account, port });
+    this.url = `postgres://parley@127.0.0.1:${port}/parley`;
+    this.unix_url = `postgres://parley@/parley?host=${encodeURIComponent(dir)}&port=${port}`;
+  }
+
+  async init() {
+    const child = new Child(program('initdb'), [
+      '-D', path.join(this.dir, 'data'), '-U', 'parley', '-A', 'trust', '-E', 'UTF8', '--locale=C', '-N', '--no-instructions',
+    ], { ...this.account, cwd: this.dir });
+    const status = await child.ended;
+    if (status.code !== 0) throw new Error(`initdb: ${child.output()}`);
+  }
+
+  /** `options` are settings: {max_connections: 20}. */
+  async again(options = {}) {
+    const settings = {
+      port: this.port, listen_addresses: '127.0.0.1', unix_socket_directories: this.dir, fsync: 'off', max_connections: 200,
+      shared_buffers: '16MB', log_min_messages: 'warning', ...options,
+    };
+    const flags = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
+    this.child = new Child(program('postgres'), ['-D', path.join(this.dir, 'data'), ...flags], { ...this.account, cwd: this.dir });
+    for (let tries = 0; ; tries++) {
+      try {
+        await this.sql('SELECT 1', 'postgres');
+        return;
+      } catch (e) {
+        if (this.child.status || tries > 500) throw new Error(`${e.message}\n${this.child.output()}`);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
+
+  /** SIGQUIT is a crash (nothing is flushed), SIGINT a fast shutdown. */
+  async kill(signal = 'SIGQUIT') {
+    return this.child.stop(signal);
+  }
+
+  /** What psql says: rows as lines, columns divided by `|`. */
+  async sql(query, database = 'parley') {
+    const { stdout } = await exec('psql', ['-XAtq', '-v', 'ON_ERROR_STOP=1', '-h', this.dir, '-p', String(this.port), '-U', 'parley', '-d', database, '-c', query]);
+    return stdout.trimEnd();
+  }
+}
+
+export async function startPostgres(t, options = {}) {
+  const account = databaseAccount();
+  const postgres = new Postgres(folderOf(account, 'postgres'), account, await freePort());
+  await postgres.init();
+  await postgres.again(options);
+  await postgres.sql('CREATE DATABASE parley', 'postgres');
+  postgres.stop = async () => {
+    await postgres.kill('SIGINT');
+    fs.rmSync(postgres.dir, { recursive: true, force: true });
+  };
+  t?.after(() => postgres.stop());
+  return postgres;
+}
