@@ -1,0 +1,254 @@
+/* conn - a bufferevent, a head parser and a body that is counted, chunked or until close. */
+#include "loadtest/parley_load/conn.h"
+
+#include <arpa/inet.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+
+#include "common/buf.h"
+#include "common/check.h"
+
+enum conn_state { IDLE, HEAD, COUNTED, CHUNK_SIZE, CHUNK, CHUNK_END, TRAILER, UNTIL_CLOSE };
+
+struct conn {
+	const struct conn_target *target;
+	const struct conn_handlers *handlers;
+	void *arg;
+	struct bufferevent *bev;
+	enum conn_state state;
+	int status;
+	uint64_t left; /* of the body or chunk */
+	bool closes;
+};
+
+static void
+finish(struct conn *c, int status)
+{
+	c->state = IDLE;
+	if (c->closes || status == 0)
+		conn_close(c);
+	c->handlers->on_done(c->arg, status);
+}
+
+static void
+parse_header(struct conn *c, struct str line, bool *is_chunked, bool *is_counted)
+{
+	struct str name = str_split(&line, ':'), value = str_trim(line);
+
+	if (str_ieq(name, STR("content-length")))
+		*is_counted = str_to_u64(value, &c->left);
+	else if (str_ieq(name, STR("transfer-encoding")))
+		*is_chunked = str_ieq(value, STR("chunked"));
+	else if (str_ieq(name, STR("connection")))
+		c->closes = str_ieq(value, STR("close"));
+}
+
+/* A whole head is in `text`. */
+static void
+parse_head(struct conn *c, struct str text)
+{
+	bool is_chunked = false, is_counted = false;
+	uint64_t status = 0;
+
+	str_to_u64(str_sub(text.p + 9, text.len > 12 ? 3 : 0), &status);
+	c->status = (int)status;
+	c->closes = false;
+	c->left = 0;
+	str_split(&text, '\n');
+	while (text.len > 0) {
+		struct str line = str_split(&text, '\n');
+
+		if (line.len > 0 && line.p[line.len - 1] == '\r')
+			line.len--;
+		parse_header(c, line, &is_chunked, &is_counted);
+	}
+	c->state = is_chunked ? CHUNK_SIZE : is_counted ? COUNTED : UNTIL_CLOSE;
+	if (c->status == 204 || c->status == 304) {
+		c->left = 0;
+		c->state = COUNTED;
+	}
+}
+
+static bool
+read_head(struct conn *c, struct evbuffer *in)
+{
+	struct evbuffer_ptr end = evbuffer_search(in, "\r\n\r\n", 4, NULL);
+
+	if (end.pos < 0)
+		return false;
+	size_t len = (size_t)end.pos + 4;
+	parse_head(c, str_sub((const char *)evbuffer_pullup(in, (ssize_t)len), len - 2));
+	evbuffer_drain(in, len);
+	return true;
+}
+
+/* Gives the body bytes that are there, at most c->left; false: more must come. */
+static bool
+read_counted(struct conn *c, struct evbuffer *in)
+{
+	size_t n = evbuffer_get_length(in);
+
+	if (n > c->left)
+		n = (size_t)c->left;
+	if (n > 0 && c->handlers->on_data != NULL)
+		c->handlers->on_data(
+		    c->arg, str_sub((const char *)evbuffer_pullup(in, (ssize_t)n), n));
+	evbuffer_drain(in, n);
+	c->left -= n;
+	return c->left == 0;
+}
+
+static bool
+read_chunk_size(struct conn *c, struct evbuffer *in)
+{
+	size_t len;
+	char *line = evbuffer_readln(in, &len, EVBUFFER_EOL_CRLF);
+
+	if (line == NULL)
+		return false;
+	c->left = strtoull(line, NULL, 16);
+	free(line);
+	c->state = c->left > 0 ? CHUNK : TRAILER;
+	return true;
+}
+
+static bool
+read_line(struct evbuffer *in, size_t *ret_len)
+{
+	char *line = evbuffer_readln(in, ret_len, EVBUFFER_EOL_CRLF);
+
+	free(line);
+	return line != NULL;
+}
+
+/* One step over what is buffered; false: wait, or the request is done. */
+static bool
+conn_step(struct conn *c, struct evbuffer *in)
+{
+	size_t len;
+
+	switch (c->state) {
+	case HEAD:
+		return read_head(c, in);
+	case COUNTED:
+		if (read_counted(c, in))
+			finish(c, c->status);
+		return false;
+	case CHUNK_SIZE:
+		return read_chunk_size(c, in);
+	case CHUNK:
+		if (!read_counted(c, in))
+			return false;
+		c->state = CHUNK_END;
+		return true;
+	case CHUNK_END:
+		c->state = CHUNK_SIZE;
+		return read_line(in, &len) || (c->state = CHUNK_END, false);
+	case TRAILER:
+		if (!read_line(in, &len))
+			return false;
+		if (len == 0)
+			finish(c, c->status);
+		return len > 0;
+	case UNTIL_CLOSE:
+		c->left = UINT64_MAX;
+		read_counted(c, in);
+		return false;
+	case IDLE:
+		return false;
+	}
+	return false;
+}
+
+static void
+on_read(struct bufferevent *bev, void *arg)
+{
+	struct conn *c = arg;
+
+	while (c->bev == bev && conn_step(c, bufferevent_get_input(bev)))
+		;
+}
+
+static void
+on_event(struct bufferevent *bev, short what, void *arg)
+{
+	struct conn *c = arg;
+	int on = 1;
+
+	if (what & BEV_EVENT_CONNECTED) {
+		setsockopt(bufferevent_getfd(bev), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+		return;
+	}
+	bool was_busy = c->state != IDLE;
+	bool is_whole = c->state == UNTIL_CLOSE && (what & BEV_EVENT_EOF);
+	conn_close(c);
+	if (was_busy)
+		finish(c, is_whole ? c->status : 0);
+}
+
+static void
+conn_connect(struct conn *c)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(c->target->port)};
+
+	check(inet_pton(AF_INET, c->target->host, &to.sin_addr) == 1);
+	c->bev = bufferevent_socket_new(
+	    c->target->base, -1, BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
+	check(c->bev != NULL);
+	bufferevent_setcb(c->bev, on_read, NULL, on_event, c);
+	bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+	bufferevent_socket_connect(c->bev, (struct sockaddr *)&to, sizeof(to));
+}
+
+struct conn *
+conn_new(const struct conn_target *target, const struct conn_handlers *handlers, void *arg)
+{
+	struct conn *c = xcalloc(1, sizeof(*c));
+
+	c->target = target;
+	c->handlers = handlers;
+	c->arg = arg;
+	return c;
+}
+
+void
+conn_free(struct conn **c)
+{
+	if (*c == NULL)
+		return;
+	conn_close(*c);
+	free(*c);
+	*c = NULL;
+}
+
+void
+conn_close(struct conn *c)
+{
+	if (c->bev != NULL)
+		bufferevent_free(c->bev);
+	c->bev = NULL;
+}
+
+void
+conn_request(struct conn *c, const char *method, const char *path, struct str body)
+{
+	struct buf head = BUF_INIT;
+
+	check(c->state == IDLE);
+	if (c->bev == NULL)
+		conn_connect(c);
+	buf_printf(&head, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, c->target->host);
+	if (c->target->key != NULL)
+		buf_printf(&head, "Authorization: Bearer %s\r\n", c->target->key);
+	if (body.len > 0)
+		buf_printf(
+		    &head, "Content-Type: application/json\r\nContent-Length: %zu\r\n", body.len);
+	buf_add_cstr(&head, "\r\n");
+	buf_add_str(&head, body);
+	c->state = HEAD;
+	bufferevent_write(c->bev, head.data, head.len);
+	buf_fini(&head);
+}

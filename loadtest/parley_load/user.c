@@ -1,0 +1,64 @@
+/* user - a session opened, and one text found in an answer. */
+#include "loadtest/parley_load/user.h"
+
+#include <stdlib.h>
+
+#include "common/check.h"
+
+struct opening {
+	struct conn *conn;
+	struct buf body;
+	void (*on_session)(void *arg, struct str id);
+	void *arg;
+};
+
+struct str
+user_find(struct str json, const char *name)
+{
+	struct buf pattern = BUF_INIT;
+	struct str found = STR_NONE;
+
+	buf_printf(&pattern, "\"%s\":", name);
+	char *at = json.len > 0 ? memmem(json.p, json.len, pattern.data, pattern.len) : NULL;
+	if (at != NULL) {
+		struct str rest =
+		    str_sub(at + pattern.len, json.len - (size_t)(at - json.p) - pattern.len);
+
+		str_split(&rest, '"');
+		found = str_split(&rest, '"');
+	}
+	buf_fini(&pattern);
+	return found;
+}
+
+static void
+on_data(void *arg, struct str bytes)
+{
+	struct opening *o = arg;
+
+	buf_add_str(&o->body, bytes);
+}
+
+static void
+on_done(void *arg, int status)
+{
+	struct opening *o = arg;
+
+	o->on_session(o->arg, status == 201 ? user_find(buf_str(&o->body), "id") : STR_NONE);
+	conn_free(&o->conn);
+	buf_fini(&o->body);
+	free(o);
+}
+
+static const struct conn_handlers handlers = {on_data, on_done};
+
+void
+user_open_session(struct load *load, void (*on_session)(void *arg, struct str id), void *arg)
+{
+	struct opening *o = xcalloc(1, sizeof(*o));
+
+	o->on_session = on_session;
+	o->arg = arg;
+	o->conn = conn_new(&load->target, &handlers, o);
+	conn_request(o->conn, "POST", "/v1/sessions", STR("{}"));
+}

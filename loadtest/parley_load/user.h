@@ -1,0 +1,17 @@
+/*
+ * user - the steps that scenarios have in common: open a session, keep an
+ * answer's body.
+ */
+#ifndef LOADTEST_PARLEY_LOAD_USER_H
+#define LOADTEST_PARLEY_LOAD_USER_H
+
+#include "common/buf.h"
+#include "loadtest/parley_load/load.h"
+
+/* The value of the first "name":"value" in the text, or empty. */
+struct str user_find(struct str json, const char *name);
+
+/* Opens a session on its own connection; on_session once, with an empty id when it failed. */
+void user_open_session(struct load *, void (*on_session)(void *arg, struct str id), void *arg);
+
+#endif

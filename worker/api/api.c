@@ -1,0 +1,45 @@
+/* api - binds the tables of endpoints to the server. */
+#include "worker/api/api.h"
+
+#include "common/check.h"
+#include "worker/api/endpoints.h"
+
+static const struct api_endpoint *const tables[] = {
+    sessions_endpoints,
+    turns_endpoints,
+    tool_results_endpoints,
+    client_keys_endpoints,
+};
+
+enum { ENDPOINTS_MAX = 64 };
+
+/* What a route hands to its handler; as long as the worker. */
+static struct binding {
+	struct api *api;
+	const struct api_endpoint *endpoint;
+	struct http_route route;
+} bindings[ENDPOINTS_MAX];
+
+static void
+on_request(struct http_req *req, void *arg)
+{
+	const struct binding *b = arg;
+
+	call_start(b->api, b->endpoint, req);
+}
+
+void
+api_add_routes(struct api *api)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(tables); i++) {
+		for (const struct api_endpoint *e = tables[i]; e->method != NULL; e++) {
+			check(n < ENDPOINTS_MAX);
+			struct binding *b = &bindings[n++];
+			*b =
+			    (struct binding){api, e, {e->method, e->pattern, e->flags, on_request}};
+			http_server_add_routes(api->http, &b->route, 1, b);
+		}
+	}
+}

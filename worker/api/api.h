@@ -1,0 +1,35 @@
+/*
+ * api - the routes of the public API: parse, call one verb, answer.
+ *
+ * Each file of this folder is one group of routes and ends in its table of
+ * endpoints; api.c lists the tables. What a request needs from below comes in
+ * struct api, borrowed for the worker's life.
+ */
+#ifndef WORKER_API_API_H
+#define WORKER_API_API_H
+
+#include "common/conf.h"
+#include "common/shm.h"
+#include "worker/backplane/backplane.h"
+#include "worker/http/http.h"
+#include "worker/provider/provider.h"
+#include "worker/session/keys.h"
+#include "worker/store/store.h"
+#include "worker/turn/turn.h"
+
+struct api {
+	struct loop *loop;
+	const struct conf *conf;
+	struct shm *shm;
+	struct http_server *http;
+	struct store *store;
+	struct keys *keys;
+	struct providers *providers;
+	struct turns *turns;
+};
+
+/* Adds the routes to api->http, which has not started yet. The struct stays the caller's and valid.
+ */
+void api_add_routes(struct api *);
+
+#endif

@@ -1,0 +1,231 @@
+/* call - who is asking, how often, and about which session. */
+#include "worker/api/call.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/check.h"
+#include "common/metric.h"
+
+struct http_req *
+call_req(const struct api_call *call)
+{
+	return http_find(call->api->http, call->http);
+}
+
+void
+call_end(struct api_call *call)
+{
+	json_decref(call->body);
+	arena_fini(&call->arena);
+	free(call);
+}
+
+void
+call_reply_json(struct api_call *call, int status, json_t *json)
+{
+	struct http_req *req = call_req(call);
+
+	check(json != NULL);
+	if (req != NULL)
+		http_reply_json(req, status, json);
+	else
+		json_decref(json);
+	call_end(call);
+}
+
+void
+call_reply_error(struct api_call *call, int err, const char *param, const char *message)
+{
+	struct http_req *req = call_req(call);
+	const struct err_info *info = err_info(err);
+
+	if (message == NULL)
+		message = info->text;
+	if (req != NULL && info->status == 503)
+		http_reply_retry(req, err, 1, message);
+	else if (req != NULL)
+		http_reply_error(req, err, param, "%s", message);
+	call_end(call);
+}
+
+void
+call_reply_error_with(struct api_call *call, int err, const char *member, json_t *value)
+{
+	struct http_req *req = call_req(call);
+	const struct err_info *info = err_info(err);
+	json_t *json = json_pack("{s:{s:s,s:s,s:s,s:n},s:s,s:o}", "error", "message", info->text,
+	    "type", info->type, "code", info->code, "param", "request_id",
+	    req != NULL ? http_request_id(req) : "", member, value);
+
+	call_reply_json(call, info->status, json);
+}
+
+/* ---- authentication ---- */
+
+static struct str
+secret_of(const struct http_req *req, unsigned access)
+{
+	struct str auth = http_header(req, "authorization");
+	struct str key = http_header(req, "x-api-key");
+	const char *token;
+
+	if (auth.p != NULL) {
+		struct str scheme = str_split(&auth, ' ');
+
+		return str_ieq(scheme, STR("bearer")) ? str_trim(auth) : STR_NONE;
+	}
+	if (key.p != NULL)
+		return str_trim(key);
+	if ((access & API_BY_QUERY) && (token = http_query(req, "access_token")) != NULL)
+		return str_of(token);
+	return STR_NONE;
+}
+
+static void
+add_rate_headers(struct http_req *req, const struct limiter_verdict *v)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%u", v->limit);
+	http_add_header(req, "X-RateLimit-Limit", text);
+	snprintf(text, sizeof(text), "%u", v->remaining);
+	http_add_header(req, "X-RateLimit-Remaining", text);
+	snprintf(text, sizeof(text), "%u", (v->reset_ms + 999) / 1000);
+	http_add_header(req, "X-RateLimit-Reset", text);
+}
+
+/* False: over the limit, the request was answered. */
+static bool
+within_rate(struct api_call *call, struct http_req *req, const char *kind, const char *name,
+    struct limiter_rule rule)
+{
+	if (rule.limit == 0)
+		return true;
+	struct limiter_verdict v = limiter_take(call->api->shm, limiter_key_of(kind, str_of(name)),
+	    rule, 1, loop_now_ms(call->api->loop));
+	uint32_t wait_s = (v.retry_after_ms + 999) / 1000;
+	add_rate_headers(req, &v);
+	if (v.is_allowed)
+		return true;
+	metric_add(METRIC_RATE_LIMITED,
+	    call->kind == KEY_CLIENT ? LIMITED_CLIENT_KEY : LIMITED_SERVER_KEY, 0, 1);
+	http_reply_retry(
+	    req, E_RATE_LIMITED, wait_s > 0 ? wait_s : 1, "Too many requests with this key.");
+	return false;
+}
+
+enum { MINUTE_MS = 60 * 1000, DAY_MS = 24 * 60 * MINUTE_MS };
+
+/* A client key's limit holds per key and device where it is bound, else per key and client address.
+ */
+static bool
+passes_limits(struct api_call *call, struct http_req *req, const struct principal *who)
+{
+	const char *whose = call->device_id != NULL ? call->device_id : http_client_address(req);
+
+	if (call->kind == KEY_CLIENT)
+		return within_rate(call, req, "key",
+		    arena_printf(&call->arena, "%s/%s", call->key_id, whose), who->rate);
+	return within_rate(
+		   call, req, "rpm", call->key_id, (struct limiter_rule){who->rpm, MINUTE_MS}) &&
+	       within_rate(
+		   call, req, "rpd", call->key_id, (struct limiter_rule){who->rpd, DAY_MS}) &&
+	       within_rate(call, req, "key", call->key_id, who->rate);
+}
+
+static void
+adopt(struct api_call *call, const struct principal *who)
+{
+	call->kind = who->kind;
+	call->key_id = arena_strdup(&call->arena, str_of(who->key_id));
+	call->app = who->app;
+	if (who->app_id != NULL)
+		call->app_id = arena_strdup(&call->arena, str_of(who->app_id));
+	if (who->device_id != NULL && *who->device_id != '\0')
+		call->device_id = arena_strdup(&call->arena, str_of(who->device_id));
+}
+
+static void
+on_principal(void *arg, int err, const struct principal *who)
+{
+	struct api_call *call = arg;
+	struct http_req *req = call_req(call);
+
+	if (req == NULL) {
+		call_end(call);
+		return;
+	}
+	if (err == E_UNAUTHORIZED)
+		http_add_header(req, "WWW-Authenticate", "Bearer");
+	if (err != 0) {
+		call_reply_error(call, err, NULL, NULL);
+		return;
+	}
+	if (!(call->endpoint->access & 1u << who->kind)) {
+		call_reply_error(
+		    call, E_FORBIDDEN, NULL, "This kind of key may not use this route.");
+		return;
+	}
+	adopt(call, who);
+	if (!passes_limits(call, req, who)) {
+		call_end(call);
+		return;
+	}
+	call->endpoint->handler(call, req);
+}
+
+void
+call_start(struct api *api, const struct api_endpoint *endpoint, struct http_req *req)
+{
+	struct api_call *call = xcalloc(1, sizeof(*call));
+	struct str secret = secret_of(req, endpoint->access);
+
+	call->api = api;
+	call->endpoint = endpoint;
+	call->http = http_handle(req);
+	if (secret.len == 0) {
+		http_add_header(req, "WWW-Authenticate", "Bearer");
+		call_reply_error(call, E_UNAUTHORIZED, NULL, NULL);
+		return;
+	}
+	keys_check(api->keys, secret, on_principal, call);
+}
+
+/* ---- the session of the path ---- */
+
+static void
+on_session_loaded(void *arg, int err, const struct store_session *session)
+{
+	struct api_call *call = arg;
+	struct http_req *req = call_req(call);
+
+	if (req == NULL) {
+		call_end(call);
+		return;
+	}
+	if (err == 0 && strcmp(session->app_id, call->app_id) != 0)
+		err = E_NOT_FOUND;
+	if (err != 0) {
+		call_reply_error(call, err, NULL, err == E_NOT_FOUND ? "No such session." : NULL);
+		return;
+	}
+	call->on_session(call, req, session);
+}
+
+void
+call_with_session(struct api_call *call, struct http_req *req, api_on_session *on_session)
+{
+	const char *session = http_param(req, "session"), *turn = http_param(req, "turn");
+
+	if (!id_parse(str_of(session), "sess", &call->session_id)) {
+		call_reply_error(call, E_NOT_FOUND, NULL, "No such session.");
+		return;
+	}
+	if (turn != NULL && !id_parse(str_of(turn), "turn", &call->turn_id)) {
+		call_reply_error(call, E_NOT_FOUND, NULL, "No such turn.");
+		return;
+	}
+	call->on_session = on_session;
+	store_session_get(call->api->store, call->session_id.s, on_session_loaded, call);
+}

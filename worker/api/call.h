@@ -1,0 +1,67 @@
+/*
+ * call - one authenticated request on its way through the asynchronous steps of
+ * a handler.
+ *
+ * A handler owns its call and ends it exactly once, by one of the call_reply
+ * verbs or call_end(). Between steps the client may go away: call_req() is NULL
+ * then, and the reply verbs only end the call. What must live as long as the
+ * call comes from its arena.
+ */
+#ifndef WORKER_API_CALL_H
+#define WORKER_API_CALL_H
+
+#include "worker/api/api.h"
+
+/* Who may call an endpoint. */
+enum api_access {
+	API_CLIENT = 1 << KEY_CLIENT,
+	API_SERVER = 1 << KEY_SERVER,
+	API_ADMIN = 1 << KEY_ADMIN,
+	API_BY_QUERY = 1 << 8, /* ?access_token= is accepted: EventSource cannot set headers */
+};
+
+struct api_call;
+typedef void api_handler(struct api_call *, struct http_req *);
+typedef void api_on_session(struct api_call *, struct http_req *, const struct store_session *);
+
+struct api_endpoint {
+	const char *method, *pattern; /* as struct http_route */
+	unsigned flags;               /* enum http_flags */
+	unsigned access;
+	api_handler *handler;
+};
+
+struct api_call {
+	struct api *api;
+	const struct api_endpoint *endpoint;
+	uint64_t http; /* http_handle() */
+	struct arena arena;
+	json_t *body; /* owned; NULL: none */
+
+	enum key_kind kind;
+	const char *key_id, *app_id;
+	const char *device_id;      /* NULL: the key is not bound */
+	const struct conf_app *app; /* NULL: not of the config */
+
+	struct id session_id, turn_id; /* of the path, where the route has them */
+	api_on_session *on_session;
+};
+
+/* Authenticates and applies the key's rate limit, then runs the endpoint's handler. */
+void call_start(struct api *, const struct api_endpoint *, struct http_req *);
+
+struct http_req *call_req(const struct api_call *); /* NULL: the client has gone */
+void call_end(struct api_call *);                   /* without an answer: someone else gave it */
+
+void call_reply_json(struct api_call *, int status, json_t *); /* takes the reference */
+void call_reply_error(struct api_call *, int err, const char *param, const char *message);
+/* The error shape with one more member at the top; takes the reference. */
+void call_reply_error_with(struct api_call *, int err, const char *member, json_t *value);
+
+/*
+ * Reads {session} and, if the route has it, {turn} of the path, loads the session and checks that
+ * it is of the key's app; then on_session runs with the borrowed record. Otherwise 404.
+ */
+void call_with_session(struct api_call *, struct http_req *, api_on_session *);
+
+#endif

@@ -1,0 +1,15 @@
+/*
+ * endpoints - the tables that the files of this folder end in.
+ */
+#ifndef WORKER_API_ENDPOINTS_H
+#define WORKER_API_ENDPOINTS_H
+
+#include "worker/api/call.h"
+
+/* Each table ends with an entry whose method is NULL. */
+extern const struct api_endpoint sessions_endpoints[];
+extern const struct api_endpoint turns_endpoints[];
+extern const struct api_endpoint tool_results_endpoints[];
+extern const struct api_endpoint client_keys_endpoints[];
+
+#endif

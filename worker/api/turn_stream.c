@@ -1,0 +1,97 @@
+/*
+ * turn_stream - between a turn's feed and an SSE response.
+ *
+ *   attached --event--> sse_send
+ *      |  full: the listener is detached, the response ends without a last event;
+ *      |        the client attaches again with Last-Event-ID
+ *      |  feed ended: the response ends
+ *      +- client gone: the listener is detached as a disconnect
+ */
+#include "worker/api/turn_stream.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/check.h"
+#include "worker/sse/sse.h"
+
+struct turn_stream {
+	struct api_call *call;
+	struct sse *sse;
+	uint64_t listener;
+};
+
+static void
+stream_free(struct turn_stream *s)
+{
+	call_end(s->call);
+	free(s);
+}
+
+static void
+stream_end(struct turn_stream *s)
+{
+	sse_end(s->sse);
+	stream_free(s);
+}
+
+static void
+on_client_gone(void *arg)
+{
+	struct turn_stream *s = arg;
+
+	turn_detach(s->call->api->turns, s->listener, true);
+	stream_free(s);
+}
+
+static bool
+on_event(void *arg, const struct turn_event *event)
+{
+	struct turn_stream *s = arg;
+	char id[ID_MAX + 24];
+	int len =
+	    snprintf(id, sizeof(id), "%s.%llu", s->call->turn_id.s, (unsigned long long)event->seq);
+
+	if (sse_send(s->sse, str_sub(id, (size_t)len), turn_event_name(event->type), event->data))
+		return true;
+	stream_end(s);
+	return false;
+}
+
+/* What ends the stream without being an event of the turn: said, never silent. */
+static void
+send_error(struct turn_stream *s, int err)
+{
+	const struct err_info *info = err_info(err);
+	char data[512];
+	int len = snprintf(data, sizeof(data),
+	    "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"code\":\"%s\",\"param\":null}}",
+	    info->text, info->type, info->code);
+
+	check(len > 0 && (size_t)len < sizeof(data));
+	sse_send(s->sse, STR_NONE, STR("error"), str_sub(data, (size_t)len));
+}
+
+static void
+on_end(void *arg, int err)
+{
+	struct turn_stream *s = arg;
+
+	if (err != 0)
+		send_error(s, err);
+	stream_end(s);
+}
+
+static const struct turn_listener_handlers handlers = {on_event, on_end};
+
+void
+turn_stream_start(
+    struct api_call *call, struct http_req *req, uint64_t after_seq, uint64_t originator)
+{
+	struct turn_stream *s = xcalloc(1, sizeof(*s));
+
+	s->call = call;
+	s->sse = sse_start(req, on_client_gone, s);
+	s->listener = turn_attach(call->api->turns, &call->session_id, &call->turn_id, after_seq,
+	    originator, &handlers, s);
+}
