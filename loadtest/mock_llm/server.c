@@ -398,7 +398,7 @@ on_accept_error(struct evconnlistener *l, void *arg)
 static void
 remember_address(struct server *s)
 {
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof(ss);
 	char host[INET6_ADDRSTRLEN] = "?";
 
