@@ -15,6 +15,7 @@ export class Child {
     this.name = path.basename(command);
     this.lines = [];
     this.status = null; // {code, signal} once it has ended
+    this.spawned_at = Date.now();
     const env = { PATH: process.env.PATH, HOME: process.env.HOME, TZ: 'UTC', LANG: 'C.UTF-8', ...options.env };
     for (const name of ['ASAN_OPTIONS', 'UBSAN_OPTIONS', 'LSAN_OPTIONS', 'TSAN_OPTIONS']) {
       if (process.env[name]) env[name] = process.env[name];

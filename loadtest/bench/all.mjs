@@ -1,0 +1,21 @@
+// all - runs the benchmarks named on the command line, or all of them.
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const known = ['start', 'health', 'turns', 'first_event', 'tool_results', 'memory', 'micro'];
+const wanted = process.argv.slice(2);
+const unknown = wanted.filter((name) => !known.includes(name));
+if (unknown.length > 0) {
+  console.error(`no benchmark ${unknown.join(', ')}; there are ${known.join(', ')}`);
+  process.exit(64);
+}
+console.log(`${os.cpus().length} x ${os.cpus()[0].model}, Linux ${os.release()}, ${Math.round(os.totalmem() / 2 ** 30)} GiB`);
+for (const name of wanted.length > 0 ? wanted : known) {
+  const file = path.join(here, `${name}.mjs`);
+  if (!fs.existsSync(file)) throw new Error(`${file} is missing`);
+  console.log(`\n${name}`);
+  await (await import(file)).default();
+}

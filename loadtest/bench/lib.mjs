@@ -1,0 +1,69 @@
+// lib - what the benchmarks share: CPU and memory of processes, medians, the load generators.
+import { execFile } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { Child, build } from '../../t/wire/lib/process.mjs';
+import { keys } from '../../t/wire/lib/server.mjs';
+
+const ticks_per_s = 100; // USER_HZ of /proc/PID/stat
+
+/** CPU seconds (user and system) that these processes have used. */
+export function cpuSeconds(pids) {
+  return pids.reduce((sum, pid) => {
+    const fields = fs.readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
+    return sum + (Number(fields[11]) + Number(fields[12])) / ticks_per_s;
+  }, 0);
+}
+
+/** Proportional set size in bytes: shared pages are divided among those who share them. */
+export function pssBytes(pids) {
+  return pids.reduce((sum, pid) => sum + 1024 * Number(/^Pss:\s+(\d+) kB/m.exec(fs.readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))[1]), 0);
+}
+
+export function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+export const all_pids = (server) => [server.pid, ...server.workerPids()];
+
+/** parley_load to its end: the JSON that it prints. */
+export async function load(address, scenario, { key = keys.server, users = 16, count, tokens = 20, plain = false, limit = 120 } = {}) {
+  const args = ['--target', address, '--users', users, '--count', count, '--tokens', tokens, '--limit', limit];
+  if (key) args.push('--key', key);
+  if (plain) args.push('--plain');
+  const { stdout } = await promisify(execFile)(path.join(build, 'parley_load'), [...args.map(String), scenario]).catch((e) => e);
+  const result = JSON.parse(stdout.trim().split('\n').at(-1));
+  if (result.failed > 0 || result.done < count) throw new Error(`${scenario}: ${stdout}`);
+  return result;
+}
+
+/** Holds idle connections: {stop()}. */
+export async function hold(address, scenario, { count, users = 64 }) {
+  const child = new Child(path.join(build, 'parley_load'), ['--target', address, '--key', keys.server, '--users', String(users),
+    '--count', String(count), '--limit', '120', scenario]);
+  await child.line(/^standing/, 60000);
+  return child;
+}
+
+/** wrk: requests done and the seconds it took. */
+export async function wrk(url, { seconds = 3, connections = 64 } = {}) {
+  const { stdout } = await promisify(execFile)('wrk', ['-t1', `-c${connections}`, `-d${seconds}s`, '--latency', url]);
+  if (/Non-2xx/.test(stdout)) throw new Error(stdout);
+  const [, requests, took] = /(\d+) requests in ([\d.]+)s/.exec(stdout);
+  return { requests: Number(requests), seconds: Number(took) };
+}
+
+export function print(name, value, unit = '', note = '') {
+  const shown = typeof value === 'number' ? (Math.abs(value) >= 100 ? Math.round(value).toLocaleString('en') : value.toFixed(2)) : value;
+  console.log(`  ${name.padEnd(58)} ${String(shown).padStart(10)} ${unit.padEnd(16)} ${note}`);
+}
+
+/** The median of several rounds of an async figure. */
+export async function rounds(n, figure) {
+  const values = [];
+  for (let i = 0; i < n; i++) values.push(await figure(i));
+  return median(values);
+}
