@@ -205,6 +205,16 @@ BINDIR    = $(DESTDIR)$(PREFIX)/bin
 SHAREDIR  = $(DESTDIR)$(PREFIX)/share/parley
 PROGRAMS  = parleyd $(notdir $(TOOLS))
 
+$(B)/conf_gen: $(B)/common/gen/conf_gen.o $(LIB)
+	@echo '  LINK  $@'
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(LIB) $(LIBS)
+
+.PHONY: gen
+gen: $(B)/conf_gen ## the files made from tables: etc/parley.yaml, docs/options.md
+	$(Q)mkdir -p etc docs
+	$(Q)$< sample >$(B)/parley.yaml && mv $(B)/parley.yaml etc/parley.yaml
+	$(Q)$< reference >$(B)/options.md && mv $(B)/options.md docs/options.md
+
 .PHONY: install
 install: build ## parleyd and its tools to PREFIX/bin, the sample config to PREFIX/share/parley
 	install -d $(BINDIR) $(SHAREDIR)

@@ -17,6 +17,7 @@
 
 #include "common/arena.h"
 #include "common/buf.h"
+#include "common/str.h"
 
 struct conf_list { /* of texts */
 	const char **v;
@@ -48,6 +49,7 @@ struct conf {
 #define ENUM(owner, name, choices, def, reload, help)          const char *name;
 #define SECRET(owner, name, reload, help)                      const char *name;
 #define URL(owner, name, schemes, def, reload, help)           const char *name;
+#define DSN(owner, name, schemes, def, reload, help)           const char *name;
 #define STRINGS(owner, name, def, reload, help)                struct conf_list name;
 #define MAP(owner, name, reload, help)                         struct conf_map name;
 #include "common/conf.tbl"
@@ -66,12 +68,14 @@ struct conf_override {
 
 struct conf_source {
 	const char *file;                      /* NULL: the embedded demo setup */
+	struct str text;                       /* .p not NULL: in place of the file's content */
 	const struct conf_override *overrides; /* flags */
 	size_t override_count;
 	char *const *environment; /* "NAME=value", NULL-terminated; NULL: none */
 };
 
 /*
+ * A file that names no provider, model, app or key gets those of the demo setup.
  * NULL when anything is wrong: then *errors has every error, a line each,
  * `file:line:column: key: what was expected` (or the variable's or the flag's
  * name in place of file, line and column).
@@ -82,7 +86,7 @@ void conf_free(struct conf **);
 /* conf->workers, or what auto means on this machine now: at least 1. */
 uint32_t conf_workers(const struct conf *);
 
-/* What is in effect, as YAML that could be loaded, with secrets as "***". */
+/* What is in effect, as YAML, with secrets as "***". */
 void conf_print(const struct conf *, struct buf *out);
 
 /* From the table alone: the commented sample file, and the reference in Markdown. */
@@ -96,5 +100,8 @@ size_t conf_diff_needs_restart(const struct conf *old, const struct conf *new, s
 #define CONF_DEMO_CLIENT_KEY "pc_demo00client00key00for00loopback"
 #define CONF_DEMO_SERVER_KEY "ps_demo00server00key00for00loopback"
 #define CONF_DEMO_ADMIN_KEY  "pa_demo00admin00key00for00loopback0"
+bool conf_is_demo_secret(const char *);
+
+bool conf_list_has(const struct conf_list *, const char *text);
 
 #endif

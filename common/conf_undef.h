@@ -13,5 +13,6 @@
 #undef ENUM
 #undef SECRET
 #undef URL
+#undef DSN
 #undef STRINGS
 #undef MAP
