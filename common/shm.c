@@ -316,6 +316,8 @@ shm_row_set_bus_name(struct shm *shm, struct shm_who who, const char *name, size
 	uint64_t words[SHM_BUS_NAME_MAX / 8] = {0};
 
 	check(len <= SHM_BUS_NAME_MAX);
+	if (!shm_is_alive(shm, who))
+		return;
 	memcpy(words, name, len);
 	for (size_t i = 0; i < ARRAY_LEN(words); i++)
 		atomic_store_explicit(&r->bus_name[i], words[i], memory_order_relaxed);
