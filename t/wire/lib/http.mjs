@@ -54,14 +54,16 @@ export async function request(url, options = {}) {
 }
 
 /**
- * Opens an event stream. {status, headers, comments[], [Symbol.asyncIterator] of {id, event, data}, close()};
+ * Opens an event stream. {status, headers, comments[], local_port, [Symbol.asyncIterator] of {id, event, data}, close()};
  * data is parsed where it is JSON. The iterator ends when the server ends the stream and throws when it is cut.
  * On a status other than 200 there are no events, and `text` and `json` hold the answer.
  */
 export async function stream(url, options = {}) {
   const req = open(url, { ...options, headers: { accept: 'text/event-stream', ...options.headers } });
   const res = await within(answer(req), `answer to ${req.method} ${url}`, options.limit_ms ?? 15000);
-  const self = { status: res.statusCode, headers: res.headers, comments: [], close: () => req.destroy() };
+  const self = {
+    status: res.statusCode, headers: res.headers, comments: [], local_port: res.socket.localPort, close: () => req.destroy(),
+  };
   if (res.statusCode !== 200) {
     const parts = [];
     for await (const part of res) parts.push(part);

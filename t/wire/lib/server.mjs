@@ -82,7 +82,7 @@ class Server extends Child {
     this.address = (await this.line(/listening address=(\S+)/))[1];
     this.port = Number(this.address.split(':').pop());
     this.url = `http://${this.address}`;
-    for (let slot = 0; slot < this.config.workers; slot++) await this.line(new RegExp(`worker ready .*\\bslot=${slot}\\b`));
+    await this.line(/server ready workers=/);
   }
 
   request(route, options) {
@@ -108,20 +108,30 @@ class Server extends Child {
     fs.writeFileSync(this.file, JSON.stringify(this.config, null, 2));
   }
 
-  workerPids() {
-    try {
-      return fs.readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
-    } catch {
-      return [];
+  /** The pid of each slot's present worker, as the master logged it. */
+  workers() {
+    const pids = [];
+    for (const line of this.lines) {
+      const match = /worker is up slot=(\d+) pid=(\d+)/.exec(line);
+      if (match) pids[Number(match[1])] = Number(match[2]);
     }
+    return pids;
   }
 
-  /** kill -9 of one worker (the first unless named); returns its pid once it is gone. */
-  async killWorker(pid = this.workerPids()[0], signal = 'SIGKILL') {
-    this.expectLog(/worker (died|ended|exited|lost|killed)/);
+  /** kill -9 of a slot's worker (its death is expected in the log); returns its pid. */
+  killWorker(slot = 0, signal = 'SIGKILL') {
+    const pid = this.workers()[slot];
+    this.expectLog(new RegExp(`worker died slot=${slot} pid=${pid} `));
     process.kill(pid, signal);
-    await waitFor(() => !this.workerPids().includes(pid), `end of worker ${pid}`);
     return pid;
+  }
+
+  /** Waits until the slot has another worker than this one, and it accepts; returns the pid. */
+  replaced(slot, old_pid) {
+    return waitFor(() => {
+      const pid = this.workers()[slot];
+      return pid !== old_pid && pid;
+    }, `successor in slot ${slot}`);
   }
 
   /** What went wrong by the log: lines no test expected, and everything that is not a log line. */
@@ -138,13 +148,13 @@ class Server extends Child {
     if (this.is_stopped) return;
     this.is_stopped = true;
     const status = await super.stop(signal);
+    fs.rmSync(this.dir, { recursive: true, force: true });
     const complaints = this.complaints();
     if (complaints.length > 0 || (signal !== 'SIGKILL' && status.code !== code)) {
       assert.fail(`parleyd ended with ${JSON.stringify(status)}` +
         (complaints.length ? `; nobody expected:\n${complaints.map((line) => `    ${line}`).join('\n')}` : '') +
         `\n  whole log:\n${this.output()}`);
     }
-    fs.rmSync(this.dir, { recursive: true, force: true });
   }
 }
 

@@ -1,0 +1,85 @@
+// Workers are killed under load: only what ran on the dead one is lost, and that is told.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { collect } from './lib/http.mjs';
+import { is_last_event, keys, newSession, startServer } from './lib/server.mjs';
+import { holders, unaccepted } from './lib/sockets.mjs';
+import { waitFor } from './lib/wait.mjs';
+
+const key = keys.client;
+const is_slow_build = /asan|tsan|cover/.test(process.env.PARLEY_BUILD ?? '');
+
+/** Opens a streamed turn that lasts; {session_id, turn_id, local_port, outcome: a promise of its last event or the error}. */
+async function startTurn(server, n) {
+  const session = await newSession(server);
+  const body = { input: `question ${n} [[mock tokens=60 interval=20]]`, stream: true, request_id: `req-${n}` };
+  const events = await server.stream(`/v1/sessions/${session.id}/turns`, { key, body });
+  assert.equal(events.status, 200, events.text);
+  const turn = { session_id: session.id, body, local_port: events.local_port };
+  let started;
+  const has_started = new Promise((resolve) => { started = resolve; });
+  const note = (event) => {
+    if (event.event === 'turn.started') turn.turn_id = event.id.split('.')[0];
+    // Some text is on its way: the turn is in the middle.
+    if (event.event === 'text.delta') started();
+    return is_last_event(event);
+  };
+  turn.outcome = collect(events, note, 30000).then((all) => all.at(-1), (error) => error).finally(started);
+  await has_started;
+  return turn;
+}
+
+async function messagesOf(server, session_id) {
+  const { status, json, text } = await server.request(`/v1/sessions/${session_id}/messages`, { key });
+  assert.equal(status, 200, text);
+  return json.data ?? json.messages;
+}
+
+/** The lost turn is told as such by any worker, its question is kept, and the same request_id runs it anew. */
+async function expectLost(server, turn) {
+  const state = await server.request(`/v1/sessions/${turn.session_id}/turns/${turn.turn_id}?wait=5`, { key });
+  assert.equal(state.status, 200, state.text);
+  assert.equal(state.json.error?.code, 'worker_lost', state.text);
+  assert.ok((await messagesOf(server, turn.session_id)).some((message) => JSON.stringify(message).includes(turn.body.input)));
+  const again = await server.stream(`/v1/sessions/${turn.session_id}/turns`, { key, body: turn.body });
+  assert.equal(again.status, 200, again.text);
+  assert.equal((await collect(again, is_last_event)).at(-1).event, 'turn.completed');
+}
+
+async function expectWhole(server, turn) {
+  const last = await turn.outcome;
+  assert.equal(last.event, 'turn.completed', String(last.stack ?? JSON.stringify(last)));
+  const messages = await messagesOf(server, turn.session_id);
+  assert.equal(messages.length, 2, JSON.stringify(messages));
+}
+
+test('each worker in turn is killed under load', { timeout: 120000 }, async (t) => {
+  const server = await startServer(t);
+  const recoveries = [];
+  for (let slot = 0; slot < 4; slot++) {
+    const turns = await Promise.all(Array.from({ length: 24 }, (_, n) => startTurn(server, `${slot}-${n}`)));
+    const held = holders(server.port, server.workers());
+    const killed_at = Date.now();
+    const pid = server.killWorker(slot);
+    await server.replaced(slot, pid);
+    recoveries.push(Date.now() - killed_at);
+    const is_lost = ({ local_port }) => held.get(local_port) === pid;
+    for (const turn of turns.filter((each) => !is_lost(each))) await expectWhole(server, turn);
+    for (const turn of turns.filter(is_lost)) await expectLost(server, turn);
+  }
+  t.diagnostic(`whole again after ${recoveries.join(', ')} ms`);
+  recoveries.sort((a, b) => a - b);
+  assert.ok(recoveries[1] < (is_slow_build ? 1000 : 100), `median of ${recoveries} ms`);
+});
+
+test('what waits in the accept queue of a dead worker is served by its successor', async (t) => {
+  const server = await startServer(t);
+  const pid = server.workers()[2];
+  process.kill(pid, 'SIGSTOP');
+  let answered = 0;
+  const requests = Array.from({ length: 80 }, () => server.request('/health/live').then((answer) => { answered++; return answer; }));
+  await waitFor(() => answered > 0 && answered + unaccepted(server.port) === 80, 'request on every connection');
+  assert.ok(answered < 80, 'some wait for the one that is stopped');
+  server.killWorker(2);
+  for (const { status } of await Promise.all(requests)) assert.equal(status, 200);
+});
