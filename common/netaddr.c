@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stddef.h>
+#include <stdio.h>
 
 static const uint8_t v4_mapped[12] = {[10] = 0xff, [11] = 0xff};
 
@@ -112,6 +113,23 @@ netaddr_port(const struct netaddr *a)
 	if (a->sa.sa_family == AF_INET)
 		return ntohs(((const struct sockaddr_in *)&a->storage)->sin_port);
 	return 0;
+}
+
+void
+netaddr_format(const struct netaddr *a, char out[NETADDR_TEXT_MAX])
+{
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&a->storage;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&a->storage;
+	char host[INET6_ADDRSTRLEN] = "?";
+
+	if (netaddr_is_unix(a)) {
+		snprintf(out, NETADDR_TEXT_MAX, "unix:%s", a->un.sun_path);
+		return;
+	}
+	bool is_v6 = a->sa.sa_family == AF_INET6;
+	inet_ntop(a->sa.sa_family, is_v6 ? (const void *)&v6->sin6_addr : &v4->sin_addr, host,
+	    sizeof(host));
+	snprintf(out, NETADDR_TEXT_MAX, is_v6 ? "[%s]:%u" : "%s:%u", host, netaddr_port(a));
 }
 
 static bool

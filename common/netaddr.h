@@ -22,11 +22,15 @@ struct netaddr {
 	socklen_t len;
 };
 
+enum { NETADDR_TEXT_MAX = 128 };
+
 /* "127.0.0.1:8080", "[::1]:8080", ":8080" (every address, both families), "unix:PATH". */
 bool netaddr_parse(struct str, struct netaddr *ret);
 bool netaddr_is_unix(const struct netaddr *);
 bool netaddr_is_loopback(const struct netaddr *); /* 127/8, ::1, ::ffff:127/104, or a Unix path */
 uint16_t netaddr_port(const struct netaddr *);    /* 0 for a Unix path */
+/* "127.0.0.1:8080", "[::1]:8080", "unix:PATH": what netaddr_parse() takes. */
+void netaddr_format(const struct netaddr *, char out[NETADDR_TEXT_MAX]);
 
 /* A network of one family; IPv4 is kept mapped into IPv6, so that both forms of a peer match. */
 struct netaddr_net {

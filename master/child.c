@@ -1,0 +1,201 @@
+/*
+ * child - messages from a worker, and the deadline of its state.
+ */
+#include "master/child.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/check.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "master/timer.h"
+
+enum { MESSAGES_PER_WAKE = 64 };
+
+const char *
+child_state_name(enum child_state state)
+{
+	static const char *const names[] = {"starting", "ready", "draining", "killed"};
+
+	return names[state];
+}
+
+static void
+enter(struct child *c, enum child_state state, uint64_t deadline_ms)
+{
+	c->state = state;
+	if (deadline_ms == UINT64_MAX)
+		evtimer_del(c->deadline);
+	else
+		timer_set(c->deadline, deadline_ms);
+}
+
+static void
+kill_child(struct child *c, int number)
+{
+	kill(c->pid, number);
+	enter(c, CHILD_KILLED, CHILD_KILL_GRACE_MS);
+}
+
+static void
+on_deadline(int fd, short what, void *arg)
+{
+	struct child *c = arg;
+
+	(void)fd, (void)what;
+	switch (c->state) {
+	case CHILD_STARTING:
+		log_error("worker not ready slot=%u pid=%d waited_ms=%" PRIu64, c->slot->index,
+		    (int)c->pid, clock_mono_ms() - c->started_ms);
+		c->is_overdue = true;
+		kill_child(c, SIGKILL);
+		break;
+	case CHILD_READY:
+		log_error("worker stalled slot=%u pid=%d silent_ms=%" PRIu64, c->slot->index,
+		    (int)c->pid, c->silence_max_ms);
+		c->is_stalled = true;
+		kill_child(c, SIGABRT); /* its core tells where */
+		break;
+	case CHILD_DRAINING:
+		log_warn(
+		    "worker killed slot=%u pid=%d reason=\"drain timeout\" connections=%" PRId64,
+		    c->slot->index, (int)c->pid, c->connections);
+		c->is_overdue = true;
+		kill_child(c, SIGKILL);
+		break;
+	case CHILD_KILLED: /* a stopped process takes no SIGABRT */
+		kill_child(c, SIGKILL);
+		break;
+	}
+}
+
+static uint64_t
+silence_deadline(const struct child *c)
+{
+	return c->silence_max_ms != 0 ? c->silence_max_ms : UINT64_MAX;
+}
+
+static bool
+is_from(const struct child *c, const struct proto_message *m)
+{
+	return m->slot == c->slot->index && m->who.row == c->who.row &&
+	       m->who.number == c->who.number;
+}
+
+/* True when the child has just become ready. */
+static bool
+take_message(struct child *c, const struct proto_message *m)
+{
+	if (!is_from(c, m)) {
+		log_warn("message refused slot=%u pid=%d type=%u reason=\"of another incarnation\"",
+		    c->slot->index, (int)c->pid, m->type);
+		return false;
+	}
+	switch (m->type) {
+	case PROTO_READY:
+		if (c->was_ready)
+			return false;
+		c->was_ready = true;
+		if (c->state != CHILD_STARTING)
+			return false;
+		enter(c, CHILD_READY, silence_deadline(c));
+		return true;
+	case PROTO_LOAD:
+		c->connections = m->value;
+		if (c->state == CHILD_READY)
+			enter(c, CHILD_READY, silence_deadline(c));
+		return false;
+	case PROTO_BYE:
+		log_debug("worker says bye slot=%u pid=%d", c->slot->index, (int)c->pid);
+		return false;
+	default:
+		log_warn(
+		    "message unknown slot=%u pid=%d type=%u", c->slot->index, (int)c->pid, m->type);
+		return false;
+	}
+}
+
+static void
+on_proto(evutil_socket_t fd, short what, void *arg)
+{
+	struct child *c = arg;
+	struct proto_message m;
+	bool is_now_ready = false;
+	int got = 1;
+
+	(void)what;
+	for (int i = 0; i < MESSAGES_PER_WAKE && got > 0; i++) {
+		got = proto_recv((int)fd, &m);
+		if (got > 0)
+			is_now_ready = take_message(c, &m) || is_now_ready;
+	}
+	if (got <= 0 && got != -EAGAIN)
+		event_del(c->on_proto); /* it is dying: SIGCHLD follows, or its silence tells */
+	if (is_now_ready)
+		c->on_ready(c->arg, c);
+}
+
+struct child *
+child_new(struct event_base *base, const struct spawned *spawned, struct slot *slot,
+    const struct child_limits *limits, void (*on_ready)(void *arg, struct child *), void *arg)
+{
+	struct child *c = xcalloc(1, sizeof(*c));
+
+	c->slot = slot;
+	c->who = spawned->who;
+	c->pid = spawned->pid;
+	c->proto_fd = spawned->proto_fd;
+	c->started_ms = clock_mono_ms();
+	c->silence_max_ms = limits->silence_ms;
+	c->on_ready = on_ready;
+	c->arg = arg;
+	c->deadline = timer_new(base, on_deadline, c);
+	c->on_proto = event_new(base, c->proto_fd, EV_READ | EV_PERSIST, on_proto, c);
+	check(c->on_proto != NULL && event_add(c->on_proto, NULL) == 0);
+	enter(c, CHILD_STARTING, limits->start_ms);
+	return c;
+}
+
+void
+child_free(struct child **c)
+{
+	if (*c == NULL)
+		return;
+	check(!list_linked(&(*c)->node));
+	event_free((*c)->on_proto);
+	event_free((*c)->deadline);
+	close((*c)->proto_fd);
+	free(*c);
+	*c = NULL;
+}
+
+void
+child_tell(struct child *c, enum proto_type type, int64_t value)
+{
+	struct proto_message m = {
+	    .type = type, .slot = c->slot->index, .who = c->who, .value = value};
+	int err = proto_send(c->proto_fd, &m);
+
+	/* One that is gone is about to be reaped; one that does not read will stall. */
+	if (err != 0)
+		log_debug("message not sent slot=%u pid=%d type=%d error=\"%s\"", c->slot->index,
+		    (int)c->pid, type, strerror(-err));
+}
+
+void
+child_drain(struct child *c, uint64_t timeout_ms)
+{
+	if (c->state == CHILD_KILLED)
+		return;
+	child_tell(c, PROTO_DRAIN, (int64_t)timeout_ms);
+	uint64_t end_ms = clock_mono_ms() + timeout_ms + CHILD_KILL_GRACE_MS;
+	if (c->state == CHILD_DRAINING && end_ms >= c->drain_end_ms)
+		return; /* never longer than it was given before */
+	c->drain_end_ms = end_ms;
+	enter(c, CHILD_DRAINING, timeout_ms + CHILD_KILL_GRACE_MS);
+}

@@ -1,0 +1,40 @@
+/*
+ * control - the socket in run_dir through which `parleyd status|reload|drain` speak
+ * to the running master.
+ *
+ * One line asks ("status\n"), one answer follows, then the connection ends. The answer's
+ * first line is "ok" or "error <why>"; after it comes text for people. The socket is
+ * 0600: who may open it is who runs the server.
+ */
+#ifndef MASTER_CONTROL_H
+#define MASTER_CONTROL_H
+
+#include <stdbool.h>
+
+#include <event2/event.h>
+
+#include "common/buf.h"
+#include "common/conf.h"
+
+struct control;
+
+/* Each appends its answer's text; false: the text is why not. */
+struct control_verbs {
+	bool (*status)(void *arg, struct buf *out);
+	bool (*reload)(void *arg, struct buf *out);
+	bool (*drain)(void *arg, struct buf *out);
+	bool (*keys)(void *arg, struct buf *out); /* keys in the store were changed */
+};
+
+/* NULL: logged. verbs and arg outlive it. */
+struct control *control_new(
+    struct event_base *, const char *path, const struct control_verbs *, void *arg);
+void control_free(struct control **);
+
+/*
+ * The other end: asks the server of that configuration and waits. False: *answer is why
+ * not; *ret_is_running says whether there is a server at all.
+ */
+bool control_ask(const struct conf *, const char *verb, struct buf *answer, bool *ret_is_running);
+
+#endif

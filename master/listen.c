@@ -1,0 +1,328 @@
+/*
+ * listen - opening, keeping and handing out listening sockets.
+ */
+#include "master/listen.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/check.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/netaddr.h"
+#include "master/listen_unix.h"
+
+enum { SLOT_ALL = UINT32_MAX, BUSY_WAIT_MS = 1500, BUSY_RETRY_MS = 20 };
+
+enum listen_kind { LISTEN_HTTP, LISTEN_TLS, LISTEN_METRICS };
+
+static const char *const kind_names[] = {"http", "tls", "metrics"};
+
+struct listener {
+	int fd;
+	enum listen_kind kind;
+	uint32_t slot;
+	struct netaddr address; /* the bound one: port 0 has become a port */
+	bool is_first;          /* of its address */
+};
+
+struct listeners {
+	struct listener *v;
+	uint32_t count;
+	uint32_t slots;
+	int backlog;
+};
+
+static void
+add(struct listeners *l, enum listen_kind kind, uint32_t slot, int fd, bool is_first)
+{
+	l->v = xrealloc(l->v, (l->count + 1) * sizeof(*l->v));
+	struct listener *one = &l->v[l->count++];
+
+	*one = (struct listener){.fd = fd, .kind = kind, .slot = slot, .is_first = is_first};
+	one->address.len = sizeof(one->address.storage);
+	check(getsockname(fd, &one->address.sa, &one->address.len) == 0);
+}
+
+enum { BIND_REUSEPORT = 1, BIND_BOTH_FAMILIES = 2 };
+
+/* -errno, or a bound socket. */
+static int
+bind_tcp(const struct netaddr *a, unsigned flags)
+{
+	int on = 1, is_v6only = !(flags & BIND_BOTH_FAMILIES), err;
+	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if ((flags & BIND_REUSEPORT) &&
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0)
+		goto fail;
+	if (a->sa.sa_family == AF_INET6 &&
+	    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &is_v6only, sizeof(is_v6only)) != 0)
+		goto fail;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* accepted ones inherit it */
+	if (bind(fd, &a->sa, a->len) != 0)
+		goto fail;
+	return fd;
+fail:
+	err = errno;
+	close(fd);
+	return -err;
+}
+
+static int
+listen_tcp(const struct netaddr *a, unsigned flags, int backlog)
+{
+	int fd = bind_tcp(a, flags | BIND_REUSEPORT);
+
+	if (fd >= 0 && listen(fd, backlog) != 0) {
+		int err = errno;
+
+		close(fd);
+		return -err;
+	}
+	return fd;
+}
+
+/*
+ * SO_REUSEPORT would let us share the port of another server of the same user without
+ * a word. A bind without it says whether someone is there.
+ */
+static int
+probe_tcp(const struct netaddr *a, unsigned flags)
+{
+	int fd = bind_tcp(a, flags);
+
+	if (fd < 0)
+		return fd;
+	close(fd);
+	return 0;
+}
+
+static const char *
+hint(int err)
+{
+	switch (err) {
+	case -EADDRINUSE:
+		return "another process listens there";
+	case -EACCES:
+		return "a port below 1024 needs CAP_NET_BIND_SERVICE or a start as root";
+	case -EADDRNOTAVAIL:
+		return "the address is not of this machine";
+	default:
+		return strerror(-err);
+	}
+}
+
+/* Inherited sockets, one per slot; more than slots: a slot gets several, so none is reset. */
+static uint32_t
+adopt(struct listeners *l, enum listen_kind kind, const struct netaddr *a, struct inherit *in)
+{
+	uint32_t taken = 0;
+
+	for (int fd; (fd = inherit_take(in, a)) >= 0; taken++)
+		add(l, kind, taken % l->slots, fd, taken == 0);
+	return taken;
+}
+
+/*
+ * A socket of a socket unit cannot be joined by more (other user, no SO_REUSEPORT):
+ * the slots without a socket accept from the inherited ones.
+ */
+static void
+share_adopted(struct listeners *l, uint32_t first, uint32_t taken)
+{
+	for (uint32_t slot = taken; slot < l->slots; slot++) {
+		const struct listener from = l->v[first + slot % taken];
+		int fd = fcntl(from.fd, F_DUPFD_CLOEXEC, 3);
+
+		check(fd >= 0);
+		add(l, from.kind, slot, fd, false);
+	}
+}
+
+static int
+open_tcp(struct listeners *l, enum listen_kind kind, struct netaddr a, unsigned flags,
+    struct inherit *in)
+{
+	uint32_t first = l->count;
+	uint32_t taken = netaddr_port(&a) != 0 ? adopt(l, kind, &a, in) : 0;
+	int err;
+
+	if (taken == 0 && (err = probe_tcp(&a, flags)) < 0)
+		return err;
+	for (uint32_t slot = taken; slot < l->slots; slot++) {
+		int fd = listen_tcp(&a, flags, l->backlog);
+
+		if (fd < 0 && slot == taken && taken > 0) {
+			share_adopted(l, first, taken);
+			return 0;
+		}
+		if (fd < 0)
+			return fd;
+		add(l, kind, slot, fd, slot == 0);
+		a = l->v[l->count - 1].address; /* port 0 is a port now */
+	}
+	return 0;
+}
+
+static int
+open_unix(struct listeners *l, enum listen_kind kind, const struct netaddr *a, struct inherit *in)
+{
+	int fd = inherit_take(in, a);
+
+	if (fd < 0)
+		fd = listen_unix(a->un.sun_path, 0666, l->backlog);
+	if (fd < 0)
+		return fd;
+	add(l, kind, SLOT_ALL, fd, true);
+	return 0;
+}
+
+static int
+try_one(struct listeners *l, enum listen_kind kind, const char *text, struct inherit *in)
+{
+	struct netaddr a;
+
+	check(netaddr_parse(str_of(text), &a)); /* the config was checked */
+	if (netaddr_is_unix(&a))
+		return open_unix(l, kind, &a, in);
+	return open_tcp(l, kind, a, text[0] == ':' ? BIND_BOTH_FAMILIES : 0, in);
+}
+
+/* The workers of a master that was killed need a moment to end, and hold its sockets until then. */
+static int
+open_one(struct listeners *l, enum listen_kind kind, const char *text, struct inherit *in)
+{
+	uint64_t until_ms = clock_mono_ms() + BUSY_WAIT_MS;
+	int err;
+
+	while ((err = try_one(l, kind, text, in)) == -EADDRINUSE && clock_mono_ms() < until_ms)
+		poll(NULL, 0, BUSY_RETRY_MS);
+	if (err != 0)
+		log_error("listen failed address=%s error=\"%s\"", text, hint(err));
+	return err;
+}
+
+static int
+open_all(struct listeners *l, const struct conf *conf, struct inherit *in)
+{
+	int err = 0;
+
+	for (size_t i = 0; err == 0 && i < conf->listen.n; i++)
+		err = open_one(l, LISTEN_HTTP, conf->listen.v[i], in);
+	for (size_t i = 0; err == 0 && i < conf->tls.listen.n; i++)
+		err = open_one(l, LISTEN_TLS, conf->tls.listen.v[i], in);
+	if (err == 0 && conf->metrics.listen[0] != '\0')
+		err = open_one(l, LISTEN_METRICS, conf->metrics.listen, in);
+	return err;
+}
+
+static void
+log_addresses(const struct listeners *l)
+{
+	for (uint32_t i = 0; i < l->count; i++) {
+		char text[NETADDR_TEXT_MAX];
+
+		if (!l->v[i].is_first)
+			continue;
+		netaddr_format(&l->v[i].address, text);
+		log_info("listening address=%s kind=%s", text, kind_names[l->v[i].kind]);
+	}
+}
+
+struct listeners *
+listeners_open(const struct conf *conf, uint32_t slots, struct inherit *in)
+{
+	struct listeners *l = xcalloc(1, sizeof(*l));
+
+	check(slots > 0);
+	l->slots = slots;
+	l->backlog = (int)conf->backlog;
+	if (open_all(l, conf, in) != 0) {
+		listeners_close(&l);
+		return NULL;
+	}
+	log_addresses(l);
+	return l;
+}
+
+void
+listeners_close(struct listeners **l)
+{
+	if (*l == NULL)
+		return;
+	for (uint32_t i = 0; i < (*l)->count; i++) {
+		if (netaddr_is_unix(&(*l)->v[i].address))
+			unlink((*l)->v[i].address.un.sun_path);
+		close((*l)->v[i].fd);
+	}
+	free((*l)->v);
+	free(*l);
+	*l = NULL;
+}
+
+uint32_t
+listeners_max(const struct listeners *l)
+{
+	return l->count;
+}
+
+uint32_t
+listeners_of_slot(const struct listeners *l, uint32_t slot, struct handoff_listener *out)
+{
+	uint32_t n = 0;
+
+	check(slot < l->slots);
+	for (uint32_t i = 0; i < l->count; i++) {
+		const struct listener *one = &l->v[i];
+
+		if (one->slot != slot && one->slot != SLOT_ALL)
+			continue;
+		out[n++] = (struct handoff_listener){.fd = one->fd,
+		    .is_tls = one->kind == LISTEN_TLS,
+		    .is_metrics = one->kind == LISTEN_METRICS,
+		    .is_unix = netaddr_is_unix(&one->address),
+		    .is_loopback = netaddr_is_loopback(&one->address)};
+	}
+	return n;
+}
+
+bool
+listeners_write_addresses(const struct listeners *l, const char *path)
+{
+	char *temporary = xasprintf("%s.new", path);
+	FILE *f = fopen(temporary, "we");
+	bool is_written = f != NULL;
+
+	for (uint32_t i = 0; f != NULL && i < l->count; i++) {
+		char text[NETADDR_TEXT_MAX];
+
+		netaddr_format(&l->v[i].address, text);
+		if (l->v[i].is_first)
+			fprintf(f, "%s %s\n", kind_names[l->v[i].kind], text);
+	}
+	if (f != NULL)
+		is_written = fclose(f) == 0 && rename(temporary, path) == 0;
+	if (!is_written)
+		log_error("addresses not written file=%s error=\"%s\"", path, strerror(errno));
+	free(temporary);
+	return is_written;
+}
+
+void
+listeners_store(const struct listeners *l)
+{
+	for (uint32_t i = 0; i < l->count; i++)
+		inherit_store(l->v[i].fd, kind_names[l->v[i].kind]);
+}

@@ -1,0 +1,44 @@
+/*
+ * listen - the listening sockets of all slots.
+ *
+ * A TCP address has one SO_REUSEPORT socket per slot; the kernel spreads connections
+ * over them. A Unix path has one socket that all slots share. The master makes them
+ * once and keeps them as long as it lives: a worker is given copies, so what waits in
+ * an accept queue outlives the worker and is served by its successor.
+ */
+#ifndef MASTER_LISTEN_H
+#define MASTER_LISTEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/conf.h"
+#include "common/handoff.h"
+#include "master/inherit.h"
+
+struct listeners;
+
+/*
+ * Opens what `listen`, `tls.listen` and `metrics.listen` name, taking inherited sockets
+ * first. Port 0: the first slot's socket gets a free port and the others share it.
+ * NULL: logged.
+ */
+struct listeners *listeners_open(const struct conf *, uint32_t slots, struct inherit *);
+/* Closes the sockets and removes the paths of Unix sockets. */
+void listeners_close(struct listeners **);
+
+/* The most that a slot can have. */
+uint32_t listeners_max(const struct listeners *);
+/* Fills out (room for listeners_max) with what a worker of that slot listens on; how many. */
+uint32_t listeners_of_slot(const struct listeners *, uint32_t slot, struct handoff_listener *out);
+
+/*
+ * Writes the actual addresses to a file, one line each: "http 127.0.0.1:8080",
+ * "tls ..", "metrics ..". False: logged.
+ */
+bool listeners_write_addresses(const struct listeners *, const char *path);
+
+/* Gives every socket to systemd's store, for the master after this one. */
+void listeners_store(const struct listeners *);
+
+#endif

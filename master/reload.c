@@ -1,0 +1,54 @@
+/*
+ * reload - load, complain, compare.
+ */
+#include "master/reload.h"
+
+#include "common/log.h"
+#include "common/str.h"
+
+static void
+log_errors(const struct buf *errors)
+{
+	struct str rest = buf_str(errors);
+
+	while (rest.len > 0) {
+		struct str line = str_split(&rest, '\n');
+
+		if (line.len > 0)
+			log_error("config error text=%s", log_quote(line).s);
+	}
+}
+
+static void
+warn_needs_restart(const struct conf *now, const struct conf *next)
+{
+	struct buf keys = BUF_INIT;
+
+	if (conf_diff_needs_restart(now, next, &keys) > 0) {
+		struct str rest = buf_str(&keys);
+
+		while (rest.len > 0) {
+			struct str key = str_split(&rest, '\n');
+
+			if (key.len > 0)
+				log_warn(
+				    "config change needs a restart key=%.*s", (int)key.len, key.p);
+		}
+	}
+	buf_fini(&keys);
+}
+
+struct conf *
+reload_conf(const struct options *options, char *const *environment, const struct conf *now)
+{
+	struct conf_source source = options_conf_source(options, environment);
+	struct buf errors = BUF_INIT;
+	struct conf *next = conf_load(&source, &errors);
+
+	if (next == NULL)
+		log_errors(&errors);
+	else
+		warn_needs_restart(now, next);
+	buf_fini(&errors);
+	return next;
+}

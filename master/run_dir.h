@@ -1,0 +1,23 @@
+/*
+ * run_dir - the directory for what lives as long as the server: the lock, the control
+ * socket, the addresses.
+ */
+#ifndef MASTER_RUN_DIR_H
+#define MASTER_RUN_DIR_H
+
+#include "common/conf.h"
+
+struct run_dir;
+
+/*
+ * Makes the directory (0700) and takes the lock in it, so that no two masters share it.
+ * NULL: logged. The kernel gives the lock back when the last holder of the descriptor ends;
+ * run_dir_close() also removes the control socket and the addresses.
+ */
+struct run_dir *run_dir_open(const struct conf *);
+void run_dir_close(struct run_dir **);
+
+/* The path of a file in it; malloc'd. */
+char *run_dir_path(const struct conf *, const char *name);
+
+#endif

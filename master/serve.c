@@ -1,0 +1,347 @@
+/*
+ * serve - makes the parts in order and connects them: signals and the control socket
+ * ask, supervise does, notify and the log tell.
+ */
+#include "master/serve.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <event2/event.h>
+
+#include "common/check.h"
+#include "common/log.h"
+#include "common/metric.h"
+#include "common/shm.h"
+#include "master/control.h"
+#include "master/drop.h"
+#include "master/inherit.h"
+#include "master/listen.h"
+#include "master/migrate.h"
+#include "master/notify.h"
+#include "master/pidfile.h"
+#include "master/reload.h"
+#include "master/run_dir.h"
+#include "master/signals.h"
+#include "master/status.h"
+#include "master/supervise.h"
+
+struct server {
+	const struct options *options;
+	char *const *environment;
+	char *pid_file;
+	struct run_dir *run_dir;
+	struct event_base *base;
+	struct signals *signals;
+	struct listeners *listeners;
+	struct shm *shm;
+	struct notify *notify;
+	struct control *control;
+	struct supervise *supervise;
+	bool is_reload_wanted; /* asked for while another one was under way */
+};
+
+/* ---- the log ---- */
+
+static int
+open_log(const struct conf *conf)
+{
+	struct log_conf log = {.level = LOG_INFO,
+	    .is_json = strcmp(conf->log.format, "json") == 0,
+	    .is_access = conf->log.access,
+	    .file = conf->log.file};
+
+	check(log_level_parse(conf->log.level, &log.level));
+	int err = log_open(&log);
+	if (err != 0)
+		log_error("log not opened file=%s error=\"%s\"", conf->log.file, strerror(-err));
+	return err;
+}
+
+/* ---- what supervise tells ---- */
+
+static void
+tell_status(struct server *s)
+{
+	struct buf line = BUF_INIT;
+
+	status_write_line(s->shm, s->supervise, &line);
+	notify_status("%s", line.data);
+	buf_fini(&line);
+}
+
+static void
+on_ready(void *arg)
+{
+	struct server *s = arg;
+
+	log_info("server ready workers=%u", shm_slots(s->shm));
+	notify_ready();
+}
+
+static void on_reload_wanted(void *arg);
+
+static void
+on_reloaded(void *arg, bool is_adopted)
+{
+	struct server *s = arg;
+
+	if (is_adopted) {
+		log_info("reload done");
+	} else {
+		log_error("reload failed reason=\"the first worker with the new config did not "
+			  "become ready\" config=old");
+		open_log(supervise_conf(s->supervise));
+	}
+	notify_ready();
+	if (s->is_reload_wanted)
+		on_reload_wanted(s);
+}
+
+static void
+on_stopped(void *arg)
+{
+	struct server *s = arg;
+
+	event_base_loopbreak(s->base);
+}
+
+static void
+on_change(void *arg)
+{
+	tell_status(arg);
+}
+
+static const struct supervise_handlers handlers = {on_ready, on_reloaded, on_stopped, on_change};
+
+/* ---- what may be asked, by a signal or through the control socket ---- */
+
+static void
+on_stop_wanted(void *arg)
+{
+	struct server *s = arg;
+	const struct conf *conf = supervise_conf(s->supervise);
+
+	if (supervise_phase(s->supervise) == PHASE_RUNNING)
+		notify_stopping(conf->drain.pause_ms + conf->drain.timeout_ms + 5000);
+	supervise_stop(s->supervise);
+}
+
+static bool
+reload(struct server *s)
+{
+	if (supervise_phase(s->supervise) != PHASE_RUNNING)
+		return false;
+	if (supervise_is_reloading(s->supervise)) {
+		s->is_reload_wanted = true;
+		return true;
+	}
+	s->is_reload_wanted = false;
+	struct conf *conf = reload_conf(s->options, s->environment, supervise_conf(s->supervise));
+	if (conf == NULL) {
+		log_error("reload failed reason=\"config error\" config=old");
+		return false;
+	}
+	log_info("reloading");
+	notify_reloading();
+	if (open_log(conf) != 0)
+		open_log(supervise_conf(s->supervise));
+	supervise_reload(s->supervise, conf);
+	return true;
+}
+
+static void
+on_reload_wanted(void *arg)
+{
+	reload(arg);
+}
+
+static void
+on_reopen_wanted(void *arg)
+{
+	struct server *s = arg;
+
+	log_reopen();
+	log_info("log reopened");
+	supervise_reopen_logs(s->supervise);
+}
+
+static void
+on_upgrade_wanted(void *arg)
+{
+	(void)arg;
+	log_info("upgrade ignored reason=\"a later release can change its binary while it runs\"");
+}
+
+static void
+on_child_ended(void *arg)
+{
+	struct server *s = arg;
+
+	supervise_reap(s->supervise);
+}
+
+static const struct signals_verbs signals_verbs = {
+    .stop = on_stop_wanted,
+    .reload = on_reload_wanted,
+    .reopen = on_reopen_wanted,
+    .upgrade = on_upgrade_wanted,
+    .reap = on_child_ended,
+};
+
+static bool
+control_status(void *arg, struct buf *out)
+{
+	struct server *s = arg;
+
+	status_write(s->shm, s->supervise, out);
+	return true;
+}
+
+static bool
+control_reload(void *arg, struct buf *out)
+{
+	if (!reload(arg)) {
+		buf_add_cstr(out, "the old configuration stays; the log says why");
+		return false;
+	}
+	buf_add_cstr(out, "reloading, one worker after the other");
+	return true;
+}
+
+static bool
+control_drain(void *arg, struct buf *out)
+{
+	on_stop_wanted(arg);
+	buf_add_cstr(out, "draining, then stopping");
+	return true;
+}
+
+static bool
+control_keys(void *arg, struct buf *out)
+{
+	struct server *s = arg;
+
+	(void)out;
+	atomic_fetch_add(shm_word(s->shm, SHM_WORD_KEYS_GENERATION), 1);
+	return true;
+}
+
+static const struct control_verbs control_verbs = {
+    .status = control_status,
+    .reload = control_reload,
+    .drain = control_drain,
+    .keys = control_keys,
+};
+
+/* ---- start ---- */
+
+static bool
+open_listeners(struct server *s, const struct conf *conf)
+{
+	struct inherit *inherited = inherit_new();
+
+	s->listeners = listeners_open(conf, conf_workers(conf), inherited);
+	inherit_free(&inherited);
+	if (s->listeners == NULL)
+		return false;
+	listeners_store(s->listeners);
+	char *path = run_dir_path(conf, "addresses");
+	bool is_written = listeners_write_addresses(s->listeners, path);
+	free(path);
+	return is_written;
+}
+
+static bool
+open_shm(struct server *s, const struct conf *conf)
+{
+	s->shm = shm_create(conf_workers(conf));
+	if (s->shm == NULL) {
+		log_error("shared memory not made error=\"%s\"", strerror(errno));
+		return false;
+	}
+	metric_init(s->shm, (struct shm_who){0, 0});
+	return true;
+}
+
+static void
+warn_of(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->warnings.n; i++)
+		log_warn("config warning text=%s", log_quote(str_of(conf->warnings.v[i])).s);
+	if (conf->backplane.url[0] == '\0')
+		log_warn(
+		    "backplane is local reason=\"no backplane.url: limits, cancel, tool results "
+		    "and revocation hold for the workers of this host only\"");
+}
+
+static bool
+open_control(struct server *s, const struct conf *conf)
+{
+	char *path = run_dir_path(conf, "control");
+
+	s->control = control_new(s->base, path, &control_verbs, s);
+	free(path);
+	return s->control != NULL;
+}
+
+/*
+ * The order matters: the lock before anything another master could be using; sockets and
+ * pid file as root; everything that workers write only after root was given up; the shared
+ * memory before the first fork; the schema before the first worker.
+ */
+static bool
+prepare(struct server *s, const struct conf *conf)
+{
+	if (open_log(conf) != 0 || (s->run_dir = run_dir_open(conf)) == NULL)
+		return false;
+	log_info("starting version=%s kind=%s workers=%u", PARLEY_VERSION, PARLEY_KIND,
+	    conf_workers(conf));
+	s->base = event_base_new();
+	check(s->base != NULL);
+	s->signals = signals_new(s->base, &signals_verbs, s);
+	s->pid_file = xstrdup(conf->pid_file);
+	if (!open_listeners(s, conf) || !pidfile_write(conf->pid_file) || !drop_privileges(conf))
+		return false;
+	if (!open_shm(s, conf) || !open_control(s, conf) || !migrate_run(conf))
+		return false;
+	warn_of(conf);
+	s->notify = notify_new(s->base);
+	return true;
+}
+
+static void
+finish(struct server *s)
+{
+	supervise_free(&s->supervise);
+	control_free(&s->control);
+	notify_free(&s->notify);
+	shm_free(&s->shm);
+	listeners_close(&s->listeners);
+	signals_free(&s->signals);
+	if (s->base != NULL)
+		event_base_free(s->base);
+	if (s->pid_file != NULL)
+		pidfile_remove(s->pid_file);
+	free(s->pid_file);
+	run_dir_close(&s->run_dir);
+}
+
+int
+serve(struct conf *conf, const struct options *options, char *const *environment)
+{
+	struct server s = {.options = options, .environment = environment};
+
+	if (!prepare(&s, conf)) {
+		finish(&s);
+		conf_free(&conf);
+		return EXIT_FAILURE;
+	}
+	s.supervise = supervise_new(s.base, s.shm, s.listeners, conf, &handlers, &s);
+	supervise_start(s.supervise);
+	event_base_dispatch(s.base);
+	log_info("stopped");
+	finish(&s);
+	return EXIT_SUCCESS;
+}

@@ -1,0 +1,506 @@
+/*
+ * supervise - the story of the workers.
+ */
+#include "master/supervise.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+
+#include "common/check.h"
+#include "common/clock.h"
+#include "common/list.h"
+#include "common/log.h"
+#include "common/metric.h"
+#include "master/child.h"
+#include "master/reap.h"
+#include "master/slot.h"
+#include "master/timer.h"
+
+struct place { /* a slot and what waits in it */
+	struct slot slot;
+	struct event *respawn; /* pending: something is to be started here later */
+	struct supervise *owner;
+};
+
+struct supervise {
+	struct event_base *base;
+	struct shm *shm;
+	const struct listeners *listeners;
+	const struct supervise_handlers *handlers;
+	void *arg;
+
+	struct conf *conf;
+	struct conf *trial;       /* of a reload that no worker has proven yet; or NULL */
+	uint32_t conf_generation; /* of conf */
+	uint32_t generation;      /* where the slots should be; differs from it during a trial */
+	bool is_reloading;
+
+	enum supervise_phase phase;
+	struct event *pause;
+	bool was_ready;
+
+	struct place *places;
+	uint32_t count;
+	struct list children;
+};
+
+static void roll(struct supervise *);
+static void fill(struct place *);
+
+static const struct conf *
+newest_conf(const struct supervise *s)
+{
+	return s->trial != NULL ? s->trial : s->conf;
+}
+
+/* ---- starting ---- */
+
+static void on_child_ready(void *arg, struct child *c);
+
+static struct child *
+start_child(struct place *p, const struct conf *conf, uint32_t generation)
+{
+	struct supervise *s = p->owner;
+	struct spawn_order order = {conf, s->shm, s->listeners, p->slot.index};
+	struct child_limits limits = {
+	    conf->watchdog.start_timeout_ms, s->conf->watchdog.silence_ms};
+	struct spawned spawned;
+
+	if (!spawn_worker(&order, &spawned))
+		return NULL;
+	struct child *c = child_new(s->base, &spawned, &p->slot, &limits, on_child_ready, s);
+	c->generation = generation;
+	list_add_tail(&s->children, &c->node);
+	log_info("worker started slot=%u pid=%d incarnation=%u", p->slot.index, (int)c->pid,
+	    c->who.number);
+	return c;
+}
+
+static uint64_t
+delay_after(struct place *p, bool was_ready)
+{
+	const struct conf *conf = p->owner->conf;
+
+	return slot_died(
+	    &p->slot, was_ready, conf->watchdog.backoff_ms, conf->watchdog.backoff_max_ms);
+}
+
+/* The slot has no worker: start one, or try again later. */
+static void
+fill(struct place *p)
+{
+	struct supervise *s = p->owner;
+
+	check(p->slot.current == NULL);
+	p->slot.current = start_child(p, s->conf, s->conf_generation);
+	if (p->slot.current == NULL)
+		timer_set(p->respawn, delay_after(p, false));
+}
+
+static void
+on_respawn(int fd, short what, void *arg)
+{
+	struct place *p = arg;
+
+	(void)fd, (void)what;
+	if (p->owner->phase >= PHASE_DRAINING)
+		return;
+	if (p->slot.current == NULL && p->slot.successor == NULL)
+		fill(p);
+	roll(p->owner);
+	p->owner->handlers->on_change(p->owner->arg);
+}
+
+/* ---- rolling a configuration through the slots ---- */
+
+static void
+end_reload(struct supervise *s, bool is_adopted)
+{
+	s->is_reloading = false;
+	s->handlers->on_reloaded(s->arg, is_adopted);
+}
+
+static void
+give_up_trial(struct supervise *s)
+{
+	conf_free(&s->trial);
+	s->generation = s->conf_generation;
+	end_reload(s, false);
+}
+
+static void
+adopt_trial(struct supervise *s)
+{
+	conf_free(&s->conf);
+	s->conf = s->trial;
+	s->trial = NULL;
+	s->conf_generation = s->generation;
+}
+
+/*
+ * After the trial an empty slot is about to be filled with the adopted configuration
+ * anyway. During the trial it is a good place to try, and perhaps the only one.
+ */
+static bool
+is_behind(const struct supervise *s, const struct slot *slot)
+{
+	if (slot->current == NULL)
+		return s->trial != NULL;
+	return slot->current->generation != s->generation;
+}
+
+static struct place *
+next_to_roll(const struct supervise *s)
+{
+	for (uint32_t i = 0; i < s->count; i++) {
+		if (is_behind(s, &s->places[i].slot))
+			return &s->places[i];
+	}
+	return NULL;
+}
+
+/* A successor is starting, or is to be tried again. */
+static bool
+is_rolling(const struct supervise *s)
+{
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct place *p = &s->places[i];
+
+		if (p->slot.successor != NULL)
+			return true;
+		if (p->slot.current != NULL && evtimer_pending(p->respawn, NULL))
+			return true;
+	}
+	return false;
+}
+
+/* It died or could not be started: the trial is over, or it is tried again. */
+static void
+lose_successor(struct place *p)
+{
+	if (p->owner->trial != NULL)
+		give_up_trial(p->owner);
+	if (p->slot.current == NULL || p->owner->is_reloading)
+		timer_set(p->respawn, delay_after(p, false));
+}
+
+/* One slot at a time: the others serve meanwhile. */
+static void
+roll(struct supervise *s)
+{
+	if (!s->is_reloading || s->phase >= PHASE_DRAINING || is_rolling(s))
+		return;
+	struct place *p = next_to_roll(s);
+	if (p == NULL) {
+		end_reload(s, true);
+		return;
+	}
+	evtimer_del(p->respawn);
+	p->slot.successor = start_child(p, newest_conf(s), s->generation);
+	if (p->slot.successor == NULL)
+		lose_successor(p);
+}
+
+/* The successor is ready: it is the current one now. */
+static void
+succeed(struct supervise *s, struct place *p)
+{
+	struct child *old = p->slot.current;
+
+	if (s->trial != NULL)
+		adopt_trial(s);
+	p->slot.current = p->slot.successor;
+	p->slot.successor = NULL;
+	if (old != NULL) {
+		child_drain(old, s->conf->drain.timeout_ms);
+		metric_add(METRIC_WORKER_RESTARTS, RESTART_RELOAD, 0, 1);
+	}
+}
+
+/* ---- what happens to workers ---- */
+
+static bool
+are_all_ready(const struct supervise *s)
+{
+	return supervise_ready_count(s) == s->count;
+}
+
+static void
+on_child_ready(void *arg, struct child *c)
+{
+	struct supervise *s = arg;
+	struct place *p = container_of(c->slot, struct place, slot);
+
+	log_info("worker is up slot=%u pid=%d incarnation=%u start_ms=%" PRIu64, c->slot->index,
+	    (int)c->pid, c->who.number, clock_mono_ms() - c->started_ms);
+	slot_worked(c->slot);
+	if (c == p->slot.successor)
+		succeed(s, p);
+	if (!s->was_ready && are_all_ready(s)) {
+		s->was_ready = true;
+		s->handlers->on_ready(s->arg);
+	}
+	roll(s);
+	s->handlers->on_change(s->arg);
+}
+
+static unsigned
+restart_reason(const struct child *c, int status)
+{
+	if (c->is_stalled)
+		return RESTART_STALLED;
+	if (!c->was_ready)
+		return RESTART_NEVER_READY;
+	return WIFSIGNALED(status) ? RESTART_SIGNAL : RESTART_EXIT;
+}
+
+/* The slot lost its worker while it should have had one. */
+static void
+replace(struct place *p, const struct child *dead, int status)
+{
+	struct supervise *s = p->owner;
+	uint64_t delay_ms = delay_after(p, dead->was_ready);
+
+	metric_add(METRIC_WORKER_RESTARTS, restart_reason(dead, status), 0, 1);
+	atomic_fetch_add(shm_word(s->shm, SHM_WORD_RESTARTS), 1);
+	if (p->slot.successor != NULL)
+		return; /* it is on its way; if it dies too, lose_successor() fills the slot */
+	if (delay_ms == 0)
+		fill(p);
+	else
+		timer_set(p->respawn, delay_ms);
+}
+
+static void
+log_death(const struct child *c, int status)
+{
+	char how[REAP_TEXT_MAX];
+	uint64_t uptime_ms = clock_mono_ms() - c->started_ms;
+
+	reap_describe(status, how);
+	if (c->state == CHILD_DRAINING && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		log_info("worker ended slot=%u pid=%d incarnation=%u uptime_ms=%" PRIu64,
+		    c->slot->index, (int)c->pid, c->who.number, uptime_ms);
+	else
+		log_error("worker died slot=%u pid=%d incarnation=%u %s was_ready=%s "
+			  "uptime_ms=%" PRIu64,
+		    c->slot->index, (int)c->pid, c->who.number, how, c->was_ready ? "yes" : "no",
+		    uptime_ms);
+}
+
+static struct child *
+find_child(const struct supervise *s, pid_t pid)
+{
+	list_for (node, &s->children) {
+		struct child *c = list_entry(node, struct child, node);
+
+		if (c->pid == pid)
+			return c;
+	}
+	return NULL;
+}
+
+static void
+on_death(void *arg, pid_t pid, int status)
+{
+	struct supervise *s = arg;
+	struct child *c = find_child(s, pid);
+
+	if (c == NULL)
+		return;
+	struct place *p = container_of(c->slot, struct place, slot);
+	bool was_current = p->slot.current == c, was_successor = p->slot.successor == c;
+
+	list_del(&c->node);
+	shm_row_reap(s->shm, c->who);
+	log_death(c, status);
+	if (was_current)
+		p->slot.current = NULL;
+	if (was_successor)
+		p->slot.successor = NULL;
+	if (was_current && s->phase < PHASE_DRAINING)
+		replace(p, c, status);
+	else if (was_successor && s->phase < PHASE_DRAINING)
+		lose_successor(p);
+	child_free(&c);
+	roll(s);
+}
+
+static void
+stopped(struct supervise *s)
+{
+	s->phase = PHASE_STOPPED;
+	s->handlers->on_stopped(s->arg);
+}
+
+void
+supervise_reap(struct supervise *s)
+{
+	reap_all(on_death, s);
+	if (s->phase == PHASE_DRAINING && list_empty(&s->children))
+		stopped(s);
+	else
+		s->handlers->on_change(s->arg);
+}
+
+/* ---- stopping ---- */
+
+static void
+drain_all(struct supervise *s, uint64_t timeout_ms)
+{
+	list_for (node, &s->children)
+		child_drain(list_entry(node, struct child, node), timeout_ms);
+}
+
+static void
+enter_draining(struct supervise *s, uint64_t timeout_ms)
+{
+	s->phase = PHASE_DRAINING;
+	evtimer_del(s->pause);
+	for (uint32_t i = 0; i < s->count; i++)
+		evtimer_del(s->places[i].respawn);
+	log_info("draining timeout_ms=%" PRIu64, timeout_ms);
+	drain_all(s, timeout_ms);
+	if (list_empty(&s->children))
+		stopped(s);
+}
+
+static void
+on_pause_over(int fd, short what, void *arg)
+{
+	struct supervise *s = arg;
+
+	(void)fd, (void)what;
+	enter_draining(s, s->conf->drain.timeout_ms);
+}
+
+void
+supervise_stop(struct supervise *s)
+{
+	switch (s->phase) {
+	case PHASE_RUNNING:
+		log_info("stopping pause_ms=%" PRIu64, s->conf->drain.pause_ms);
+		s->phase = PHASE_PAUSING;
+		atomic_store(shm_word(s->shm, SHM_WORD_IS_DRAINING), 1);
+		timer_set(s->pause, s->conf->drain.pause_ms);
+		break;
+	case PHASE_PAUSING:
+		enter_draining(s, 0);
+		break;
+	case PHASE_DRAINING:
+		log_info("stopping at once");
+		drain_all(s, 0);
+		break;
+	case PHASE_STOPPED:
+		break;
+	}
+}
+
+/* ---- verbs ---- */
+
+void
+supervise_start(struct supervise *s)
+{
+	for (uint32_t i = 0; i < s->count; i++)
+		fill(&s->places[i]);
+}
+
+bool
+supervise_reload(struct supervise *s, struct conf *conf)
+{
+	if (s->is_reloading || s->phase != PHASE_RUNNING)
+		return false;
+	s->is_reloading = true;
+	s->trial = conf;
+	s->generation++;
+	roll(s);
+	return true;
+}
+
+void
+supervise_reopen_logs(struct supervise *s)
+{
+	list_for (node, &s->children)
+		child_tell(list_entry(node, struct child, node), PROTO_REOPEN, 0);
+}
+
+struct supervise *
+supervise_new(struct event_base *base, struct shm *shm, const struct listeners *listeners,
+    struct conf *conf, const struct supervise_handlers *handlers, void *arg)
+{
+	struct supervise *s = xcalloc(1, sizeof(*s));
+
+	s->base = base;
+	s->shm = shm;
+	s->listeners = listeners;
+	s->conf = conf;
+	s->handlers = handlers;
+	s->arg = arg;
+	s->pause = timer_new(base, on_pause_over, s);
+	list_init(&s->children);
+	s->count = shm_slots(shm);
+	s->places = xcalloc(s->count, sizeof(*s->places));
+	for (uint32_t i = 0; i < s->count; i++) {
+		s->places[i].slot.index = i;
+		s->places[i].owner = s;
+		s->places[i].respawn = timer_new(base, on_respawn, &s->places[i]);
+	}
+	return s;
+}
+
+void
+supervise_free(struct supervise **s)
+{
+	if (*s == NULL)
+		return;
+	list_for_safe (node, &(*s)->children) {
+		struct child *c = list_entry(node, struct child, node);
+
+		list_del(&c->node);
+		kill(c->pid, SIGKILL);
+		waitpid(c->pid, NULL, 0);
+		shm_row_reap((*s)->shm, c->who);
+		child_free(&c);
+	}
+	for (uint32_t i = 0; i < (*s)->count; i++)
+		event_free((*s)->places[i].respawn);
+	event_free((*s)->pause);
+	free((*s)->places);
+	conf_free(&(*s)->conf);
+	conf_free(&(*s)->trial);
+	free(*s);
+	*s = NULL;
+}
+
+const struct conf *
+supervise_conf(const struct supervise *s)
+{
+	return s->conf;
+}
+
+enum supervise_phase
+supervise_phase(const struct supervise *s)
+{
+	return s->phase;
+}
+
+bool
+supervise_is_reloading(const struct supervise *s)
+{
+	return s->is_reloading;
+}
+
+uint32_t
+supervise_ready_count(const struct supervise *s)
+{
+	uint32_t ready = 0;
+
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct child *c = s->places[i].slot.current;
+
+		ready += c != NULL && c->state == CHILD_READY;
+	}
+	return ready;
+}

@@ -1,0 +1,54 @@
+/*
+ * supervise - keeps one good worker in every slot: starts them, replaces the dead,
+ * rolls a new configuration through the slots, drains them at the end.
+ *
+ *   RUNNING --stop--> PAUSING --pause is over--> DRAINING --last one reaped--> STOPPED
+ *      (PAUSING still serves and still replaces the dead; a second stop skips it)
+ *
+ * A reload is a trial first: the new configuration is adopted when the first worker
+ * that runs it is ready, and given up when that one dies before. Then slot by slot:
+ * a successor starts beside the current worker, becomes the current one when it is
+ * ready, and the old one drains.
+ */
+#ifndef MASTER_SUPERVISE_H
+#define MASTER_SUPERVISE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <event2/event.h>
+
+#include "common/conf.h"
+#include "common/shm.h"
+#include "master/listen.h"
+
+struct supervise;
+
+enum supervise_phase { PHASE_RUNNING, PHASE_PAUSING, PHASE_DRAINING, PHASE_STOPPED };
+
+/* From the event loop. */
+struct supervise_handlers {
+	void (*on_ready)(void *arg); /* every slot's worker has been ready, for the first time */
+	void (*on_reloaded)(void *arg, bool is_adopted); /* the last slot, or given up */
+	void (*on_stopped)(void *arg);                   /* no worker is left after a stop */
+	void (*on_change)(void *arg);                    /* workers came, went, or changed state */
+};
+
+/* Takes the conf over. base, shm, listeners, handlers outlive it. */
+struct supervise *supervise_new(struct event_base *, struct shm *, const struct listeners *,
+    struct conf *, const struct supervise_handlers *, void *arg);
+void supervise_free(struct supervise **); /* workers that are left are killed and reaped */
+
+void supervise_start(struct supervise *);
+void supervise_stop(struct supervise *); /* again: at once */
+/* Takes the conf over; false (and not taken) while another reload is under way or it stops. */
+bool supervise_reload(struct supervise *, struct conf *);
+void supervise_reopen_logs(struct supervise *);
+void supervise_reap(struct supervise *); /* after SIGCHLD */
+
+const struct conf *supervise_conf(const struct supervise *); /* the adopted one */
+enum supervise_phase supervise_phase(const struct supervise *);
+bool supervise_is_reloading(const struct supervise *);
+uint32_t supervise_ready_count(const struct supervise *); /* slots with a ready worker */
+
+#endif

@@ -1,0 +1,59 @@
+/* slot: only what never worked is delayed, and ever longer. */
+#include "t/unit/unit.h"
+
+#include "master/slot.h"
+
+static void
+test_a_worker_that_was_ready_is_replaced_at_once(void **state)
+{
+	struct slot s = {.index = 1};
+
+	assert_int_equal(slot_died(&s, true, 100, 10000), 0);
+	assert_int_equal(slot_died(&s, true, 100, 10000), 0);
+}
+
+static void
+test_early_deaths_double_the_wait_up_to_the_limit(void **state)
+{
+	static const uint64_t expected[] = {100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000};
+	struct slot s = {.index = 0};
+
+	for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++)
+		assert_int_equal(slot_died(&s, false, 100, 10000), expected[i]);
+	s.early_deaths = UINT32_MAX - 1;
+	assert_int_equal(slot_died(&s, false, 100, 10000), 10000);
+}
+
+static void
+test_one_that_works_ends_the_series(void **state)
+{
+	struct slot s = {.index = 0};
+
+	slot_died(&s, false, 100, 10000);
+	slot_died(&s, false, 100, 10000);
+	slot_worked(&s);
+	assert_int_equal(slot_died(&s, false, 100, 10000), 100);
+	assert_int_equal(slot_died(&s, true, 100, 10000), 0);
+	assert_int_equal(slot_died(&s, false, 100, 10000), 100);
+}
+
+static void
+test_a_first_wait_above_the_limit_is_the_limit(void **state)
+{
+	struct slot s = {.index = 0};
+
+	assert_int_equal(slot_died(&s, false, 500, 50), 50);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_a_worker_that_was_ready_is_replaced_at_once),
+	    cmocka_unit_test(test_early_deaths_double_the_wait_up_to_the_limit),
+	    cmocka_unit_test(test_one_that_works_ends_the_series),
+	    cmocka_unit_test(test_a_first_wait_above_the_limit_is_the_limit),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
