@@ -170,7 +170,7 @@ tidy: ## clang-tidy and cppcheck
 	@.ci/install build test lint
 	@printf '%s\n' $(filter-out t/%,$(filter %.c,$(C_FILES))) | xargs -P$(JOBS) -n1 .ci/tidy $(CPPFLAGS)
 	@cppcheck -q -j$(JOBS) --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
-	  --suppressions-list=.ci/cppcheck.suppress -I. -D_GNU_SOURCE common master worker loadtest
+	  --suppressions-list=.ci/cppcheck.suppress --include=.ci/cppcheck.h -I. -D_GNU_SOURCE common master worker loadtest
 
 .PHONY: format
 format: ## clang-format, in place
@@ -195,8 +195,7 @@ shellcheck: ## the scripts
 .PHONY: ci
 ci: ## before a big push: tests, sanitizers, linters
 	@.ci/install build test lint
-	@$(MAKE) format-check headers layers shellcheck
-	@$(MAKE) tidy
+	@$(MAKE) format-check headers layers shellcheck gen-check tidy
 	@$(MAKE) test
 	@$(MAKE) asan
 
@@ -214,6 +213,11 @@ gen: $(B)/conf_gen ## the files made from tables: etc/parley.yaml, docs/options.
 	$(Q)mkdir -p etc docs
 	$(Q)$< sample >$(B)/parley.yaml && mv $(B)/parley.yaml etc/parley.yaml
 	$(Q)$< reference >$(B)/options.md && mv $(B)/options.md docs/options.md
+
+.PHONY: gen-check
+gen-check: $(B)/conf_gen ## fails where `make gen` would change something
+	@$< sample | diff -u etc/parley.yaml -
+	@$< reference | diff -u docs/options.md -
 
 .PHONY: install
 install: build ## parleyd and its tools to PREFIX/bin, the sample config to PREFIX/share/parley
