@@ -37,11 +37,12 @@ enum backplane_method {
 	BACKPLANE_METHOD_COUNT = 64
 };
 
+/* NULL: no bus (logged). Freeing drops the calls under way: nobody is called back. */
 struct backplane *backplane_new(struct loop *, struct shm *, struct shm_who me);
 void backplane_free(struct backplane **);
 struct backplane_addr backplane_self(const struct backplane *);
 
-/* An incoming call or cast. A cast has reply_to.number == 0. payload is borrowed. */
+/* An incoming call or cast. payload is borrowed. */
 struct backplane_call {
 	struct backplane_addr from;
 	uint64_t call_id; /* 0: a cast, nobody waits */
@@ -74,7 +75,8 @@ void backplane_disown(struct backplane *, const struct id *);
 typedef void backplane_on_owner(void *arg, int err, struct backplane_addr); /* 0 or E_NOT_FOUND */
 void backplane_find_owner(struct backplane *, const struct id *, backplane_on_owner *, void *arg);
 
-/* Told when an incarnation is gone. Any number of watchers; never taken back (services live as long
+/* Told once when an incarnation is gone: at once when we ever talked to it, else within a second.
+ * Any number of watchers; never taken back (services live as long
  * as the worker). */
 void backplane_on_peer_gone(
     struct backplane *, void (*on_gone)(void *arg, struct backplane_addr), void *arg);
