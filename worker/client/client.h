@@ -22,8 +22,8 @@
 struct client;
 struct client_pool;
 
-struct client *client_new(struct loop *);
-void client_free(struct client **); /* cancels what runs; pools must be freed before */
+struct client *client_new(struct loop *); /* after fork(): libcurl may start threads */
+void client_free(struct client **);       /* cancels what runs; pools must be freed before */
 
 struct client_pool_conf {
 	const char *name;            /* for logs and metrics; copied */
@@ -33,6 +33,7 @@ struct client_pool_conf {
 	uint32_t connect_timeout_ms; /* name, TCP and TLS */
 	uint32_t write_timeout_ms;   /* no progress sending the request */
 	uint32_t pool_timeout_ms;    /* waiting for a connection, in order */
+	uint32_t queue_max;          /* how many may wait; 0: no limit but their time */
 };
 
 struct client_pool *client_pool_new(struct client *, const struct client_pool_conf *);
@@ -58,11 +59,13 @@ struct client_request {
 };
 
 enum client_outcome {
-	CLIENT_OK,             /* a whole answer, whatever its status */
-	CLIENT_POOL_TIMEOUT,   /* no place in time */
-	CLIENT_CONNECT_FAILED, /* refused, unreachable, unknown name, TLS: nothing was sent */
-	CLIENT_TIMEOUT,        /* connected; first byte, stall, write or total time ran out */
-	CLIENT_BROKEN,         /* reset or cut before the end of the answer */
+	CLIENT_OK,              /* a whole answer, whatever its status */
+	CLIENT_POOL_TIMEOUT,    /* no place in time */
+	CLIENT_POOL_FULL,       /* too many wait for one */
+	CLIENT_CONNECT_FAILED,  /* refused, unreachable, unknown name, TLS: nothing was sent */
+	CLIENT_CONNECT_TIMEOUT, /* nothing was sent either */
+	CLIENT_TIMEOUT,         /* connected; first byte, stall, write or total time ran out */
+	CLIENT_BROKEN,          /* reset or cut before the end of the answer */
 	CLIENT_REFUSED_ADDRESS,
 };
 
@@ -71,6 +74,7 @@ struct client_head {
 	struct str content_type; /* without parameters, lower case */
 	struct str retry_after;  /* as sent, or empty */
 	struct str request_id;   /* x-request-id, or empty */
+	uint32_t waited_ms;      /* since the request was sent */
 };
 
 struct client_handlers {
@@ -81,6 +85,9 @@ struct client_handlers {
 	/* detail: a short text for logs, borrowed. The handle is dead before the call. */
 	void (*on_done)(void *arg, enum client_outcome, const char *detail);
 };
+
+/* "timeout", "broken", .. for logs. */
+const char *client_outcome_name(enum client_outcome);
 
 /* Returns a handle, never 0. Everything in the request is copied. */
 uint64_t client_start(

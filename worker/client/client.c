@@ -1,0 +1,307 @@
+/*
+ * client - libcurl's multi socket interface on the loop.
+ *
+ * libcurl says which descriptors and which time it waits for; we tell it what
+ * happened, then look what has ended. One multi handle per worker, because the
+ * CA store is cached per handle; its connection cache has no limit of its own
+ * (the built-in one counts busy connections too), pool.c trims it.
+ */
+#include "worker/client/client.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/check.h"
+#include "worker/client/client_parts.h"
+
+enum { CACHED_CONNECTIONS_MAX = 1000000 };
+
+#define CA_FILE "/etc/ssl/certs/ca-certificates.crt"
+
+/* ---- after libcurl was on the stack ---- */
+
+static void
+settle_messages(struct client *c)
+{
+	CURLMsg *msg;
+	int left;
+
+	while ((msg = curl_multi_info_read(c->multi, &left)) != NULL) {
+		struct transfer *t;
+
+		check(msg->msg == CURLMSG_DONE);
+		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&t);
+		transfer_complete(t, msg->data.result);
+	}
+}
+
+static void
+settle_doomed(struct client *c)
+{
+	struct transfer *t;
+
+	while ((t = list_first(&c->doomed, struct transfer, node)) != NULL) {
+		list_del(&t->node);
+		transfer_free(t);
+	}
+}
+
+/* libcurl may give what it held back from inside curl_easy_pause(). */
+static void
+settle_resuming(struct client *c)
+{
+	struct list batch = LIST_INIT(batch);
+	struct transfer *t;
+
+	while ((t = list_first(&c->resuming, struct transfer, resume_node)) != NULL) {
+		list_del(&t->resume_node);
+		list_add_tail(&batch, &t->resume_node);
+	}
+	while ((t = list_first(&batch, struct transfer, resume_node)) != NULL) {
+		list_del(&t->resume_node);
+		t->is_paused = false;
+		t->phase_ms = loop_now_ms(c->loop);
+		c->curl_depth++;
+		curl_easy_pause(t->easy, CURLPAUSE_CONT);
+		c->curl_depth--;
+		transfer_wait(t);
+	}
+}
+
+static void
+client_settle(struct client *c)
+{
+	check(c->curl_depth == 0);
+	settle_messages(c);
+	settle_doomed(c);
+	settle_resuming(c);
+	settle_doomed(c);
+	list_for (node, &c->pools)
+		pool_dispatch(list_entry(node, struct client_pool, node));
+}
+
+static void
+on_settle(struct loop_post *p)
+{
+	client_settle(container_of(p, struct client, settle));
+}
+
+void
+client_settle_soon(struct client *c)
+{
+	loop_post(c->loop, &c->settle);
+}
+
+/* ---- libcurl's sockets and time ---- */
+
+static void
+client_action(struct client *c, curl_socket_t fd, int what)
+{
+	int running;
+
+	c->curl_depth++;
+	CURLMcode rc = curl_multi_socket_action(c->multi, fd, what, &running);
+	c->curl_depth--;
+	check(rc == CURLM_OK || rc == CURLM_BAD_SOCKET);
+	client_settle(c);
+}
+
+static void
+on_ready(struct loop_watch *w, uint32_t events)
+{
+	struct client_socket *s = container_of(w, struct client_socket, watch);
+	int what = 0;
+
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP))
+		what |= CURL_CSELECT_IN;
+	if (events & EPOLLOUT)
+		what |= CURL_CSELECT_OUT;
+	if (events & EPOLLERR)
+		what |= CURL_CSELECT_ERR;
+	client_action(s->client, w->fd, what);
+}
+
+struct client_socket *
+client_socket_add(struct client *c, int fd)
+{
+	struct client_socket *s = xcalloc(1, sizeof(*s));
+
+	if ((size_t)fd >= c->socket_cap) {
+		size_t cap = c->socket_cap > 0 ? c->socket_cap : 64;
+
+		while (cap <= (size_t)fd)
+			cap *= 2;
+		c->sockets = xrealloc(c->sockets, cap * sizeof(c->sockets[0]));
+		memset(
+		    c->sockets + c->socket_cap, 0, (cap - c->socket_cap) * sizeof(c->sockets[0]));
+		c->socket_cap = cap;
+	}
+	check(c->sockets[fd] == NULL);
+	s->client = c;
+	s->watch.fd = fd;
+	s->watch.on_ready = on_ready;
+	c->sockets[fd] = s;
+	return s;
+}
+
+static struct client_socket *
+client_socket_get(struct client *c, int fd)
+{
+	return (size_t)fd < c->socket_cap ? c->sockets[fd] : NULL;
+}
+
+static void
+client_socket_free(struct client_socket *s)
+{
+	s->client->sockets[s->watch.fd] = NULL;
+	pool_idle_remove(s);
+	loop_watch_stop(s->client->loop, &s->watch);
+	free(s);
+}
+
+static int
+on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
+{
+	struct client *c = arg;
+	struct client_socket *s = client_socket_get(c, fd);
+	uint32_t events = 0;
+
+	(void)easy, (void)unused;
+	if (what == CURL_POLL_REMOVE) {
+		if (s != NULL)
+			loop_watch_stop(c->loop, &s->watch);
+		if (s != NULL && !s->is_connection)
+			client_socket_free(s);
+		return 0;
+	}
+	if (s == NULL)
+		s = client_socket_add(c, fd);
+	pool_idle_remove(s); /* a transfer has taken it */
+	if (what & CURL_POLL_IN)
+		events |= EPOLLIN;
+	if (what & CURL_POLL_OUT)
+		events |= EPOLLOUT;
+	if (s->watch.is_active)
+		loop_watch_change(c->loop, &s->watch, events);
+	else
+		loop_watch_start(c->loop, &s->watch, fd, events);
+	return 0;
+}
+
+int
+client_close_socket(void *arg, curl_socket_t fd)
+{
+	struct client_socket *s = client_socket_get(arg, fd);
+
+	if (s != NULL)
+		client_socket_free(s);
+	return close(fd);
+}
+
+static int
+on_timeout_change(CURLM *multi, long timeout_ms, void *arg)
+{
+	struct client *c = arg;
+
+	(void)multi;
+	if (timeout_ms < 0)
+		loop_timer_stop(c->loop, &c->timer);
+	else
+		loop_timer_set(c->loop, &c->timer, (uint64_t)timeout_ms);
+	return 0;
+}
+
+static void
+on_timer(struct loop_timer *t)
+{
+	client_action(container_of(t, struct client, timer), CURL_SOCKET_TIMEOUT, 0);
+}
+
+/* ---- the life of the client ---- */
+
+struct client *
+client_new(struct loop *loop)
+{
+	const char *ca_file = getenv("SSL_CERT_FILE");
+	struct client *c = xcalloc(1, sizeof(*c));
+
+	check(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
+	c->loop = loop;
+	c->transfers = idmap_new();
+	c->timer.on_fire = on_timer;
+	c->settle.run = on_settle;
+	c->ca_file = xstrdup(ca_file != NULL && *ca_file != '\0' ? ca_file : CA_FILE);
+	list_init(&c->doomed);
+	list_init(&c->resuming);
+	list_init(&c->pools);
+	c->multi = curl_multi_init();
+	check(c->multi != NULL);
+	curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+	curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
+	curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timeout_change);
+	curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
+	curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, (long)CACHED_CONNECTIONS_MAX);
+	curl_multi_setopt(c->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+	return c;
+}
+
+void
+client_free(struct client **cp)
+{
+	struct client *c = *cp;
+
+	if (c == NULL)
+		return;
+	*cp = NULL;
+	check(c->curl_depth == 0 && list_empty(&c->pools) && idmap_count(c->transfers) == 0);
+	settle_doomed(c);
+	curl_multi_cleanup(c->multi); /* closes what is in its cache */
+	for (size_t fd = 0; fd < c->socket_cap; fd++) {
+		if (c->sockets[fd] != NULL)
+			client_socket_free(c->sockets[fd]);
+	}
+	loop_timer_stop(c->loop, &c->timer);
+	loop_post_cancel(c->loop, &c->settle);
+	idmap_free(&c->transfers);
+	free(c->sockets);
+	free(c->ca_file);
+	free(c);
+	curl_global_cleanup();
+}
+
+/* ---- requests ---- */
+
+void
+client_cancel(struct client *c, uint64_t handle)
+{
+	struct transfer *t = idmap_get(c->transfers, handle);
+
+	if (t == NULL)
+		return;
+	idmap_remove(c->transfers, handle);
+	t->handle = 0;
+	if (c->curl_depth == 0 || t->easy == NULL) {
+		struct client_pool *pool = t->pool;
+
+		transfer_free(t);
+		pool_dispatch(pool);
+		return;
+	}
+	loop_timer_stop(c->loop, &t->timer);
+	list_del(&t->resume_node);
+	list_add_tail(&c->doomed, &t->node);
+}
+
+void
+client_resume(struct client *c, uint64_t handle)
+{
+	struct transfer *t = idmap_get(c->transfers, handle);
+
+	if (t == NULL || !t->is_paused || list_linked(&t->resume_node))
+		return;
+	list_add_tail(&c->resuming, &t->resume_node);
+	client_settle_soon(c);
+}
