@@ -34,6 +34,10 @@ struct client_pool_conf {
 	uint32_t write_timeout_ms;   /* no progress sending the request */
 	uint32_t pool_timeout_ms;    /* waiting for a connection, in order */
 	uint32_t queue_max;          /* how many may wait; 0: no limit but their time */
+	/* For metrics, either may be NULL; from inside them no verb of this header. */
+	void (*on_in_use)(void *arg, int delta);
+	void (*on_waited)(void *arg, uint64_t ms); /* for a place, successfully or not */
+	void *arg;
 };
 
 struct client_pool *client_pool_new(struct client *, const struct client_pool_conf *);

@@ -83,7 +83,7 @@ struct transfer {
 
 	enum transfer_phase phase;
 	uint64_t phase_ms; /* when it began or last made progress */
-	uint64_t total_due_ms;
+	uint64_t total_due_ms, started_ms;
 	uint32_t first_byte_timeout_ms, stall_timeout_ms;
 	struct loop_timer timer;
 
@@ -101,8 +101,9 @@ void client_settle_soon(struct client *);
 int client_close_socket(void *client, curl_socket_t fd);
 
 /* pool.c */
-void pool_enqueue(struct transfer *); /* starts it when there is a place and libcurl permits */
-void pool_leave(struct transfer *);   /* out of the queue, or gives the place back */
+void pool_enqueue(struct transfer *);   /* starts it when there is a place and libcurl permits */
+void pool_leave(struct transfer *);     /* out of the queue, or gives the place back */
+void pool_note_wait(struct transfer *); /* it has ended */
 void pool_dispatch(struct client_pool *);
 CURL *pool_take_easy(struct client_pool *);
 void pool_give_easy(struct client_pool *, CURL *);

@@ -96,6 +96,23 @@ pool_give_easy(struct client_pool *p, CURL *easy)
 
 /* ---- places ---- */
 
+static void
+pool_change_in_use(struct client_pool *p, int delta)
+{
+	p->in_use += (uint32_t)delta;
+	if (p->conf.on_in_use != NULL)
+		p->conf.on_in_use(p->conf.arg, delta);
+}
+
+void
+pool_note_wait(struct transfer *t)
+{
+	const struct client_pool_conf *conf = &t->pool->conf;
+
+	if (conf->on_waited != NULL)
+		conf->on_waited(conf->arg, loop_now_ms(t->client->loop) - t->started_ms);
+}
+
 void
 pool_dispatch(struct client_pool *p)
 {
@@ -105,7 +122,8 @@ pool_dispatch(struct client_pool *p)
 	       (t = list_first(&p->waiting, struct transfer, node)) != NULL) {
 		list_del(&t->node);
 		p->waiting_count--;
-		p->in_use++;
+		pool_change_in_use(p, 1);
+		pool_note_wait(t);
 		transfer_launch(t);
 	}
 }
@@ -127,7 +145,7 @@ pool_leave(struct transfer *t)
 {
 	if (t->easy != NULL) {
 		check(t->pool->in_use > 0);
-		t->pool->in_use--;
+		pool_change_in_use(t->pool, -1);
 	} else {
 		list_del(&t->node);
 		t->pool->waiting_count--;

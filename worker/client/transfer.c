@@ -180,9 +180,10 @@ on_timer(struct loop_timer *timer)
 	struct transfer *t = container_of(timer, struct transfer, timer);
 	uint64_t now_ms = loop_now_ms(t->client->loop);
 
-	if (t->phase == TRANSFER_WAITING && now_ms >= phase_due_ms(t))
+	if (t->phase == TRANSFER_WAITING && now_ms >= phase_due_ms(t)) {
+		pool_note_wait(t);
 		transfer_end(t, CLIENT_POOL_TIMEOUT, what[t->phase]);
-	else if (now_ms >= phase_due_ms(t))
+	} else if (now_ms >= phase_due_ms(t))
 		transfer_end(t, CLIENT_TIMEOUT, what[t->phase]);
 	else if (now_ms >= t->total_due_ms)
 		transfer_end(t, CLIENT_TIMEOUT, "total time ran out");
@@ -453,6 +454,7 @@ client_start(struct client_pool *pool, const struct client_request *r,
 	t->stall_timeout_ms = r->stall_timeout_ms;
 	t->total_due_ms = r->total_timeout_ms > 0 ? now_ms + r->total_timeout_ms : UINT64_MAX;
 	t->refuses_private = r->refuses_private;
+	t->started_ms = now_ms;
 	t->timer.on_fire = on_timer;
 	t->handle = idmap_add(t->client->transfers, t);
 	uint64_t handle = t->handle;
