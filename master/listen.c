@@ -39,6 +39,7 @@ struct listeners {
 	uint32_t count;
 	uint32_t slots;
 	int backlog;
+	mode_t unix_mode;
 };
 
 static void
@@ -182,7 +183,7 @@ open_unix(struct listeners *l, enum listen_kind kind, const struct netaddr *a, s
 	int fd = inherit_take(in, a);
 
 	if (fd < 0)
-		fd = listen_unix(a->un.sun_path, 0666, l->backlog);
+		fd = listen_unix(a->un.sun_path, l->unix_mode, l->backlog);
 	if (fd < 0)
 		return fd;
 	add(l, kind, SLOT_ALL, fd, true);
@@ -249,6 +250,7 @@ listeners_open(const struct conf *conf, uint32_t slots, struct inherit *in)
 	check(slots > 0);
 	l->slots = slots;
 	l->backlog = (int)conf->backlog;
+	l->unix_mode = (mode_t)strtoul(conf->unix_mode, NULL, 8);
 	if (open_all(l, conf, in) != 0) {
 		listeners_close(&l);
 		return NULL;

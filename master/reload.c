@@ -20,7 +20,7 @@ log_errors(const struct buf *errors)
 }
 
 static void
-warn_needs_restart(const struct conf *now, const struct conf *next)
+keep_needs_restart(struct conf *next, const struct conf *now)
 {
 	struct buf keys = BUF_INIT;
 
@@ -35,6 +35,7 @@ warn_needs_restart(const struct conf *now, const struct conf *next)
 				    "config change needs a restart key=%.*s", (int)key.len, key.p);
 		}
 	}
+	conf_keep_needs_restart(next, now);
 	buf_fini(&keys);
 }
 
@@ -48,7 +49,7 @@ reload_conf(const struct options *options, char *const *environment, const struc
 	if (next == NULL)
 		log_errors(&errors);
 	else
-		warn_needs_restart(now, next);
+		keep_needs_restart(next, now);
 	buf_fini(&errors);
 	return next;
 }
