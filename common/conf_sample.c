@@ -9,6 +9,26 @@
 
 enum { WIDTH = 96 };
 
+/* Further elements, commented out behind those of the demo setup. */
+static const struct {
+	const char *list, *element;
+} examples[] = {
+    {"providers", "- name: openai\n"
+		  "  base_url: \"https://api.openai.com/v1\"\n"
+		  "  api_key: \"${OPENAI_API_KEY}\"\n"},
+    {"models", "- name: smart\n"
+	       "  targets:\n"
+	       "    - {provider: openai, model: gpt-4o, context: 128000}\n"
+	       "    - {provider: mock, model: mock}\n"
+	       "  price: {input: 2.50, output: 10.00, cached: 1.25}\n"},
+    {"servers", "- name: files\n"
+		"  command: \"mcp-server-filesystem\"\n"
+		"  args: [\"/srv\"]\n"
+		"- name: web\n"
+		"  url: \"https://mcp.example.com/mcp\"\n"
+		"  headers: {Authorization: \"Bearer ${WEB_MCP_TOKEN}\"}\n"},
+};
+
 struct sample {
 	struct buf *out;
 	bool with_comments;
@@ -80,6 +100,22 @@ write_value(const struct conf_opt *o, const struct conf_node *given, struct buf 
 static void write_level(const struct sample *, const struct conf_opt *level,
     const struct conf_node *given, unsigned indent, bool is_element);
 
+static void
+write_examples(const struct conf_opt *list, unsigned indent, struct buf *out)
+{
+	for (size_t i = 0; i < ARRAY_LEN(examples); i++) {
+		struct str rest = str_of(examples[i].element);
+
+		if (strcmp(examples[i].list, list->name) != 0)
+			continue;
+		while (rest.len > 0) {
+			struct str line = str_split(&rest, '\n');
+
+			buf_printf(out, "%*s# %.*s\n", (int)indent, "", (int)line.len, line.p);
+		}
+	}
+}
+
 /* The first element shows all that can be said, the others what is not the default. */
 static void
 write_elements(const struct sample *s, const struct conf_opt *o, const struct conf_node *given,
@@ -89,12 +125,14 @@ write_elements(const struct sample *s, const struct conf_opt *o, const struct co
 
 	if (given == NULL) {
 		buf_add_cstr(s->out, " []\n");
+		write_examples(o, indent + 2, s->out);
 		return;
 	}
 	buf_add_char(s->out, '\n');
 	for (const struct conf_node *n = given->first; n != NULL; n = n->next)
 		write_level(
 		    n == given->first ? s : &brief, conf_spec_inside(o), n, indent + 4, true);
+	write_examples(o, indent + 2, s->out);
 }
 
 static void
