@@ -18,7 +18,9 @@ enum { SECRET_FILE_MAX = 64 * 1024, SHOWN_MAX = 60 };
 
 struct walk {
 	struct conf_loader *loader;
-	struct buf path; /* of the option at hand: "providers[0].name" */
+	struct buf path;            /* of the option at hand: "providers[0].name" */
+	const struct conf_node *at; /* the map that it is in, or what is in place of that */
+	bool is_shapeless; /* that is no map, which was reported: no more about what it lacks */
 };
 
 static size_t
@@ -395,8 +397,8 @@ apply_option(struct walk *w, const struct conf_opt *o, const struct conf_node *m
 	if (node != NULL && file != NULL)
 		conf_fail(w->loader, file, w->path.data, "expected %s or %s_file, got both",
 		    o->name, o->name);
-	else if (node == NULL && file == NULL && o->def == NULL)
-		conf_fail(w->loader, map, w->path.data, "must be given");
+	else if (node == NULL && file == NULL && o->def == NULL && !w->is_shapeless)
+		conf_fail(w->loader, w->at, w->path.data, "must be given");
 	else if (file != NULL)
 		set_from_file(w, o, file, ret);
 	else if (node != NULL && o->type == CONF_STRINGS)
@@ -410,12 +412,19 @@ apply_option(struct walk *w, const struct conf_opt *o, const struct conf_node *m
 static void
 apply_section(struct walk *w, const struct conf_opt *o, const struct conf_node *node, char *base)
 {
-	if (node != NULL && node->kind != CONF_MAPPING) {
-		if (!is_null(node))
+	struct walk outer = *w;
+
+	if (node != NULL) {
+		w->at = node;
+		if (node->kind != CONF_MAPPING && !is_null(node)) {
 			fail_value(w, o, node, "a map of options");
-		node = NULL;
+			w->is_shapeless = true;
+		}
 	}
-	apply_level(w, conf_spec_inside(o), node, base);
+	apply_level(
+	    w, conf_spec_inside(o), node != NULL && node->kind == CONF_MAPPING ? node : NULL, base);
+	w->at = outer.at;
+	w->is_shapeless = outer.is_shapeless;
 }
 
 static void

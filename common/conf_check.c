@@ -126,10 +126,13 @@ check_address(struct listeners *ls, const char *key, const char *text, bool take
 		    text);
 		return;
 	}
-	for (size_t i = 0; i < ls->seen_count && (netaddr_is_unix(&a) || netaddr_port(&a) != 0);
-	     i++) {
-		if (strcmp(ls->seen[i], text) == 0)
+	/* Port 0 is another one each time. */
+	bool may_repeat = !netaddr_is_unix(&a) && netaddr_port(&a) == 0;
+	for (size_t i = 0; i < ls->seen_count && !may_repeat; i++) {
+		if (strcmp(ls->seen[i], text) == 0) {
 			fail(ls->loader, key, "%s is listened on twice", text);
+			return;
+		}
 	}
 	if (ls->seen_count < ARRAY_LEN(ls->seen))
 		ls->seen[ls->seen_count++] = text;
@@ -438,10 +441,12 @@ check_mcp_server(struct conf_loader *l, size_t i, const struct conf_mcp_server *
 {
 	struct key k;
 
-	if (*s->name != '\0' && !is_tool_prefix(s->name))
+	if (*s->name == '\0')
+		return; /* reported */
+	if (!is_tool_prefix(s->name))
 		fail(l, key_of(&k, "mcp.servers[%zu].name", i),
 		    "expected 1 to 32 letters, digits, - and _, without __");
-	for (size_t j = 0; j < i && *s->name != '\0'; j++) {
+	for (size_t j = 0; j < i; j++) {
 		if (strcmp(s->name, l->conf->mcp.servers.v[j].name) == 0)
 			fail(l, key_of(&k, "mcp.servers[%zu].name", i),
 			    "\"%s\" is taken by mcp.servers[%zu]", s->name, j);
