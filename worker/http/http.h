@@ -25,11 +25,12 @@ struct http_req;
 
 /* How a request with this route is let in. */
 enum http_flags {
-	HTTP_OPS = 1 << 0,      /* not counted as a connection, always answered */
-	HTTP_LONG = 1 << 1,     /* may stay open (SSE, long poll): no response time limit */
-	HTTP_METRICS = 1 << 2,  /* also on the metrics listener */
-	HTTP_ANY_BODY = 1 << 3, /* the body need not be application/json */
-	HTTP_GATEWAY = 1 << 4,  /* body limit http.max_body_gateway instead of http.max_body */
+	HTTP_OPS = 1 << 0,         /* not counted as a connection, always answered */
+	HTTP_LONG = 1 << 1,        /* may stay open (SSE, long poll): no response time limit */
+	HTTP_METRICS = 1 << 2,     /* also on the metrics listener */
+	HTTP_ANY_BODY = 1 << 3,    /* the body need not be application/json */
+	HTTP_GATEWAY = 1 << 4,     /* body limit http.max_body_gateway instead of http.max_body */
+	HTTP_SAME_ORIGIN = 1 << 5, /* cors does not govern it: /mcp, /admin, /console */
 };
 
 struct http_route {
@@ -50,7 +51,7 @@ void http_server_drain(
 bool http_server_is_idle(const struct http_server *);      /* no request in progress */
 uint32_t http_server_active(const struct http_server *);   /* counted requests in progress */
 int http_server_reload_certificates(struct http_server *); /* 0, or -errno and the old ones stay */
-void http_server_free(struct http_server **);
+void http_server_free(struct http_server **); /* idle; connections that are open are cut */
 
 /* What was asked. All borrowed from the request; NUL-terminated where a char pointer. */
 struct str http_method(const struct http_req *);
@@ -72,6 +73,8 @@ json_t *http_json(struct http_req *,
 uint64_t http_handle(const struct http_req *);
 struct http_req *http_find(struct http_server *, uint64_t handle);
 struct http_server *http_server_of(const struct http_req *);
+const struct conf *http_conf(const struct http_req *);
+bool http_is_on_metrics_listener(const struct http_req *);
 
 /* Called once when the client goes before the answer is complete (any protocol). NULL takes it
  * back. */

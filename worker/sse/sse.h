@@ -2,23 +2,22 @@
  * sse - a server-sent event stream as the answer to a request.
  *
  * Bounded: bytes not yet taken by the socket stay in a buffer of at most
- * SSE_PENDING_MAX; sse_send() says when it is full, and the caller detaches the
- * listener. A comment is sent every SSE_KEEPALIVE_MS of silence. A client
- * that goes away is noticed at once also on a quiet stream.
+ * sse.max_queue; sse_send() says when it is full, and the caller detaches the
+ * listener. A comment is sent after sse.keepalive_interval of silence. A client
+ * that goes away is noticed at once also on a quiet stream, and one that takes
+ * nothing for http.send_timeout is cut.
  */
 #ifndef WORKER_SSE_SSE_H
 #define WORKER_SSE_SSE_H
 
 #include "worker/http/http.h"
 
-enum { SSE_PENDING_MAX = 256 << 10, SSE_KEEPALIVE_MS = 15000 };
-
 struct sse;
 
 /*
  * Answers the request with 200 text/event-stream. on_closed is called once, on the loop, when the
  * client is gone (also a stalled one); not after sse_end(). The sse is gone after either. Never
- * NULL.
+ * NULL. From here on the request's headers, query and body are gone: copy before what is needed.
  */
 struct sse *sse_start(struct http_req *, void (*on_closed)(void *arg), void *arg);
 

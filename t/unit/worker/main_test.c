@@ -1,0 +1,248 @@
+/*
+ * main_test - a worker process as the master sees it: ready, load, drain, bye; and
+ * its end when the master is gone. The worker is real, forked, on a socket of its own.
+ */
+#include "t/unit/unit.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/handoff.h"
+#include "common/log.h"
+#include "common/proto.h"
+
+static struct {
+	struct conf *conf;
+	struct shm *shm;
+	struct shm_who who;
+	struct handoff_listener listener;
+	struct sockaddr_in addr;
+	int master_fd;
+	pid_t pid;
+} host;
+
+static int
+listen_somewhere(struct sockaddr_in *ret)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(*ret);
+
+	*ret = (struct sockaddr_in){.sin_family = AF_INET};
+	ret->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(fd, (struct sockaddr *)ret, len), 0);
+	assert_int_equal(listen(fd, 64), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)ret, &len), 0);
+	return fd;
+}
+
+static int
+setup(void **state)
+{
+	struct conf_source source = {.file = NULL};
+	struct buf errors = BUF_INIT;
+	int fds[2];
+
+	host.conf = conf_load(&source, &errors);
+	assert_non_null(host.conf);
+	buf_fini(&errors);
+	host.shm = shm_create(1);
+	assert_non_null(host.shm);
+	host.listener = (struct handoff_listener){.is_loopback = true};
+	host.listener.fd = listen_somewhere(&host.addr);
+	assert_int_equal(
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+	assert_true(shm_row_claim(host.shm, 0, 0, &host.who));
+	host.master_fd = fds[0];
+	host.pid = fork();
+	if (host.pid == 0) {
+		struct log_conf log = {.level = LOG_WARN};
+		struct handoff h = {
+		    .conf = host.conf,
+		    .shm = host.shm,
+		    .who = host.who,
+		    .listeners = &host.listener,
+		    .listener_count = 1,
+		    .master_fd = fds[1],
+		    .master_pid = (int)getppid(),
+		};
+
+		close(fds[0]);
+		log_open(&log);
+		_exit(worker_main(&h));
+	}
+	close(fds[1]);
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	if (host.pid > 0) {
+		kill(host.pid, SIGKILL);
+		waitpid(host.pid, NULL, 0);
+	}
+	close(host.listener.fd);
+	if (host.master_fd >= 0)
+		close(host.master_fd);
+	shm_free(&host.shm);
+	conf_free(&host.conf);
+	return 0;
+}
+
+static struct proto_message
+hear(enum proto_type wanted)
+{
+	uint64_t until_ms = clock_mono_ms() + 10000;
+	struct proto_message m = {0};
+
+	while (clock_mono_ms() < until_ms) {
+		struct pollfd p = {.fd = host.master_fd, .events = POLLIN};
+		int r;
+
+		poll(&p, 1, 100);
+		while ((r = proto_recv(host.master_fd, &m)) == 1) {
+			if (m.type == wanted)
+				return m;
+		}
+		assert_int_not_equal(r, 0);
+	}
+	fail_msg("the worker did not say %d", wanted);
+	return m;
+}
+
+static void
+say(enum proto_type type, int64_t value)
+{
+	struct proto_message m = {type, 0, host.who, value};
+
+	assert_int_equal(proto_send(host.master_fd, &m), 0);
+}
+
+/* Sends, then reads until the worker closes (or `until` came). */
+static char *
+ask(const char *request, const char *until)
+{
+	static char answer[64 << 10];
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct timeval limit = {.tv_sec = 10};
+	size_t len = 0;
+	ssize_t n;
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	assert_int_equal(connect(fd, (struct sockaddr *)&host.addr, sizeof(host.addr)), 0);
+	assert_int_equal(write(fd, request, strlen(request)), strlen(request));
+	answer[0] = '\0';
+	while ((n = read(fd, answer + len, sizeof(answer) - 1 - len)) > 0) {
+		len += (size_t)n;
+		answer[len] = '\0';
+		if (until != NULL && strstr(answer, until) != NULL)
+			break;
+	}
+	close(fd);
+	return answer;
+}
+
+static int
+exit_status(void)
+{
+	uint64_t until_ms = clock_mono_ms() + 10000;
+	int status;
+
+	while (clock_mono_ms() < until_ms) {
+		if (waitpid(host.pid, &status, WNOHANG) == host.pid) {
+			host.pid = 0;
+			return status;
+		}
+		poll(NULL, 0, 5);
+	}
+	fail_msg("the worker does not end");
+	return -1;
+}
+
+#define GET(path) "GET " path " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+static void
+test_ready_then_serves(void **state)
+{
+	struct proto_message m = hear(PROTO_READY);
+	char *answer;
+
+	assert_int_equal(m.who.number, host.who.number);
+	assert_int_equal(m.slot, 0);
+	answer = ask(GET("/health"), NULL);
+	assert_non_null(strstr(answer, "HTTP/1.1 200 OK\r\n"));
+	assert_non_null(strstr(answer, "\"status\":\"ok\""));
+	assert_non_null(strstr(answer, "\"ready\":1"));
+	assert_non_null(strstr(ask(GET("/health/ready"), NULL), " 200 "));
+	assert_non_null(strstr(ask(GET("/metrics"), NULL), "parley_build_info"));
+	hear(PROTO_LOAD);
+}
+
+/* That a head is refused in our shape proves that libh2o runs our parser. */
+static void
+test_the_library_calls_our_parser(void **state)
+{
+	char *answer;
+
+	hear(PROTO_READY);
+	answer = ask("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", NULL);
+	assert_non_null(strstr(answer, "HTTP/1.1 400 "));
+	assert_non_null(strstr(answer, "\"message\":\"There is more than one Host header.\""));
+	assert_non_null(strstr(answer, "\"request_id\":\"req_"));
+}
+
+static void
+test_drains_and_ends(void **state)
+{
+	hear(PROTO_READY);
+	atomic_store(shm_word(host.shm, SHM_WORD_IS_DRAINING), 1);
+	assert_non_null(strstr(ask(GET("/health/ready"), NULL), "\"reason\":\"draining\""));
+	assert_non_null(strstr(ask(GET("/health/live"), NULL), " 200 "));
+	say(PROTO_DRAIN, 5000);
+	hear(PROTO_BYE);
+	assert_int_equal(exit_status(), 0);
+}
+
+static void
+test_drain_of_no_time_ends_at_once(void **state)
+{
+	hear(PROTO_READY);
+	say(PROTO_DRAIN, 0);
+	assert_int_equal(exit_status(), 0);
+}
+
+static void
+test_ends_when_the_master_is_gone(void **state)
+{
+	uint64_t start_ms;
+
+	hear(PROTO_READY);
+	start_ms = clock_mono_ms();
+	close(host.master_fd);
+	host.master_fd = -1;
+	assert_true(WIFEXITED(exit_status()));
+	assert_true(clock_mono_ms() - start_ms < 1000);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test_setup_teardown(test_ready_then_serves, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_the_library_calls_our_parser, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_drains_and_ends, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_drain_of_no_time_ends_at_once, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_ends_when_the_master_is_gone, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

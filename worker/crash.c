@@ -1,0 +1,52 @@
+/*
+ * crash - see crash.h. Only what is allowed in a signal handler: write(2) and
+ * backtrace_symbols_fd(), whose library is loaded beforehand.
+ */
+#include "worker/crash.h"
+
+#include <execinfo.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/check.h"
+
+enum { FRAMES_MAX = 64, STACK_BYTES = 64 << 10 };
+
+static void
+say(const char *s)
+{
+	ssize_t n = write(STDERR_FILENO, s, strlen(s));
+
+	(void)n;
+}
+
+static void
+on_crash(int sig)
+{
+	void *frames[FRAMES_MAX];
+	char number[] = "00\n";
+
+	number[0] = (char)('0' + sig / 10);
+	number[1] = (char)('0' + sig % 10);
+	say("worker crashed signal=");
+	say(number);
+	backtrace_symbols_fd(frames, backtrace(frames, FRAMES_MAX), STDERR_FILENO);
+	raise(sig); /* the handler was reset: this ends us */
+}
+
+void
+crash_install(void)
+{
+	static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+	static char stack[STACK_BYTES];
+	stack_t alternate = {.ss_sp = stack, .ss_size = sizeof(stack)};
+	struct sigaction sa = {
+	    .sa_handler = on_crash, .sa_flags = SA_RESETHAND | SA_ONSTACK | SA_NODEFER};
+	void *frame;
+
+	backtrace(&frame, 1); /* loads libgcc now */
+	sigaltstack(&alternate, NULL);
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+		sigaction(signals[i], &sa, NULL);
+}

@@ -1,0 +1,168 @@
+/*
+ * addr - see addr.h.
+ */
+#include "worker/http/addr.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/check.h"
+
+static const uint8_t mapped_prefix[12] = {[10] = 0xff, [11] = 0xff};
+
+static struct addr
+addr_of_ipv4(const void *bytes)
+{
+	struct addr a = {.kind = ADDR_IP};
+
+	memcpy(a.ip, mapped_prefix, 12);
+	memcpy(a.ip + 12, bytes, 4);
+	return a;
+}
+
+struct addr
+addr_of_sockaddr(const struct sockaddr *sa)
+{
+	struct addr a = {.kind = ADDR_NONE};
+
+	switch (sa->sa_family) {
+	case AF_INET:
+		return addr_of_ipv4(&((const struct sockaddr_in *)sa)->sin_addr);
+	case AF_INET6:
+		a.kind = ADDR_IP;
+		memcpy(a.ip, &((const struct sockaddr_in6 *)sa)->sin6_addr, 16);
+		break;
+	case AF_UNIX:
+		a.kind = ADDR_UNIX;
+		break;
+	default:
+		break;
+	}
+	return a;
+}
+
+static bool
+is_mapped(const struct addr *a)
+{
+	return memcmp(a->ip, mapped_prefix, 12) == 0;
+}
+
+/* Cuts brackets and port off. */
+static struct str
+host_part(struct str t)
+{
+	const char *colon, *end;
+
+	if (t.len > 0 && t.p[0] == '[') {
+		end = memchr(t.p, ']', t.len);
+		if (end == NULL || (end + 1 < t.p + t.len && end[1] != ':'))
+			return STR_NONE;
+		return str_sub(t.p + 1, (size_t)(end - t.p - 1));
+	}
+	colon = memchr(t.p, ':', t.len);
+	if (colon != NULL && memchr(colon + 1, ':', t.len - (size_t)(colon + 1 - t.p)) == NULL)
+		t.len = (size_t)(colon - t.p);
+	return t;
+}
+
+bool
+addr_parse(struct str text, struct addr *ret)
+{
+	char host[ADDR_TEXT_MAX];
+	uint8_t bytes[16];
+
+	if (text.len == 0)
+		return false;
+	text = host_part(text);
+	if (text.len == 0 || text.len >= sizeof(host))
+		return false;
+	memcpy(host, text.p, text.len);
+	host[text.len] = '\0';
+	if (strlen(host) != text.len)
+		return false;
+	if (inet_pton(AF_INET, host, bytes) == 1) {
+		*ret = addr_of_ipv4(bytes);
+		return true;
+	}
+	if (inet_pton(AF_INET6, host, bytes) != 1)
+		return false;
+	ret->kind = ADDR_IP;
+	memcpy(ret->ip, bytes, 16);
+	return true;
+}
+
+void
+addr_format(const struct addr *a, char out[ADDR_TEXT_MAX])
+{
+	const char *text = a->kind == ADDR_UNIX ? "unix" : "-";
+
+	if (a->kind == ADDR_IP)
+		text = is_mapped(a) ? inet_ntop(AF_INET, a->ip + 12, out, ADDR_TEXT_MAX)
+				    : inet_ntop(AF_INET6, a->ip, out, ADDR_TEXT_MAX);
+	check(text != NULL);
+	if (text != out)
+		snprintf(out, ADDR_TEXT_MAX, "%s", text);
+}
+
+bool
+addr_is_loopback(const struct addr *a)
+{
+	static const uint8_t loopback6[16] = {[15] = 1};
+
+	if (a->kind == ADDR_UNIX)
+		return true;
+	if (a->kind != ADDR_IP)
+		return false;
+	return is_mapped(a) ? a->ip[12] == 127 : memcmp(a->ip, loopback6, 16) == 0;
+}
+
+bool
+addr_net_parse(struct str text, struct addr_net *ret)
+{
+	struct addr_net net = {.bits = 128};
+	struct str bits = text, host = str_split(&bits, '/');
+	uint64_t n;
+
+	if (str_eq(text, STR("unix")) || str_eq(text, STR("unix:"))) {
+		*ret = (struct addr_net){.addr.kind = ADDR_UNIX};
+		return true;
+	}
+	if (!addr_parse(host, &net.addr))
+		return false;
+	if (host.len < text.len) {
+		uint64_t most = is_mapped(&net.addr) ? 32 : 128;
+
+		if (!str_to_u64(bits, &n) || n > most)
+			return false;
+		net.bits = (uint8_t)(128 - most + n);
+	}
+	*ret = net;
+	return true;
+}
+
+bool
+addr_net_has(const struct addr_net *net, const struct addr *a)
+{
+	size_t whole = net->bits / 8, rest = net->bits % 8;
+	uint8_t mask = (uint8_t)(0xff00 >> rest);
+
+	if (a->kind != net->addr.kind || a->kind == ADDR_NONE)
+		return false;
+	if (a->kind == ADDR_UNIX)
+		return true;
+	if (memcmp(net->addr.ip, a->ip, whole) != 0)
+		return false;
+	return rest == 0 || ((net->addr.ip[whole] ^ a->ip[whole]) & mask) == 0;
+}
+
+bool
+addr_nets_have(const struct addr_nets *nets, const struct addr *a)
+{
+	for (size_t i = 0; i < nets->n; i++) {
+		if (addr_net_has(&nets->v[i], a))
+			return true;
+	}
+	return false;
+}

@@ -1,0 +1,239 @@
+/*
+ * conn - one accepted socket from accept to close: its phase, its timer, its end.
+ *
+ * h2o owns the socket and reads it. We hang on sock->on_close, and end a connection
+ * from outside by shutdown(2): h2o then reads the end of it and cleans up its own way.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "common/check.h"
+#include "common/log.h"
+#include "worker/http/server.h"
+#include "worker/loop/h2o_loop.h"
+
+enum {
+	/* HTTP/2 rapid reset: measured, 200 ends a flood before other clients feel it. */
+	FLOOD_WINDOW_MS = 10 * 1000,
+	FLOOD_RESETS_MAX = 200,
+	FLOOD_REQUESTS_MAX = 100 * 1000,
+	DRAIN_SILENCE_MS = 1000,
+};
+
+struct http_conn *
+conn_of(h2o_req_t *req)
+{
+	struct http_conn *c = req->conn->callbacks->get_socket(req->conn)->on_close.data;
+
+	check(c != NULL);
+	return c;
+}
+
+const struct addr *
+conn_peer(struct http_conn *c)
+{
+	struct sockaddr_storage sa;
+
+	if (c->peer.kind != ADDR_NONE)
+		return &c->peer;
+	if (c->listener->from->is_unix)
+		c->peer.kind = ADDR_UNIX;
+	else if (h2o_socket_getpeername(c->sock, (struct sockaddr *)&sa) > 0)
+		c->peer = addr_of_sockaddr((struct sockaddr *)&sa);
+	return &c->peer;
+}
+
+static uint64_t
+phase_timeout_ms(const struct http_conn *c, enum conn_phase phase)
+{
+	const struct http_server *s = c->listener->server;
+
+	switch (phase) {
+	case CONN_NEW:
+		return s->is_draining ? DRAIN_SILENCE_MS : s->conf->http.header_timeout_ms;
+	case CONN_HEAD:
+		return s->conf->http.header_timeout_ms;
+	case CONN_BODY:
+		return s->conf->http.body_timeout_ms;
+	case CONN_IDLE:
+		/* An HTTP/2 connection is idle for us while the body of its only stream comes in.
+		 */
+		return c->is_http2 ? s->conf->http.body_timeout_ms
+				   : s->conf->http.keepalive_timeout_ms;
+	default:
+		return 0;
+	}
+}
+
+void
+conn_enter(struct http_conn *c, enum conn_phase phase)
+{
+	struct http_server *s = c->listener->server;
+	uint64_t timeout_ms = phase_timeout_ms(c, phase);
+
+	list_del(&c->node);
+	list_add_tail(&s->conns[phase], &c->node);
+	c->phase = (uint8_t)phase;
+	if (timeout_ms > 0)
+		wheel_set(s->wheel, &c->timer, timeout_ms);
+	else
+		wheel_stop(s->wheel, &c->timer);
+}
+
+void
+conn_cut(struct http_conn *c)
+{
+	if (c->is_cut)
+		return;
+	c->is_cut = true;
+	shutdown(h2o_socket_get_fd(c->sock), SHUT_RDWR);
+}
+
+void
+conn_evict_idle(struct http_server *s)
+{
+	list_for (node, &s->conns[CONN_IDLE]) {
+		struct http_conn *c = list_entry(node, struct http_conn, node);
+
+		if (!c->is_cut) {
+			conn_cut(c);
+			return;
+		}
+	}
+}
+
+void
+conn_linger(struct http_conn *c)
+{
+	if (c->linger_fd < 0)
+		c->linger_fd = fcntl(h2o_socket_get_fd(c->sock), F_DUPFD_CLOEXEC, 0);
+}
+
+/* TCP counts what the peer has acknowledged; for a Unix socket what is left in the queue must do.
+ */
+uint64_t
+conn_taken_bytes(struct http_conn *c)
+{
+	int fd = h2o_socket_get_fd(c->sock), left = 0;
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
+		return info.tcpi_bytes_acked;
+	ioctl(fd, SIOCOUTQ, &left);
+	return (uint64_t)left;
+}
+
+/* ---- too slow ---- */
+
+/* The answer is out, or will never be: h2o may read again, and finds the end. */
+static void
+on_timeout_answered(h2o_socket_t *sock, const char *err)
+{
+	struct http_conn *c = sock->on_close.data;
+
+	(void)err;
+	conn_cut(c);
+	h2o_socket_read_start(sock, c->on_read);
+}
+
+/* h2o waits for the rest of a request: the answer goes out past it, then the socket is cut. */
+static void
+answer_timeout(struct http_conn *c)
+{
+	struct http_server *s = c->listener->server;
+	struct buf b = BUF_INIT;
+	h2o_iovec_t bytes;
+
+	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_TIMEOUT, 0, 1);
+	if (c->raw_answer != NULL || h2o_socket_is_writing(c->sock)) {
+		conn_cut(c); /* neither 408 nor 100 Continue gets out */
+		return;
+	}
+	c->on_read = c->sock->_cb.read;
+	h2o_socket_read_stop(c->sock);
+	answer_raw_timeout(s, &b);
+	c->raw_answer = buf_take(&b, &bytes.len);
+	bytes.base = c->raw_answer;
+	wheel_set(s->wheel, &c->timer, s->conf->http.send_timeout_ms);
+	conn_linger(c);
+	h2o_socket_write(c->sock, &bytes, 1, on_timeout_answered);
+}
+
+static void
+on_timer(struct wheel_entry *e)
+{
+	struct http_conn *c = container_of(e, struct http_conn, timer);
+
+	if (c->is_cut)
+		return;
+	if (c->phase == CONN_HEAD || c->phase == CONN_BODY)
+		answer_timeout(c);
+	else if (c->phase != CONN_BUSY)
+		conn_cut(c);
+}
+
+/* ---- floods ---- */
+
+bool
+conn_is_flooding(struct http_conn *c, bool is_reset)
+{
+	uint64_t now_ms = loop_now_ms(c->listener->server->loop);
+
+	if (now_ms - c->flood_window_ms >= FLOOD_WINDOW_MS) {
+		c->flood_window_ms = now_ms;
+		c->flood_requests = c->flood_resets = 0;
+	}
+	if (is_reset)
+		c->flood_resets++;
+	else
+		c->flood_requests++;
+	return c->flood_resets > FLOOD_RESETS_MAX || c->flood_requests > FLOOD_REQUESTS_MAX;
+}
+
+/* ---- life ---- */
+
+static void
+on_close(void *data)
+{
+	struct http_conn *c = data;
+	struct http_server *s = c->listener->server;
+
+	check(c->in_progress == 0);
+	wheel_stop(s->wheel, &c->timer);
+	list_del(&c->node);
+	s->open--;
+	if (!c->has_dispatched) {
+		s->waiting--;
+		metric_gauge(METRIC_CONNECTION_QUEUE, 0, 0, -1);
+	}
+	if (c->linger_fd >= 0)
+		linger_start(s, c->linger_fd);
+	free(c->raw_answer);
+	free(c);
+	listen_reconsider(s);
+}
+
+void
+conn_open(struct http_listener *l, h2o_socket_t *sock)
+{
+	struct http_server *s = l->server;
+	struct http_conn *c = xcalloc(1, sizeof(*c));
+
+	c->listener = l;
+	c->sock = sock;
+	c->linger_fd = -1;
+	c->timer.on_fire = on_timer;
+	c->flood_window_ms = loop_now_ms(s->loop);
+	sock->on_close.cb = on_close;
+	sock->on_close.data = c;
+	s->open++;
+	s->waiting++;
+	metric_gauge(METRIC_CONNECTION_QUEUE, 0, 0, 1);
+	conn_enter(c, CONN_NEW);
+}

@@ -1,0 +1,215 @@
+/*
+ * listen - accepts, as long as there is room for sockets.
+ *
+ * Two limits: all open sockets, and those whose first request has not been
+ * dispatched. At either the listeners are not read: what comes waits in the
+ * kernel's backlog. h2o spins on a listener that it cannot accept from.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/check.h"
+#include "common/log.h"
+#include "worker/http/forwarded.h"
+#include "worker/http/server.h"
+#include "worker/loop/h2o_loop.h"
+
+enum {
+	ACCEPT_BATCH = 64,         /* per listener and round */
+	ACCEPT_AGAIN_MS = 100,     /* after the system refused one */
+	DESCRIPTORS_FOR_REST = 64, /* log, database, bus: beside 3 % of the table */
+};
+
+static bool
+has_room(const struct http_server *s)
+{
+	return s->open < s->open_max && s->waiting < (uint32_t)s->conf->connection_queue_size;
+}
+
+static void
+pause_accepting(struct http_server *s)
+{
+	s->is_paused = true;
+	for (uint32_t i = 0; i < s->listener_count; i++) {
+		if (s->listeners[i].sock != NULL && !s->listeners[i].from->is_metrics)
+			h2o_socket_read_stop(s->listeners[i].sock);
+	}
+}
+
+static void on_listener(h2o_socket_t *, const char *err);
+
+static void
+resume_accepting(struct http_server *s)
+{
+	s->is_paused = false;
+	for (uint32_t i = 0; i < s->listener_count; i++) {
+		if (s->listeners[i].sock != NULL)
+			h2o_socket_read_start(s->listeners[i].sock, on_listener);
+	}
+}
+
+void
+listen_reconsider(struct http_server *s)
+{
+	if (s->is_paused && has_room(s) && !loop_timer_is_set(&s->accept_again))
+		resume_accepting(s);
+}
+
+static void
+on_accept_again(struct loop_timer *t)
+{
+	listen_reconsider(container_of(t, struct http_server, accept_again));
+}
+
+/* ---- the PROXY protocol, before h2o sees a byte ---- */
+
+static void
+on_proxy_bytes(h2o_socket_t *sock, const char *err)
+{
+	struct http_conn *c = sock->on_close.data;
+	long n = err != NULL
+		     ? PROXY_BAD
+		     : proxy_header_parse(sock->input->bytes, sock->input->size, &c->client);
+
+	if (n == 0)
+		return;
+	if (n == PROXY_BAD) {
+		if (err == NULL)
+			metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_PROTOCOL, 0, 1);
+		h2o_socket_close(sock);
+		return;
+	}
+	if (n > 0)
+		h2o_buffer_consume(&sock->input, (size_t)n);
+	h2o_socket_read_stop(sock);
+	h2o_accept(&c->listener->accept, sock);
+}
+
+static void
+open_accepted(struct http_listener *l, h2o_socket_t *sock)
+{
+	struct http_server *s = l->server;
+
+	conn_open(l, sock);
+	if (s->trusted.n > 0 && addr_nets_have(&s->trusted, conn_peer(sock->on_close.data)))
+		h2o_socket_read_start(sock, on_proxy_bytes);
+	else
+		h2o_accept(&l->accept, sock);
+}
+
+/* ---- accepting ---- */
+
+static void
+on_accept_failed(struct http_server *s, int err)
+{
+	if (err == EAGAIN || err == EINTR || err == ECONNABORTED)
+		return;
+	log_warn("accept failed error=%s open=%u", log_quote(str_of(strerror(err))).s, s->open);
+	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_SOCKETS, 0, 1);
+	pause_accepting(s);
+	loop_timer_set(s->loop, &s->accept_again, ACCEPT_AGAIN_MS);
+}
+
+static void
+on_no_room(struct http_server *s)
+{
+	if (s->open >= s->open_max)
+		conn_evict_idle(s);
+	log_warn("accepting paused reason=%s open=%u waiting=%u",
+	    s->open >= s->open_max ? "sockets" : "queue", s->open, s->waiting);
+	pause_accepting(s);
+}
+
+static void
+on_listener(h2o_socket_t *listener, const char *err)
+{
+	struct http_listener *l = listener->data;
+	struct http_server *s = l->server;
+
+	(void)err;
+	for (int i = 0; i < ACCEPT_BATCH; i++) {
+		h2o_socket_t *sock;
+
+		if (!has_room(s) && !l->from->is_metrics) {
+			on_no_room(s);
+			return;
+		}
+		if ((sock = h2o_evloop_socket_accept(listener)) == NULL) {
+			on_accept_failed(s, errno);
+			return;
+		}
+		open_accepted(l, sock);
+	}
+}
+
+/* A process that cannot open a socket must not promise one. */
+static uint32_t
+room_for_sockets(const struct http_server *s)
+{
+	const struct conf *conf = s->conf;
+	uint64_t want = (uint64_t)conf->max_connections + (uint64_t)conf->connection_queue_size +
+			(uint64_t)conf->ops_reserve;
+	struct rlimit files;
+	uint64_t have;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == RLIM_INFINITY)
+		return (uint32_t)want;
+	have = files.rlim_cur - files.rlim_cur * 3 / 100;
+	have = have > 2 * DESCRIPTORS_FOR_REST ? have - DESCRIPTORS_FOR_REST : DESCRIPTORS_FOR_REST;
+	if (want <= have)
+		return (uint32_t)want;
+	log_info("open sockets capped wanted=%llu max=%llu reason=rlimit_nofile",
+	    (unsigned long long)want, (unsigned long long)have);
+	return (uint32_t)have;
+}
+
+int
+listen_start(struct http_server *s)
+{
+	const struct handoff *h = s->handoff;
+
+	s->open_max = room_for_sockets(s);
+	s->accept_again.on_fire = on_accept_again;
+	s->listener_count = h->listener_count;
+	s->listeners = xcalloc(h->listener_count, sizeof(s->listeners[0]));
+	for (uint32_t i = 0; i < h->listener_count; i++) {
+		struct http_listener *l = &s->listeners[i];
+
+		l->server = s;
+		l->from = &h->listeners[i];
+		l->accept = (h2o_accept_ctx_t){.ctx = &s->h2o,
+		    .hosts = s->h2o_conf.hosts,
+		    .ssl_ctx = l->from->is_tls ? s->tls : NULL};
+		l->sock = h2o_evloop_socket_create(
+		    loop_h2o(s->loop), l->from->fd, H2O_SOCKET_FLAG_DONT_READ);
+		l->sock->data = l;
+		h2o_socket_read_start(l->sock, on_listener);
+	}
+	return 0;
+}
+
+/*
+ * Who is in the queue was promised an answer: they are taken whatever the limits say. Unless the
+ * slot has a successor: it has the same sockets, and them with it.
+ */
+void
+listen_drain(struct http_server *s)
+{
+	bool is_host_ending = atomic_load(shm_word(s->handoff->shm, SHM_WORD_IS_DRAINING)) != 0;
+
+	loop_timer_stop(s->loop, &s->accept_again);
+	for (uint32_t i = 0; i < s->listener_count; i++) {
+		struct http_listener *l = &s->listeners[i];
+		h2o_socket_t *sock;
+
+		if (l->sock == NULL)
+			continue;
+		while (is_host_ending && (sock = h2o_evloop_socket_accept(l->sock)) != NULL)
+			open_accepted(l, sock);
+		h2o_socket_close(l->sock);
+		l->sock = NULL;
+	}
+}

@@ -1,0 +1,599 @@
+/*
+ * request - a request from dispatch to its end, and what handlers may ask it.
+ *
+ * The struct hangs in h2o's memory pool of the request: whatever ends the request
+ * there (answered, client gone, connection lost) runs on_dispose() here.
+ */
+#include <stdio.h>
+#include <sys/epoll.h>
+
+#include "common/check.h"
+#include "common/clock.h"
+#include "common/id.h"
+#include "common/log.h"
+#include "worker/http/forwarded.h"
+#include "worker/http/server.h"
+#include "worker/http/stream.h"
+
+enum { REQUEST_ID_MAX = 128, AT_CAPACITY_RETRY_S = 5 };
+
+/* ---- what was asked ---- */
+
+struct str
+http_method(const struct http_req *r)
+{
+	return str_sub(r->h2o->input.method.base, r->h2o->input.method.len);
+}
+
+struct str
+http_path(const struct http_req *r)
+{
+	return r->path;
+}
+
+struct str
+http_header(const struct http_req *r, const char *name)
+{
+	const h2o_req_t *h = r->h2o;
+	size_t len = strlen(name);
+	const h2o_token_t *token = h2o_lookup_token(name, len);
+	ssize_t i;
+
+	if (token == H2O_TOKEN_HOST)
+		return str_sub(h->input.authority.base, h->input.authority.len);
+	if (token == H2O_TOKEN_UPGRADE)
+		return str_sub(h->upgrade.base, h->upgrade.len);
+	i = token != NULL ? h2o_find_header(&h->headers, token, -1)
+			  : h2o_find_header_by_str(&h->headers, name, len, -1);
+	if (i < 0)
+		return STR_NONE;
+	return str_sub(h->headers.entries[i].value.base, h->headers.entries[i].value.len);
+}
+
+const char *
+http_param(const struct http_req *r, const char *name)
+{
+	for (unsigned i = 0; i < r->match.param_count; i++) {
+		if (str_eq(r->match.params[i].name, str_of(name)))
+			return r->params[i];
+	}
+	return NULL;
+}
+
+static char *
+decode(const struct http_req *r, struct str text, bool is_query)
+{
+	char *out = h2o_mem_alloc_pool(&r->h2o->pool, text.len + 1);
+	size_t len;
+
+	return route_decode(text, is_query, out, &len) ? out : NULL;
+}
+
+const char *
+http_query(const struct http_req *r, const char *name)
+{
+	struct str rest = r->query;
+
+	while (rest.len > 0) {
+		struct str value = str_split(&rest, '&');
+		struct str key = str_split(&value, '=');
+
+		if (str_eq(key, str_of(name)))
+			return decode(r, value, true);
+	}
+	return NULL;
+}
+
+struct str
+http_body(const struct http_req *r)
+{
+	return str_sub(r->h2o->entity.base, r->h2o->entity.len);
+}
+
+const char *
+http_request_id(const struct http_req *r)
+{
+	return r->id;
+}
+
+struct arena *
+http_arena(struct http_req *r)
+{
+	return &r->arena;
+}
+
+struct http_server *
+http_server_of(const struct http_req *r)
+{
+	return r->server;
+}
+
+const struct conf *
+http_conf(const struct http_req *r)
+{
+	return r->server->conf;
+}
+
+bool
+http_is_on_metrics_listener(const struct http_req *r)
+{
+	return r->conn->listener->from->is_metrics;
+}
+
+json_t *
+http_json(struct http_req *r, bool is_required)
+{
+	struct str body = http_body(r);
+	json_error_t error;
+
+	if (r->json != NULL)
+		return r->json;
+	if (body.len == 0) {
+		if (is_required)
+			http_reply_error(r, E_INVALID_JSON, NULL, "A JSON body is required.");
+		return NULL;
+	}
+	r->json = json_loadb(body.p, body.len, JSON_REJECT_DUPLICATES, &error);
+	if (r->json == NULL)
+		http_reply_error(r, E_INVALID_JSON, NULL,
+		    "The body is not valid JSON: line %d, column %d: %s", error.line, error.column,
+		    error.text);
+	return r->json;
+}
+
+/* ---- who asks ---- */
+
+/* Each header may be there several times; the last was added by the nearest proxy. */
+static bool
+walk_headers(const struct http_req *r, const char *name,
+    bool (*walk)(struct str, const struct addr_nets *, struct addr *), struct addr *client)
+{
+	const h2o_headers_t *headers = &r->h2o->headers;
+	bool is_there = false;
+
+	for (size_t i = headers->size; i-- > 0;) {
+		const h2o_header_t *h = &headers->entries[i];
+
+		if (!h2o_memis(h->name->base, h->name->len, name, strlen(name)))
+			continue;
+		is_there = true;
+		if (!walk(str_sub(h->value.base, h->value.len), &r->server->trusted, client))
+			break;
+	}
+	return is_there;
+}
+
+static struct addr
+client_of(const struct http_req *r)
+{
+	struct addr peer = *conn_peer(r->conn);
+	struct addr client = r->conn->client.kind != ADDR_NONE ? r->conn->client : peer;
+
+	/* A PROXY header was only read from a trusted peer; who it names may be a proxy, too. */
+	if (r->server->trusted.n == 0 || !addr_nets_have(&r->server->trusted, &client))
+		return client;
+	if (!walk_headers(r, "x-forwarded-for", forwarded_walk_for, &client))
+		walk_headers(r, "forwarded", forwarded_walk, &client);
+	return client;
+}
+
+const char *
+http_client_address(const struct http_req *cr)
+{
+	struct http_req *r = (struct http_req *)cr;
+	struct addr client;
+
+	if (r->client_text[0] == '\0') {
+		client = client_of(r);
+		addr_format(&client, r->client_text);
+	}
+	return r->client_text;
+}
+
+/* Somebody on this machine, not a proxy on this machine for somebody else. */
+bool
+http_is_loopback_peer(const struct http_req *r)
+{
+	static const char *const forwarding[] = {
+	    "x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-host", "via"};
+
+	for (size_t i = 0; i < ARRAY_LEN(forwarding); i++) {
+		if (http_header(r, forwarding[i]).p != NULL)
+			return false;
+	}
+	return addr_is_loopback(conn_peer(r->conn)) &&
+	       (r->conn->client.kind == ADDR_NONE || addr_is_loopback(&r->conn->client));
+}
+
+/* ---- handles, and clients that go ---- */
+
+uint64_t
+http_handle(const struct http_req *cr)
+{
+	struct http_req *r = (struct http_req *)cr;
+
+	if (r->handle == 0)
+		r->handle = idmap_add(r->server->requests, r);
+	return r->handle;
+}
+
+struct http_req *
+http_find(struct http_server *s, uint64_t handle)
+{
+	return idmap_get(s->requests, handle);
+}
+
+void
+request_forget(struct http_req *r)
+{
+	if (r->handle != 0)
+		idmap_remove(r->server->requests, r->handle);
+	r->handle = 0;
+	loop_watch_stop(r->server->loop, &r->gone_watch);
+}
+
+/* HTTP/1 while we answer: the broken answer tells the client, and h2o closes the connection. */
+void
+request_fail(struct http_req *r)
+{
+	static h2o_generator_t nothing_to_stop;
+
+	if (r->is_answered)
+		return;
+	request_forget(r);
+	r->is_last = true;
+	if (!r->is_begun) {
+		answer_begin(r, 499, NULL);
+		h2o_start_response(r->h2o, &nothing_to_stop);
+	}
+	conn_cut(r->conn);
+	h2o_send(r->h2o, NULL, 0, H2O_SEND_STATE_ERROR);
+}
+
+static void
+on_socket_gone(struct loop_watch *w, uint32_t events)
+{
+	struct http_req *r = container_of(w, struct http_req, gone_watch);
+
+	(void)events;
+	if (r->stream != NULL)
+		http_stream_cut(r->stream);
+	else
+		request_fail(r);
+}
+
+void
+request_watch_gone(struct http_req *r)
+{
+	if (r->gone_watch.is_active || r->conn->is_http2 || r->is_answered)
+		return;
+	r->gone_watch.on_ready = on_socket_gone;
+	loop_watch_start(
+	    r->server->loop, &r->gone_watch, h2o_socket_get_fd(r->conn->sock), EPOLLRDHUP);
+}
+
+void
+http_on_gone(struct http_req *r, void (*on_gone)(void *arg), void *arg)
+{
+	r->on_gone = on_gone;
+	r->on_gone_arg = arg;
+	if (on_gone != NULL)
+		request_watch_gone(r);
+}
+
+static void
+tell_gone(struct http_req *r)
+{
+	void (*on_gone)(void *arg) = r->on_gone;
+
+	r->on_gone = NULL;
+	if (on_gone != NULL)
+		on_gone(r->on_gone_arg);
+}
+
+/* ---- too slow: our answer, or the client in taking it ---- */
+
+static void
+on_timer(struct wheel_entry *e)
+{
+	struct http_req *r = container_of(e, struct http_req, timer);
+	uint64_t mark;
+
+	if (!r->is_begun) {
+		log_warn("answer took too long route=\"%s %s\" request_id=%s", r->route->method,
+		    r->route->pattern, r->id);
+		request_forget(r);
+		tell_gone(r);
+		http_reply_retry(r, E_UNAVAILABLE, 1, "The answer took too long.");
+		return;
+	}
+	mark = conn_taken_bytes(r->conn);
+	if (mark != r->sent_mark) {
+		r->sent_mark = mark;
+		wheel_set(r->server->wheel, e, r->server->conf->http.send_timeout_ms);
+		return;
+	}
+	conn_cut(r->conn);
+}
+
+/* ---- the end ---- */
+
+static void
+write_access_log(struct http_req *r, int status, uint64_t us)
+{
+	struct str method = http_method(r);
+
+	if (!r->server->conf->log.access)
+		return;
+	/* The path without its query: access tokens travel there. */
+	log_access("access client=%s method=%.*s path=%s status=%d bytes=%zu ms=%llu.%03llu "
+		   "request_id=%s",
+	    http_client_address(r), (int)method.len, method.p, log_quote(r->path).s, status,
+	    r->h2o->bytes_sent, (unsigned long long)(us / 1000), (unsigned long long)(us % 1000),
+	    r->id);
+}
+
+static void
+release_place(struct http_req *r)
+{
+	struct http_server *s = r->server;
+
+	s->in_progress--;
+	r->conn->in_progress--;
+	if (r->is_counted) {
+		s->active--;
+		metric_gauge(METRIC_CONNECTIONS, r->kind, 0, -1);
+	}
+	if (r->conn->in_progress == 0)
+		conn_enter(r->conn, CONN_IDLE);
+}
+
+static void
+on_dispose(void *p)
+{
+	struct http_req *r = p;
+	bool is_whole = r->is_answered;
+	int status = r->is_begun ? r->h2o->res.status : 499;
+	uint64_t us = clock_mono_us() - r->started_us;
+
+	request_forget(r);
+	wheel_stop(r->server->wheel, &r->timer);
+	metric_add(METRIC_HTTP_REQUESTS, r->label, metric_status(status), 1);
+	if (r->stream == NULL)
+		metric_observe_us(METRIC_HTTP_REQUEST_SECONDS, r->label, us);
+	write_access_log(r, status, us);
+	release_place(r);
+	if (!is_whole && r->conn->is_http2 && conn_is_flooding(r->conn, true)) {
+		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_FLOOD, 0, 1);
+		conn_cut(r->conn);
+	}
+	json_decref(r->json);
+	if (r->stream != NULL)
+		http_stream_dispose(r->stream);
+	if (!is_whole)
+		tell_gone(r);
+	arena_fini(&r->arena);
+}
+
+/* ---- the beginning ---- */
+
+static bool
+is_sane_id(struct str id)
+{
+	if (id.p == NULL || id.len == 0 || id.len > REQUEST_ID_MAX)
+		return false;
+	for (size_t i = 0; i < id.len; i++) {
+		char c = id.p[i];
+
+		if (!((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ||
+			c == '.' || c == '_' || c == '-'))
+			return false;
+	}
+	return true;
+}
+
+static const char *
+choose_id(struct http_req *r)
+{
+	struct str given = http_header(r, "x-request-id");
+	struct id made;
+
+	if (is_sane_id(given))
+		return h2o_strdup(&r->h2o->pool, given.p, given.len).base;
+	made = id_new("req");
+	return h2o_strdup(&r->h2o->pool, made.s, SIZE_MAX).base;
+}
+
+static struct http_req *
+request_new(struct http_conn *c, h2o_req_t *h)
+{
+	struct http_req *r = h2o_mem_alloc_shared(&h->pool, sizeof(*r), on_dispose);
+	struct http_server *s = c->listener->server;
+
+	memset(r, 0, sizeof(*r));
+	r->h2o = h;
+	r->conn = c;
+	r->server = s;
+	r->label = LABEL_ROUTE_SIZE - 1;
+	r->kind = KIND_HTTP;
+	r->started_us = clock_mono_us();
+	r->timer.on_fire = on_timer;
+	r->query = str_sub(h->input.path.base, h->input.path.len);
+	r->path = str_split(&r->query, '?');
+	s->in_progress++;
+	c->in_progress++;
+	c->requests++;
+	c->is_http2 = h->version >= 0x200;
+	r->id = choose_id(r);
+	return r;
+}
+
+static void
+enter_conn(struct http_conn *c)
+{
+	struct http_server *s = c->listener->server;
+
+	if (c->in_progress == 0)
+		conn_enter(c, CONN_BUSY);
+	if (c->has_dispatched)
+		return;
+	c->has_dispatched = true;
+	s->waiting--;
+	metric_gauge(METRIC_CONNECTION_QUEUE, 0, 0, -1);
+	listen_reconsider(s);
+}
+
+static void
+refuse_capacity(struct http_req *r)
+{
+	struct http_server *s = r->server;
+
+	log_warn("connection refused reason=capacity active=%u max=%lld", s->active,
+	    (long long)s->conf->max_connections);
+	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_CAPACITY, 0, 1);
+	r->is_last = true;
+	http_reply_retry(r, E_AT_CAPACITY, AT_CAPACITY_RETRY_S, NULL);
+}
+
+static bool
+take_place(struct http_req *r)
+{
+	struct http_server *s = r->server;
+
+	if ((r->route->flags & HTTP_OPS) != 0)
+		return true;
+	if (s->active >= (uint64_t)s->conf->max_connections) {
+		refuse_capacity(r);
+		return false;
+	}
+	s->active++;
+	r->is_counted = true;
+	metric_gauge(METRIC_CONNECTIONS, r->kind, 0, 1);
+	return true;
+}
+
+static bool
+is_json_type(struct str type)
+{
+	struct str name = str_trim(str_split(&type, ';'));
+
+	return str_ieq(name, STR("application/json"));
+}
+
+/* The body, measured against its route. */
+static bool
+accept_body(struct http_req *r)
+{
+	const struct conf *conf = r->server->conf;
+	uint64_t max = (r->route->flags & HTTP_GATEWAY) != 0 ? conf->http.max_body_gateway_bytes
+							     : conf->http.max_body_bytes;
+
+	if (r->h2o->entity.len > max) {
+		http_reply_error(r, E_PAYLOAD_TOO_LARGE, NULL, NULL);
+		return false;
+	}
+	if (r->h2o->entity.len == 0 || (r->route->flags & HTTP_ANY_BODY) != 0 ||
+	    is_json_type(http_header(r, "content-type")))
+		return true;
+	http_reply_error(r, E_UNSUPPORTED_MEDIA_TYPE, NULL, NULL);
+	return false;
+}
+
+static bool
+decode_params(struct http_req *r)
+{
+	for (unsigned i = 0; i < r->match.param_count; i++) {
+		r->params[i] = decode(r, r->match.params[i].value, false);
+		if (r->params[i] == NULL) {
+			http_reply_error(
+			    r, E_INVALID_REQUEST, NULL, "The path has a broken escape.");
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Finds the route; answers when there is none. */
+static bool
+find_route(struct http_req *r)
+{
+	struct buf methods = BUF_INIT;
+
+	route_find(r->server->routes, http_method(r), r->path, &r->match);
+	if (r->match.entry != NULL && r->conn->listener->from->is_metrics &&
+	    (r->match.entry->route->flags & HTTP_METRICS) == 0)
+		r->match = (struct route_match){0};
+	if (r->match.path == NULL || (route_flags(r->match.path) & HTTP_SAME_ORIGIN) == 0)
+		cors_decide(r);
+	if (r->match.path == NULL) {
+		http_reply_error(r, E_NOT_FOUND, NULL, "There is no such route.");
+		return false;
+	}
+	if (r->match.entry != NULL) {
+		r->route = r->match.entry->route;
+		r->label = r->match.entry->label;
+		return true;
+	}
+	if (str_eq(http_method(r), STR("OPTIONS"))) {
+		cors_answer_options(r);
+		return false;
+	}
+	route_methods(r->match.path, &methods);
+	http_add_header(r, "allow", methods.data);
+	buf_fini(&methods);
+	http_reply_error(r, E_METHOD_NOT_ALLOWED, NULL, NULL);
+	return false;
+}
+
+static bool
+is_last_of_conn(const struct http_conn *c)
+{
+	const struct http_server *s = c->listener->server;
+	int64_t max = s->conf->http.max_keepalive_requests;
+
+	return s->is_draining || s->conf->http.keepalive_timeout_ms == 0 ||
+	       (max > 0 && c->requests >= (uint64_t)max);
+}
+
+static void
+run_handler(struct http_req *r)
+{
+	const struct conf *conf = r->server->conf;
+
+	r->route->handler(r, r->match.entry->arg);
+	if (!r->is_begun && (r->route->flags & HTTP_LONG) == 0 && conf->http.request_timeout_ms > 0)
+		wheel_set(r->server->wheel, &r->timer, conf->http.request_timeout_ms);
+}
+
+static void
+refuse(struct http_req *r, enum http_refusal why)
+{
+	r->conn->refusal = REFUSE_NOTHING;
+	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_PROTOCOL, 0, 1);
+	answer_refusal(r, http_refusal_err(why), http_refusal_text(why));
+}
+
+int
+request_dispatch(h2o_handler_t *handler, h2o_req_t *h)
+{
+	struct http_conn *c = conn_of(h);
+	struct http_req *r;
+
+	(void)handler;
+	enter_conn(c);
+	r = request_new(c, h);
+	if (c->is_http2 && conn_is_flooding(c, false))
+		conn_cut(c);
+	r->is_last = is_last_of_conn(c);
+	if (c->refusal != REFUSE_NOTHING) {
+		refuse(r, c->refusal);
+		return 0;
+	}
+	if (c->is_cut) {
+		answer_refusal(r, E_REQUEST_TIMEOUT, NULL);
+		return 0;
+	}
+	if (find_route(r) && decode_params(r) && accept_body(r) && take_place(r))
+		run_handler(r);
+	return 0;
+}

@@ -1,0 +1,162 @@
+/*
+ * server - what the files of worker/http share: the server, its listeners, the
+ * connections and requests. Nobody else includes it (http.h and stream.h are for others).
+ *
+ *   listener --accept--> conn: NEW -> HEAD -> BODY -> BUSY -> IDLE -> HEAD ..
+ *                                                       |
+ *                                                      req (HTTP/2: several)
+ */
+#ifndef WORKER_HTTP_SERVER_H
+#define WORKER_HTTP_SERVER_H
+
+#include <h2o.h>
+
+#include "common/idmap.h"
+#include "common/metric.h"
+#include "worker/http/addr.h"
+#include "worker/http/http.h"
+#include "worker/http/parse.h"
+#include "worker/http/route.h"
+#include "worker/loop/wheel.h"
+
+struct http_listener {
+	struct http_server *server;
+	const struct handoff_listener *from;
+	h2o_socket_t *sock; /* NULL: closed */
+	h2o_accept_ctx_t accept;
+};
+
+/* A connection is in the list of its phase; conn_enter() moves it and sets its timer. */
+enum conn_phase {
+	CONN_NEW,  /* nothing of a request has come: PROXY header, TLS handshake, silence */
+	CONN_HEAD, /* a head is coming in */
+	CONN_BODY, /* a body is coming in */
+	CONN_BUSY, /* requests in progress */
+	CONN_IDLE, /* between requests */
+	CONN_PHASES
+};
+
+struct http_conn {
+	struct http_listener *listener;
+	h2o_socket_t *sock;
+	struct list node;
+	struct wheel_entry timer;
+	struct addr peer,
+	    client; /* of the socket; after the PROXY header. ADDR_NONE: not asked yet */
+	uint8_t phase;
+	bool has_dispatched; /* its first request; until then it counts as waiting */
+	bool is_cut;         /* shut down: nothing more is read or answered */
+	bool is_http2;
+	uint16_t in_progress;
+	int linger_fd;             /* a second descriptor that outlives h2o's; -1: none */
+	uint32_t requests;         /* so far */
+	uint64_t flood_window_ms;  /* when the present window began */
+	uint32_t flood_requests;   /* in it */
+	uint32_t flood_resets;     /* requests that the client took back, in it */
+	enum http_refusal refusal; /* of the head being parsed */
+	char *raw_answer;          /* 408, being sent past h2o */
+	h2o_socket_cb on_read;     /* h2o's, meanwhile */
+};
+
+struct http_server {
+	struct loop *loop;
+	const struct conf *conf;
+	const struct handoff *handoff;
+	h2o_globalconf_t h2o_conf;
+	h2o_context_t h2o;
+	SSL_CTX *tls;
+	struct http_parse_limits limits;
+	struct addr_nets trusted;
+	struct wheel *wheel;
+	struct route_table *routes;
+	struct idmap *requests; /* those that someone holds a handle of */
+	struct http_listener *listeners;
+	uint32_t listener_count;
+
+	struct list conns[CONN_PHASES];
+	uint32_t open; /* sockets, lingering ones included */
+	uint32_t open_max;
+	uint32_t waiting;     /* of them: first request not dispatched */
+	uint32_t in_progress; /* requests */
+	uint32_t active;      /* of them: counted against max_connections */
+	uint32_t lingering;
+	bool is_paused; /* listeners are not read: too many sockets */
+	bool is_draining;
+	bool is_started;
+	struct loop_timer accept_again;
+};
+
+struct http_answer_header {
+	const char *name, *value;
+};
+
+struct http_req {
+	h2o_req_t *h2o;
+	struct http_conn *conn;
+	struct http_server *server;
+	const struct http_route *route; /* NULL: refused, or no such route */
+	unsigned label;                 /* of the metrics */
+	struct str path, query;
+	struct route_match match;
+	char *params[ROUTE_PARAMS_MAX]; /* decoded */
+	const char *id;
+	const char *origin; /* CORS: what goes into Access-Control-Allow-Origin; NULL: nothing */
+	struct arena arena;
+	json_t *json;
+	uint64_t handle; /* 0: nobody asked for one */
+	uint64_t started_us;
+	void (*on_gone)(void *arg);
+	void *on_gone_arg;
+	struct loop_watch gone_watch; /* of the socket: h2o does not read during an answer */
+	struct wheel_entry timer;     /* for the answer, then for its way out */
+	uint64_t sent_mark;           /* what the peer had taken when the timer was set */
+	struct http_stream *stream;
+	char client_text[ADDR_TEXT_MAX];
+	uint8_t kind;     /* KIND_HTTP, .. of the gauge */
+	bool is_counted;  /* holds a place */
+	bool is_answered; /* the answer is complete on our side */
+	bool is_begun;    /* its head is out */
+	bool is_last;     /* the connection is closed after it */
+};
+
+/* conn.c */
+struct http_conn *conn_of(h2o_req_t *);
+void conn_open(struct http_listener *, h2o_socket_t *);
+void conn_enter(struct http_conn *, enum conn_phase);
+void conn_cut(struct http_conn *);    /* shutdown(2); h2o then finds the end and cleans up */
+void conn_linger(struct http_conn *); /* when it closes: let the peer read our answer first */
+const struct addr *conn_peer(struct http_conn *);
+bool conn_is_flooding(struct http_conn *, bool is_reset);
+void conn_evict_idle(struct http_server *);
+uint64_t conn_taken_bytes(struct http_conn *); /* by the peer, so far; to tell whether it moves */
+
+/* listen.c */
+int listen_start(struct http_server *);
+void listen_reconsider(struct http_server *); /* a socket was closed, or is not waiting any more */
+void listen_drain(struct http_server *);
+
+/* request.c */
+int request_dispatch(h2o_handler_t *, h2o_req_t *);
+void request_forget(struct http_req *); /* its handle finds nothing any more */
+void request_watch_gone(struct http_req *);
+void request_fail(struct http_req *); /* ends it without a (whole) answer */
+
+/* answer.c */
+void answer_refusal(struct http_req *, int err, const char *text);
+void answer_begin(struct http_req *, int status, const char *content_type);
+struct str answer_error_body(
+    struct http_req *, struct buf *, int err, const char *param, const char *message);
+const char *answer_reason(int status);
+void answer_register_filter(h2o_pathconf_t *);
+/* An answer to who is too slow to have a request: the raw bytes. */
+void answer_raw_timeout(struct http_server *, struct buf *);
+
+/* cors.c */
+void cors_decide(struct http_req *);
+void cors_add_headers(struct http_req *);
+void cors_answer_options(struct http_req *);
+
+/* linger.c: takes the descriptor */
+void linger_start(struct http_server *, int fd);
+
+#endif

@@ -1,0 +1,179 @@
+/*
+ * stream - one h2o_send() in flight, what comes meanwhile in a second buffer.
+ */
+#include "worker/http/stream.h"
+
+#include "common/buf.h"
+#include "common/check.h"
+#include "worker/http/server.h"
+
+struct http_stream {
+	h2o_generator_t generator;
+	struct http_req *req;
+	struct buf in_flight, pending;
+	size_t max_bytes;
+	bool is_sending;
+	bool is_ending; /* end with what is pending */
+	void (*on_closed)(void *arg);
+	void *arg;
+};
+
+static void
+stream_flush(struct http_stream *s)
+{
+	struct http_req *r = s->req;
+	bool is_final = s->is_ending;
+	struct buf taken = s->in_flight;
+	h2o_iovec_t bytes;
+
+	s->in_flight = s->pending;
+	s->pending = taken;
+	s->pending.len = 0;
+	s->is_sending = true;
+	bytes = h2o_iovec_init(s->in_flight.data, s->in_flight.len);
+	r->sent_mark = conn_taken_bytes(r->conn);
+	wheel_set(r->server->wheel, &r->timer, r->server->conf->http.send_timeout_ms);
+	if (is_final) {
+		r->is_answered = true;
+		request_forget(r);
+	}
+	h2o_send(r->h2o, &bytes, bytes.len > 0 ? 1 : 0,
+	    is_final ? H2O_SEND_STATE_FINAL : H2O_SEND_STATE_IN_PROGRESS);
+}
+
+/* h2o has given the bytes to the socket. */
+static void
+on_proceed(h2o_generator_t *g, h2o_req_t *h)
+{
+	struct http_stream *s = container_of(g, struct http_stream, generator);
+
+	(void)h;
+	s->is_sending = false;
+	s->in_flight.len = 0;
+	if (s->pending.len > 0 || s->is_ending) {
+		stream_flush(s);
+		return;
+	}
+	wheel_stop(s->req->server->wheel, &s->req->timer);
+	buf_fini(&s->in_flight);
+	buf_fini(&s->pending);
+}
+
+bool
+http_stream_has_room(const struct http_stream *s, size_t bytes)
+{
+	return s->pending.len + bytes <= s->max_bytes;
+}
+
+bool
+http_stream_is_idle(const struct http_stream *s)
+{
+	return !s->is_sending;
+}
+
+struct loop *
+http_stream_loop(const struct http_stream *s)
+{
+	return s->req->server->loop;
+}
+
+struct wheel *
+http_stream_wheel(const struct http_stream *s)
+{
+	return s->req->server->wheel;
+}
+
+void
+http_stream_send(struct http_stream *s, struct str bytes)
+{
+	check(!s->is_ending);
+	buf_add_str(&s->pending, bytes);
+	if (!s->is_sending)
+		stream_flush(s);
+}
+
+void
+http_stream_end(struct http_stream *s)
+{
+	check(!s->is_ending);
+	s->is_ending = true;
+	s->on_closed = NULL;
+	if (!s->is_sending)
+		stream_flush(s);
+}
+
+/* The client has gone, or takes nothing. dispose() follows from inside h2o. */
+void
+http_stream_cut(struct http_stream *s)
+{
+	struct http_req *r = s->req;
+
+	loop_watch_stop(r->server->loop, &r->gone_watch);
+	conn_cut(r->conn);
+	if (!s->is_sending)
+		h2o_send(r->h2o, NULL, 0, H2O_SEND_STATE_ERROR);
+	/* else: the write in flight fails now that the socket is shut down */
+}
+
+void
+http_stream_dispose(struct http_stream *s)
+{
+	void (*on_closed)(void *arg) = s->on_closed;
+	void *arg = s->arg;
+
+	buf_fini(&s->in_flight);
+	buf_fini(&s->pending);
+	free(s);
+	if (on_closed != NULL)
+		on_closed(arg);
+}
+
+/* A quiet stream must not keep the request's bytes: 4 KB of an input buffer each. */
+static void
+release_input(struct http_req *r)
+{
+	h2o_req_t *h = r->h2o;
+	h2o_socket_t *sock = r->conn->sock;
+
+	r->path = str_of(h2o_strdup(&h->pool, r->path.p, r->path.len).base);
+	r->query = STR_NONE;
+	h->input.path = h2o_iovec_init(r->path.p, r->path.len);
+	h->input.method = h2o_strdup(&h->pool, h->input.method.base, h->input.method.len);
+	h->headers.size = 0;
+	h->entity = h2o_iovec_init(NULL, 0);
+	h->upgrade = h2o_iovec_init(NULL, 0);
+	json_decref(r->json);
+	r->json = NULL;
+	if (r->conn->is_http2)
+		return;
+	/* http1.c would consume the request afterwards: it must close instead. */
+	r->is_last = true;
+	if (sock->input->size > 0)
+		h2o_buffer_consume(&sock->input, sock->input->size);
+}
+
+struct http_stream *
+http_stream_start(struct http_req *r, const char *content_type, unsigned kind, size_t max_bytes,
+    void (*on_closed)(void *arg), void *arg)
+{
+	struct http_stream *s = xcalloc(1, sizeof(*s));
+
+	s->generator.proceed = on_proceed;
+	s->req = r;
+	s->max_bytes = max_bytes;
+	s->on_closed = on_closed;
+	s->arg = arg;
+	r->stream = s;
+	r->on_gone = NULL;
+	if (r->is_counted) {
+		metric_gauge(METRIC_CONNECTIONS, r->kind, 0, -1);
+		metric_gauge(METRIC_CONNECTIONS, kind, 0, 1);
+	}
+	r->kind = (uint8_t)kind;
+	wheel_stop(r->server->wheel, &r->timer);
+	request_watch_gone(r);
+	release_input(r);
+	answer_begin(r, 200, content_type);
+	h2o_start_response(r->h2o, &s->generator);
+	return s;
+}

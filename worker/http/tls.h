@@ -1,0 +1,14 @@
+/*
+ * tls - the certificate and what we speak with it.
+ */
+#ifndef WORKER_HTTP_TLS_H
+#define WORKER_HTTP_TLS_H
+
+#include <openssl/ssl.h>
+
+#include "common/conf.h"
+
+/* From the files of the config. NULL when they cannot be used (logged). After fork(). */
+SSL_CTX *tls_new(const struct conf *);
+
+#endif

@@ -1,0 +1,332 @@
+/*
+ * main - a worker process: the ordered table of its services, and its talk with
+ * the master. The loop runs everything; nothing here blocks.
+ *
+ *   START -> SERVE --DRAIN--> DRAIN -> exit 0
+ *              |                |
+ *              +--master gone---+--> exit at once
+ */
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/check.h"
+#include "common/handoff.h"
+#include "common/log.h"
+#include "common/metric.h"
+#include "common/proto.h"
+#include "worker/api/ops.h"
+#include "worker/crash.h"
+#include "worker/http/http.h"
+#include "worker/loop/loop.h"
+
+enum { LOAD_INTERVAL_MS = 1000, DRAIN_LOOK_MS = 20, EXIT_MASTER_GONE = 3 };
+
+struct worker {
+	const struct handoff *handoff;
+	struct loop *loop;
+	struct http_server *http;
+	struct ops *ops;
+	struct loop_watch master;
+	struct loop_timer load, drain_look, drain_end;
+	bool is_draining;
+	int status;
+};
+
+/*
+ * A service: made in the order of the table, started in it, drained in it, ended in reverse.
+ * init and start return 0 or a negative number, and have logged why. is_idle: what it had in
+ * progress has ended.
+ */
+struct service {
+	const char *name;
+	int (*init)(struct worker *);
+	int (*start)(struct worker *);
+	void (*drain)(struct worker *);
+	bool (*is_idle)(const struct worker *);
+	void (*stop)(struct worker *);
+};
+
+/* ---- http ---- */
+
+static int
+http_init(struct worker *w)
+{
+	w->http = http_server_new(w->loop, w->handoff);
+	return 0;
+}
+
+static int
+http_start(struct worker *w)
+{
+	return http_server_start(w->http);
+}
+
+static void
+http_drain(struct worker *w)
+{
+	http_server_drain(w->http);
+}
+
+static bool
+http_is_idle(const struct worker *w)
+{
+	return http_server_is_idle(w->http);
+}
+
+static void
+http_stop(struct worker *w)
+{
+	http_server_free(&w->http);
+}
+
+/* ---- ops ---- */
+
+static int
+ops_init(struct worker *w)
+{
+	w->ops = ops_new(w->http, w->handoff, NULL, 0);
+	return 0;
+}
+
+static void
+ops_drain(struct worker *w)
+{
+	ops_set_state(w->ops, OPS_DRAINING);
+}
+
+static void
+ops_stop(struct worker *w)
+{
+	ops_free(&w->ops);
+}
+
+/* Who accepts comes after those whose routes it serves: start is in this order. */
+static const struct service services[] = {
+    {"http", http_init, NULL, NULL, http_is_idle, http_stop},
+    {"ops", ops_init, NULL, ops_drain, NULL, ops_stop},
+    {"listen", NULL, http_start, http_drain, NULL, NULL},
+};
+
+static int
+services_start(struct worker *w)
+{
+	for (size_t i = 0; i < ARRAY_LEN(services); i++) {
+		if (services[i].init != NULL && services[i].init(w) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(services); i++) {
+		if (services[i].start != NULL && services[i].start(w) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static void
+services_stop(struct worker *w)
+{
+	for (size_t i = ARRAY_LEN(services); i-- > 0;) {
+		if (services[i].stop != NULL)
+			services[i].stop(w);
+	}
+}
+
+static void
+services_drain(struct worker *w)
+{
+	for (size_t i = 0; i < ARRAY_LEN(services); i++) {
+		if (services[i].drain != NULL)
+			services[i].drain(w);
+	}
+}
+
+static bool
+services_are_idle(const struct worker *w)
+{
+	for (size_t i = 0; i < ARRAY_LEN(services); i++) {
+		if (services[i].is_idle != NULL && !services[i].is_idle(w))
+			return false;
+	}
+	return true;
+}
+
+/* ---- the master ---- */
+
+static void
+tell_master(struct worker *w, enum proto_type type, int64_t value)
+{
+	const struct handoff *h = w->handoff;
+	struct proto_message m = {type, h->slot, h->who, value};
+
+	/* A full queue means that the master is busy: it hears the next one. */
+	proto_send(h->master_fd, &m);
+}
+
+static void
+on_load(struct loop_timer *t)
+{
+	struct worker *w = container_of(t, struct worker, load);
+
+	tell_master(w, PROTO_LOAD, http_server_active(w->http));
+	log_flush();
+	loop_timer_set(w->loop, t, LOAD_INTERVAL_MS);
+}
+
+static void
+on_drain_look(struct loop_timer *t)
+{
+	struct worker *w = container_of(t, struct worker, drain_look);
+
+	if (services_are_idle(w))
+		loop_stop(w->loop);
+	else
+		loop_timer_set(w->loop, t, DRAIN_LOOK_MS);
+}
+
+static void
+on_drain_end(struct loop_timer *t)
+{
+	struct worker *w = container_of(t, struct worker, drain_end);
+
+	log_info("worker drain time is up slot=%u active=%u", w->handoff->slot,
+	    http_server_active(w->http));
+	loop_stop(w->loop);
+}
+
+/* Again with less time: only the end comes nearer. */
+static void
+drain(struct worker *w, int64_t time_ms)
+{
+	loop_timer_set(w->loop, &w->drain_end, time_ms > 0 ? (uint64_t)time_ms : 0);
+	if (w->is_draining)
+		return;
+	w->is_draining = true;
+	log_info(
+	    "worker draining slot=%u active=%u", w->handoff->slot, http_server_active(w->http));
+	shm_row_set_state(w->handoff->shm, w->handoff->who, SHM_DRAINING);
+	services_drain(w);
+	loop_timer_set(w->loop, &w->drain_look, 0);
+}
+
+static void
+on_message(struct worker *w, const struct proto_message *m)
+{
+	switch (m->type) {
+	case PROTO_DRAIN:
+		drain(w, m->value);
+		break;
+	case PROTO_CERTS:
+		if (http_server_reload_certificates(w->http) == 0)
+			log_info("certificates loaded slot=%u", w->handoff->slot);
+		break;
+	case PROTO_REOPEN:
+		log_reopen();
+		break;
+	default:
+		log_warn("message from master not understood type=%u", m->type);
+	}
+}
+
+static void
+on_master(struct loop_watch *watch, uint32_t events)
+{
+	struct worker *w = container_of(watch, struct worker, master);
+	struct proto_message m;
+	int r;
+
+	(void)events;
+	while ((r = proto_recv(watch->fd, &m)) == 1)
+		on_message(w, &m);
+	if (r == 0) {
+		log_info("worker ends slot=%u reason=master_gone", w->handoff->slot);
+		w->status = EXIT_MASTER_GONE;
+		loop_stop(w->loop);
+	}
+}
+
+/* ---- the process ---- */
+
+/* The master decides when we end; a signal to the whole group must not race it. */
+static void
+set_signals(void)
+{
+	static const int ignored[] = {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
+	sigset_t none;
+
+	for (size_t i = 0; i < ARRAY_LEN(ignored); i++)
+		signal(ignored[i], SIG_IGN);
+	signal(SIGCHLD, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	crash_install();
+}
+
+static void
+raise_file_limit(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+}
+
+static void
+serve(struct worker *w)
+{
+	const struct handoff *h = w->handoff;
+	const struct conf *conf = h->conf;
+
+	ops_set_state(w->ops, OPS_READY);
+	shm_row_set_state(h->shm, h->who, SHM_READY);
+	log_info("worker ready slot=%u max_connections=%lld queue_size=%lld backlog=%lld", h->slot,
+	    (long long)conf->max_connections, (long long)conf->connection_queue_size,
+	    (long long)conf->backlog);
+	tell_master(w, PROTO_READY, 0);
+	loop_timer_set(w->loop, &w->load, LOAD_INTERVAL_MS);
+	loop_run(w->loop);
+}
+
+/* With requests still in progress (the time was up, the master is gone) nothing is freed: it all
+ * points at each other, and the kernel does it faster. */
+static void
+end(struct worker *w)
+{
+	bool is_idle = services_are_idle(w);
+
+	if (is_idle)
+		services_stop(w);
+	tell_master(w, PROTO_BYE, 0);
+	if (!is_idle)
+		_exit(w->status);
+	loop_watch_stop(w->loop, &w->master);
+	loop_free(&w->loop);
+}
+
+int
+worker_main(const struct handoff *handoff)
+{
+	struct worker w = {
+	    .handoff = handoff,
+	    .load.on_fire = on_load,
+	    .drain_look.on_fire = on_drain_look,
+	    .drain_end.on_fire = on_drain_end,
+	    .master.on_ready = on_master,
+	};
+
+	set_signals();
+	raise_file_limit();
+	log_set_identity((int)handoff->slot);
+	metric_init(handoff->shm, handoff->who);
+	w.loop = loop_new();
+	loop_watch_start(w.loop, &w.master, handoff->master_fd, EPOLLIN);
+	if (services_start(&w) < 0)
+		return EXIT_FAILURE;
+	serve(&w);
+	end(&w);
+	return w.status;
+}
