@@ -108,6 +108,13 @@ $(B)/%.o: %.c Makefile
 	@echo '  CC    $@'
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+# The migrations are part of the program.
+$(B)/gen/worker/store/migrations.tbl: $(sort $(wildcard sql/*/*.sql)) .ci/embed_sql
+	@mkdir -p $(@D)
+	@echo '  GEN   $@'
+	$(Q).ci/embed_sql $(filter %.sql,$^) > $@.new && mv $@.new $@
+$(B)/worker/store/migrations.o: $(B)/gen/worker/store/migrations.tbl
+
 # A unit or replay test is one program; a fake in t/ that defines a module's functions
 # takes the place of the module in the library.
 $(B)/t/unit/%: $(B)/t/unit/%.o $(LIB)

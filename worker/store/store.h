@@ -9,9 +9,9 @@
  * Every verb is asynchronous. Its callback comes exactly once, from the loop,
  * never from inside the verb; records in it are borrowed for the call. err is 0
  * or negative; E_STORE_UNAVAILABLE when the record cannot be reached within
- * store.acquire_timeout. A write is acknowledged after its commit. Every write is
- * idempotent (by the ids given by the caller), because it is repeated when the
- * writer dies before its answer arrives.
+ * store.acquire_timeout, or more than store.max_queue operations wait. A write is acknowledged
+ * after its commit. Every write is idempotent (by the ids given by the caller), because it is
+ * repeated when the writer dies before its answer arrives.
  *
  * Times are wall-clock milliseconds. Texts that hold JSON are named _json.
  * An absent text is NULL in records given and returned.
@@ -34,9 +34,12 @@ struct store;
 
 /* NULL when the database cannot be opened (logged). The schema is there: the master migrated it. */
 struct store *store_new(struct loop *, const struct conf *, struct shm *, struct backplane *);
-void store_free(struct store **); /* what is queued is committed first */
+/* For the command line: no loop, no workers; each verb calls back before it returns. */
+struct store *store_new_direct(const struct conf *);
+/* What this worker's writer has is committed first, with its callbacks; others come no more. */
+void store_free(struct store **);
 bool store_is_available(const struct store *);
-/* When it was last reached; for the grace period of readiness. 0: now. */
+/* Since when (loop_now_ms()) it cannot be reached; for the grace period of readiness. 0: it can. */
 uint64_t store_unavailable_since_ms(const struct store *);
 
 /* parleyd migrate and the master at start: all pending migrations of the url, under a lock. 0 or
@@ -67,6 +70,10 @@ void store_key_by_hash(struct store *, const uint8_t hash[32], store_on_key *,
 void store_key_list(struct store *, const char *app_id, store_on_keys *, void *arg); /* NULL: all */
 void store_key_revoke(
     struct store *, const char *id, int64_t now, store_on_done *, void *arg); /* E_NOT_FOUND */
+
+/* Counts changes of the keys, also those by `parleyd key`: who caches keys looks often. */
+typedef void store_on_count(void *arg, int err, uint64_t count);
+void store_key_generation(struct store *, store_on_count *, void *arg);
 
 /* ---- sessions ---- */
 
@@ -106,9 +113,8 @@ void store_session_close(struct store *, const char *id, int64_t now, store_on_d
     void *arg); /* closed already: fine */
 void store_session_erase(struct store *, const char *id, int64_t now, store_on_done *,
     void *arg); /* closes; content goes, usage stays */
-/* Sets up to `limit` sessions idle since before `idle_before` to expired; on_count gets how many
- * (or err < 0). */
-typedef void store_on_count(void *arg, int err, uint64_t count);
+/* Sets up to `limit` sessions idle since before `idle_before` to expired; on_count gets how many.
+ */
 void store_session_expire(
     struct store *, int64_t idle_before, int64_t now, uint32_t limit, store_on_count *, void *arg);
 
