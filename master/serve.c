@@ -11,6 +11,7 @@
 #include <event2/event.h>
 
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/metric.h"
 #include "common/shm.h"
@@ -27,6 +28,11 @@
 #include "master/status.h"
 #include "master/supervise.h"
 
+enum {
+	STOP_REPEAT_MS = 500,
+	STOP_RESERVE_MS = 5000, /* what systemd is told to wait beyond pause and timeout */
+};
+
 struct server {
 	const struct options *options;
 	char *const *environment;
@@ -39,7 +45,8 @@ struct server {
 	struct notify *notify;
 	struct control *control;
 	struct supervise *supervise;
-	bool is_reload_wanted; /* asked for while another one was under way */
+	uint64_t stop_wanted_ms; /* when the last signal asked for it; 0: never */
+	bool is_reload_wanted;   /* asked for while another one was under way */
 };
 
 /* ---- the log ---- */
@@ -118,14 +125,25 @@ static const struct supervise_handlers handlers = {on_ready, on_reloaded, on_sto
 /* ---- what may be asked, by a signal or through the control socket ---- */
 
 static void
-on_stop_wanted(void *arg)
+stop(struct server *s)
 {
-	struct server *s = arg;
 	const struct conf *conf = supervise_conf(s->supervise);
 
 	if (supervise_phase(s->supervise) == PHASE_RUNNING)
-		notify_stopping(conf->drain.pause_ms + conf->drain.timeout_ms + 5000);
+		notify_stopping(conf->drain.pause_ms + conf->drain.timeout_ms + STOP_RESERVE_MS);
 	supervise_stop(s->supervise);
+}
+
+/* Wrappers pass a signal on that the whole group has had already: that is not a second wish. */
+static void
+on_stop_wanted(void *arg)
+{
+	struct server *s = arg;
+	uint64_t now_ms = clock_mono_ms(), last_ms = s->stop_wanted_ms;
+
+	s->stop_wanted_ms = now_ms;
+	if (last_ms == 0 || now_ms - last_ms >= STOP_REPEAT_MS)
+		stop(s);
 }
 
 static bool
@@ -213,7 +231,10 @@ control_reload(void *arg, struct buf *out)
 static bool
 control_drain(void *arg, struct buf *out)
 {
-	on_stop_wanted(arg);
+	struct server *s = arg;
+
+	if (supervise_phase(s->supervise) == PHASE_RUNNING)
+		stop(s);
 	buf_add_cstr(out, "draining, then stopping");
 	return true;
 }

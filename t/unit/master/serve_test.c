@@ -236,6 +236,19 @@ host_start(struct host *t, const char *more)
 	t->port = read_port(t);
 }
 
+static bool
+has_ended(pid_t pid, int wait_ms)
+{
+	siginfo_t info = {.si_pid = 0};
+	uint64_t end_ms = clock_mono_ms() + (uint64_t)wait_ms;
+
+	while (info.si_pid == 0 && clock_mono_ms() < end_ms) {
+		waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
+		poll(NULL, 0, 2);
+	}
+	return info.si_pid == pid;
+}
+
 static int
 wait_status(pid_t pid)
 {
@@ -510,7 +523,12 @@ test_a_second_stop_is_at_once(void **state)
 	kill(t.master, SIGTERM);
 	WAIT_FOR(log_has(&t, "stopping pause_ms=60000"));
 	greet(&t); /* the pause still serves */
-	host_stop(&t);
+	kill(t.master, SIGTERM);
+	assert_false(has_ended(t.master, 100)); /* the same wish, told twice */
+	WAIT_FOR(kill(t.master, SIGTERM) == 0 && has_ended(t.master, 700));
+	int status = wait_status(t.master);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	remove_dir(&t);
 	assert_int_equal(play->last_drain_ms, 0);
 }
 

@@ -1,0 +1,297 @@
+/*
+ * key_main - `parleyd key create|list|revoke`: keys in the store, from a command line.
+ *
+ * It writes to the store itself, whether a server runs or not, and is no worker. That
+ * running workers hear of it is the caller's business.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "common/buf.h"
+#include "common/check.h"
+#include "common/clock.h"
+#include "common/conf_value.h"
+#include "common/err.h"
+#include "common/handoff.h"
+#include "worker/session/keys.h"
+#include "worker/store/store.h"
+
+enum { ROWS_MAX = 1 };
+
+static const char *const kind_names[] = {
+    [KEY_CLIENT] = "client", [KEY_SERVER] = "server", [KEY_ADMIN] = "admin"};
+
+struct key_command {
+	const struct conf *conf;
+	struct shm *shm; /* of our own: nobody else sees it */
+	struct loop *loop;
+	struct store *store;
+	struct keys *keys;
+	bool is_done;
+	int status;
+};
+
+struct key_args {
+	const char *kind, *app, *device, *name, *expires_in, *id;
+};
+
+static const char usage[] =
+    "usage: parleyd [--config FILE] key create --kind client|server|admin [--app ID]\n"
+    "                   [--device ID] [--name TEXT] [--expires-in 30d]\n"
+    "       parleyd [--config FILE] key list [--app ID]\n"
+    "       parleyd [--config FILE] key revoke KEY_ID\n";
+
+static int
+misused(const char *why)
+{
+	fprintf(stderr, "parleyd key: %s\n%s", why, usage);
+	return EX_USAGE;
+}
+
+/* ---- the store, without a server ---- */
+
+static bool
+open_store(struct key_command *c)
+{
+	if (store_migrate(c->conf) != 0 || (c->store = store_new_direct(c->conf)) == NULL)
+		return false;
+	c->shm = shm_create(ROWS_MAX);
+	check(c->shm != NULL);
+	c->loop = loop_new();
+	c->keys = keys_new(c->loop, c->conf, c->shm, c->store);
+	return true;
+}
+
+static void
+close_store(struct key_command *c)
+{
+	keys_free(&c->keys);
+	store_free(&c->store);
+	if (c->loop != NULL)
+		loop_free(&c->loop);
+	if (c->shm != NULL)
+		shm_free(&c->shm);
+}
+
+static void
+done(struct key_command *c, int err)
+{
+	c->is_done = true;
+	c->status = err == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	if (err != 0)
+		fprintf(stderr, "parleyd key: %s\n", err_info(err)->text);
+	loop_stop(c->loop);
+}
+
+/* The verbs may answer at once or from the loop. */
+static int
+finish(struct key_command *c)
+{
+	if (!c->is_done)
+		loop_run(c->loop);
+	return c->status;
+}
+
+/* ---- create ---- */
+
+static void
+on_created(void *arg, int err, const struct store_key *key, const char *secret)
+{
+	if (err == 0)
+		printf("id      %s\nsecret  %s\n", key->id, secret);
+	if (err == 0)
+		fputs("The secret is not shown again.\n", stderr);
+	done(arg, err);
+}
+
+static bool
+kind_of(const char *name, enum key_kind *ret)
+{
+	for (size_t i = 0; name != NULL && i < ARRAY_LEN(kind_names); i++) {
+		if (strcmp(kind_names[i], name) == 0) {
+			*ret = (enum key_kind)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool
+is_app(const struct conf *conf, const char *id)
+{
+	for (size_t i = 0; i < conf->apps.n; i++) {
+		if (strcmp(conf->apps.v[i].id, id) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int
+key_create(struct key_command *c, const struct key_args *args)
+{
+	struct keys_create create = {
+	    .app_id = args->app, .device_id = args->device, .name = args->name};
+	uint64_t life_ms;
+
+	if (!kind_of(args->kind, &create.kind))
+		return misused("--kind must be client, server or admin");
+	if (create.kind == KEY_ADMIN && (args->app != NULL || args->device != NULL))
+		return misused("an admin key has no --app and no --device");
+	if (create.kind != KEY_ADMIN && (args->app == NULL || !is_app(c->conf, args->app)))
+		return misused("--app must name one of the configured apps");
+	if (create.kind != KEY_CLIENT && args->device != NULL)
+		return misused("only a client key has a --device");
+	if (args->expires_in != NULL) {
+		if (!conf_parse_duration(str_of(args->expires_in), &life_ms) || life_ms == 0)
+			return misused("--expires-in must be a duration: 12h, 30d");
+		create.expires_at = clock_wall_ms() + (int64_t)life_ms;
+	}
+	if (!open_store(c))
+		return EXIT_FAILURE;
+	keys_create(c->keys, &create, on_created, c);
+	return finish(c);
+}
+
+/* ---- list ---- */
+
+static const char *
+or_dash(const char *text)
+{
+	return text != NULL && text[0] != '\0' ? text : "-";
+}
+
+static const char *
+state_of(const struct store_key *key, int64_t now_ms)
+{
+	if (key->revoked_at != 0)
+		return "revoked";
+	return key->expires_at != 0 && key->expires_at <= now_ms ? "expired" : "valid";
+}
+
+static void
+print_key(const struct store_key *key, int64_t now_ms)
+{
+	char created[CLOCK_RFC3339_LEN + 1];
+
+	clock_format(key->created_at, created);
+	printf("%-30s  %-6s  %-7s  %-24s  %-16s  %-16s  %s\n", key->id, key->kind,
+	    state_of(key, now_ms), created, or_dash(key->app_id), or_dash(key->device_id),
+	    or_dash(key->name));
+}
+
+static void
+on_listed(void *arg, int err, const struct store_key *keys, size_t count)
+{
+	int64_t now_ms = clock_wall_ms();
+
+	if (err == 0)
+		printf("%-30s  %-6s  %-7s  %-24s  %-16s  %-16s  %s\n", "id", "kind", "state",
+		    "created", "app", "device", "name");
+	for (size_t i = 0; err == 0 && i < count; i++)
+		print_key(&keys[i], now_ms);
+	done(arg, err);
+}
+
+static int
+key_list(struct key_command *c, const struct key_args *args)
+{
+	if (!open_store(c))
+		return EXIT_FAILURE;
+	store_key_list(c->store, args->app, on_listed, c);
+	return finish(c);
+}
+
+/* ---- revoke ---- */
+
+static void
+on_revoked(void *arg, int err)
+{
+	done(arg, err);
+}
+
+static int
+key_revoke(struct key_command *c, const struct key_args *args)
+{
+	struct id id;
+
+	if (args->id == NULL || !id_parse(str_of(args->id), "key", &id))
+		return misused("revoke needs the id of a key (key_..), as `key list` shows it");
+	if (!open_store(c))
+		return EXIT_FAILURE;
+	keys_revoke(c->keys, id.s, on_revoked, c);
+	return finish(c);
+}
+
+/* ---- the command line ---- */
+
+static const char **
+arg_of(struct key_args *args, const char *flag)
+{
+	const struct {
+		const char *name;
+		const char **value;
+	} flags[] = {
+	    {"--kind", &args->kind},
+	    {"--app", &args->app},
+	    {"--device", &args->device},
+	    {"--name", &args->name},
+	    {"--expires-in", &args->expires_in},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
+		if (strcmp(flags[i].name, flag) == 0)
+			return flags[i].value;
+	}
+	return NULL;
+}
+
+/* NULL, or what is wrong. */
+static const char *
+parse_args(struct key_args *args, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		const char **value = arg_of(args, argv[i]);
+
+		if (value == NULL && (argv[i][0] == '-' || args->id != NULL))
+			return "unknown option or too many arguments";
+		if (value == NULL) {
+			args->id = argv[i];
+			continue;
+		}
+		if (i + 1 == argc)
+			return "an option lacks its value";
+		*value = argv[++i];
+	}
+	return NULL;
+}
+
+int
+worker_key_command(const struct conf *conf, int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*run)(struct key_command *, const struct key_args *);
+	} verbs[] = {{"create", key_create}, {"list", key_list}, {"revoke", key_revoke}};
+	struct key_command c = {.conf = conf};
+	struct key_args args = {NULL};
+
+	if (argc > 0 && strcmp(argv[argc - 1], "--help") == 0) {
+		fputs(usage, stdout);
+		return EXIT_SUCCESS;
+	}
+	const char *wrong = parse_args(&args, argc, argv);
+	if (wrong != NULL)
+		return misused(wrong);
+	for (size_t i = 0; argc > 0 && i < ARRAY_LEN(verbs); i++) {
+		if (strcmp(verbs[i].name, argv[0]) == 0) {
+			int status = verbs[i].run(&c, &args);
+
+			close_store(&c);
+			return status;
+		}
+	}
+	return misused("create, list or revoke?");
+}
