@@ -119,49 +119,16 @@ addr_is_loopback(const struct addr *a)
 }
 
 bool
-addr_net_parse(struct str text, struct addr_net *ret)
-{
-	struct addr_net net = {.bits = 128};
-	struct str bits = text, host = str_split(&bits, '/');
-	uint64_t n;
-
-	if (str_eq(text, STR("unix")) || str_eq(text, STR("unix:"))) {
-		*ret = (struct addr_net){.addr.kind = ADDR_UNIX};
-		return true;
-	}
-	if (!addr_parse(host, &net.addr))
-		return false;
-	if (host.len < text.len) {
-		uint64_t most = is_mapped(&net.addr) ? 32 : 128;
-
-		if (!str_to_u64(bits, &n) || n > most)
-			return false;
-		net.bits = (uint8_t)(128 - most + n);
-	}
-	*ret = net;
-	return true;
-}
-
-bool
-addr_net_has(const struct addr_net *net, const struct addr *a)
-{
-	size_t whole = net->bits / 8, rest = net->bits % 8;
-	uint8_t mask = (uint8_t)(0xff00 >> rest);
-
-	if (a->kind != net->addr.kind || a->kind == ADDR_NONE)
-		return false;
-	if (a->kind == ADDR_UNIX)
-		return true;
-	if (memcmp(net->addr.ip, a->ip, whole) != 0)
-		return false;
-	return rest == 0 || ((net->addr.ip[whole] ^ a->ip[whole]) & mask) == 0;
-}
-
-bool
 addr_nets_have(const struct addr_nets *nets, const struct addr *a)
 {
+	static const uint8_t localhost[16] = {[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1};
+	struct sockaddr_in6 sa = {.sin6_family = AF_INET6};
+
+	if (a->kind == ADDR_NONE)
+		return false;
+	memcpy(&sa.sin6_addr, a->kind == ADDR_UNIX ? localhost : a->ip, 16);
 	for (size_t i = 0; i < nets->n; i++) {
-		if (addr_net_has(&nets->v[i], a))
+		if (netaddr_net_has(&nets->v[i], (const struct sockaddr *)&sa))
 			return true;
 	}
 	return false;

@@ -1,5 +1,5 @@
 /*
- * addr - addresses of peers, and the networks that are trusted.
+ * addr - addresses of peers: small, without ports (common/netaddr.h has addresses to listen on).
  *
  * Pure. IPv4 is kept as mapped IPv6, so that both spellings are one address.
  */
@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "common/netaddr.h"
 #include "common/str.h"
 
 enum { ADDR_TEXT_MAX = 46 };
@@ -28,17 +29,9 @@ bool addr_parse(struct str text, struct addr *ret);
 void addr_format(const struct addr *, char out[ADDR_TEXT_MAX]); /* "unix" for a Unix socket */
 bool addr_is_loopback(const struct addr *);                     /* a Unix socket is, too */
 
-struct addr_net {
-	struct addr addr;
-	uint8_t bits; /* of 128 */
-};
-
-/* "10.0.0.0/8", "2001:db8::/32", "192.0.2.1", "unix". */
-bool addr_net_parse(struct str text, struct addr_net *ret);
-bool addr_net_has(const struct addr_net *, const struct addr *);
-
+/* Networks whose word is believed. A peer on a Unix socket counts as 127.0.0.1 here. */
 struct addr_nets {
-	struct addr_net *v;
+	struct netaddr_net *v;
 	size_t n;
 };
 

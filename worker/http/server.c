@@ -48,13 +48,10 @@ read_trusted(struct http_server *s)
 	const struct conf_list *list = &s->conf->trusted_proxies;
 
 	s->trusted.v = xcalloc(list->n + 1, sizeof(s->trusted.v[0]));
-	for (size_t i = 0; i < list->n; i++) {
-		if (addr_net_parse(str_of(list->v[i]), &s->trusted.v[s->trusted.n]))
-			s->trusted.n++;
-		else
-			log_warn("trusted_proxies not understood value=%s",
-			    log_quote(str_of(list->v[i])).s);
-	}
+	s->trusted.n = list->n;
+	for (size_t i = 0; i < list->n; i++)
+		check(netaddr_net_parse(
+		    str_of(list->v[i]), &s->trusted.v[i])); /* the config was checked */
 }
 
 struct http_server *
@@ -175,6 +172,7 @@ void
 http_server_free(struct http_server **sp)
 {
 	struct http_server *s = *sp;
+	h2o_multithread_queue_t *queue;
 
 	if (s == NULL)
 		return;
@@ -192,7 +190,9 @@ http_server_free(struct http_server **sp)
 	idmap_free(&s->requests);
 	wheel_free(&s->wheel);
 	h2o_timeout_unlink(&s->h2o.http2._graceful_shutdown_timeout); /* h2o forgets it */
+	queue = s->h2o.queue;                                         /* h2o forgets to free it */
 	h2o_context_dispose(&s->h2o);
+	free(queue);
 	h2o_config_dispose(&s->h2o_conf);
 	free(s);
 }

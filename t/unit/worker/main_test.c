@@ -77,7 +77,7 @@ setup(void **state)
 
 		close(fds[0]);
 		log_open(&log);
-		_exit(worker_main(&h));
+		exit(worker_main(&h));
 	}
 	close(fds[1]);
 	return 0;
