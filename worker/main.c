@@ -20,15 +20,20 @@
 #include "common/proto.h"
 #include "worker/api/ops.h"
 #include "worker/crash.h"
-#include "worker/http/http.h"
-#include "worker/loop/loop.h"
+#include "worker/health.h"
+#include "worker/provider/provider.h"
 
 enum { LOAD_INTERVAL_MS = 1000, DRAIN_LOOK_MS = 20, EXIT_MASTER_GONE = 3 };
 
 struct worker {
 	const struct handoff *handoff;
 	struct loop *loop;
+	struct backplane *backplane;
+	struct store *store;
+	struct client *client;
+	struct providers *providers;
 	struct http_server *http;
+	struct health_of health;
 	struct ops *ops;
 	struct loop_watch master;
 	struct loop_timer load, drain_look, drain_end;
@@ -49,6 +54,49 @@ struct service {
 	bool (*is_idle)(const struct worker *);
 	void (*stop)(struct worker *);
 };
+
+/* ---- what the routes stand on ---- */
+
+static int
+backplane_init(struct worker *w)
+{
+	w->backplane = backplane_new(w->loop, w->handoff->shm, w->handoff->who);
+	return 0;
+}
+
+static void
+backplane_stop(struct worker *w)
+{
+	backplane_free(&w->backplane);
+}
+
+static int
+store_init(struct worker *w)
+{
+	w->store = store_new(w->loop, w->handoff->conf, w->handoff->shm, w->backplane);
+	return w->store != NULL ? 0 : -1;
+}
+
+static void
+store_stop(struct worker *w)
+{
+	store_free(&w->store);
+}
+
+static int
+providers_init(struct worker *w)
+{
+	w->client = client_new(w->loop);
+	w->providers = providers_new(w->loop, w->client, w->handoff->conf, w->handoff->shm);
+	return 0;
+}
+
+static void
+providers_stop(struct worker *w)
+{
+	providers_free(&w->providers);
+	client_free(&w->client);
+}
 
 /* ---- http ---- */
 
@@ -88,7 +136,11 @@ http_stop(struct worker *w)
 static int
 ops_init(struct worker *w)
 {
-	w->ops = ops_new(w->http, w->handoff, NULL, 0);
+	size_t count;
+	const struct ops_check *checks = health_checks(&count);
+
+	w->health = (struct health_of){w->handoff, w->store};
+	w->ops = ops_new(w->http, w->handoff, checks, count, &w->health);
 	return 0;
 }
 
@@ -106,6 +158,9 @@ ops_stop(struct worker *w)
 
 /* Who accepts comes after those whose routes it serves: start is in this order. */
 static const struct service services[] = {
+    {"backplane", backplane_init, NULL, NULL, NULL, backplane_stop},
+    {"store", store_init, NULL, NULL, NULL, store_stop},
+    {"providers", providers_init, NULL, NULL, NULL, providers_stop},
     {"http", http_init, NULL, NULL, http_is_idle, http_stop},
     {"ops", ops_init, NULL, ops_drain, NULL, ops_stop},
     {"listen", NULL, http_start, http_drain, NULL, NULL},

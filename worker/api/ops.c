@@ -15,6 +15,7 @@ struct ops {
 	const struct handoff *handoff;
 	const struct ops_check *checks;
 	size_t check_count;
+	void *check_arg;
 	enum ops_state state;
 };
 
@@ -122,7 +123,7 @@ run_checks(const struct ops *o, json_t *checks)
 		enum health h;
 
 		details = json_object();
-		h = add_check(checks, c->name, c->run(c->arg, details), details);
+		h = add_check(checks, c->name, c->run(o->check_arg, details), details);
 		worst = h > worst ? h : worst;
 	}
 	return worst;
@@ -169,7 +170,7 @@ why_not_ready(const struct ops *o)
 	else if (http_server_active(o->http) >= (uint64_t)o->handoff->conf->max_connections)
 		why = "at_capacity";
 	for (size_t i = 0; why == NULL && i < o->check_count; i++) {
-		if (o->checks[i].run(o->checks[i].arg, details) == HEALTH_UNAVAILABLE)
+		if (o->checks[i].run(o->check_arg, details) == HEALTH_UNAVAILABLE)
 			why = o->checks[i].name;
 	}
 	json_decref(details);
@@ -232,7 +233,7 @@ ops_free(struct ops **op)
 
 struct ops *
 ops_new(struct http_server *http, const struct handoff *handoff, const struct ops_check *checks,
-    size_t check_count)
+    size_t check_count, void *check_arg)
 {
 	struct ops *o = xcalloc(1, sizeof(*o));
 
@@ -240,6 +241,7 @@ ops_new(struct http_server *http, const struct handoff *handoff, const struct op
 	o->handoff = handoff;
 	o->checks = checks;
 	o->check_count = check_count;
+	o->check_arg = check_arg;
 	http_server_add_routes(http, routes, ARRAY_LEN(routes), o);
 	return o;
 }

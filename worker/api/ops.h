@@ -22,7 +22,6 @@ enum health health_of_use(uint64_t used, uint64_t max);
 struct ops_check {
 	const char *name; /* "store": the member of "checks" */
 	enum health (*run)(void *arg, json_t *details);
-	void *arg;
 };
 
 enum ops_state { OPS_STARTING, OPS_READY, OPS_DRAINING };
@@ -30,7 +29,8 @@ enum ops_state { OPS_STARTING, OPS_READY, OPS_DRAINING };
 struct ops;
 
 /* Adds its routes to the server. checks stay the caller's and valid. */
-struct ops *ops_new(struct http_server *, const struct handoff *, const struct ops_check *, size_t);
+struct ops *ops_new(struct http_server *, const struct handoff *, const struct ops_check *, size_t,
+    void *check_arg);
 void ops_free(struct ops **);
 void ops_set_state(struct ops *, enum ops_state);
 

@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,12 +16,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/check.h"
 #include "common/clock.h"
 #include "common/handoff.h"
 #include "common/log.h"
 #include "common/proto.h"
+#include "worker/store/store.h"
 
 static struct {
+	char dir[32];
 	struct conf *conf;
 	struct shm *shm;
 	struct shm_who who;
@@ -44,16 +48,45 @@ listen_somewhere(struct sockaddr_in *ret)
 	return fd;
 }
 
+/* The demo setup, with a database of its own. */
+static struct conf *
+load_conf(void)
+{
+	char url[64];
+	struct conf_override own = {"store.url", url, "the test"};
+	struct conf_source source = {.overrides = &own, .override_count = 1};
+	struct buf errors = BUF_INIT;
+	struct conf *conf;
+
+	strcpy(host.dir, "/tmp/parley-XXXXXX");
+	assert_non_null(mkdtemp(host.dir));
+	snprintf(url, sizeof(url), "sqlite:%s/parley.db", host.dir);
+	conf = conf_load(&source, &errors);
+	assert_non_null(conf);
+	buf_fini(&errors);
+	assert_int_equal(store_migrate(conf), 0);
+	return conf;
+}
+
+static void
+remove_dir(void)
+{
+	static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
+	char path[64];
+
+	for (size_t i = 0; i < ARRAY_LEN(suffixes); i++) {
+		snprintf(path, sizeof(path), "%s/parley.db%s", host.dir, suffixes[i]);
+		unlink(path);
+	}
+	rmdir(host.dir);
+}
+
 static int
 setup(void **state)
 {
-	struct conf_source source = {.file = NULL};
-	struct buf errors = BUF_INIT;
 	int fds[2];
 
-	host.conf = conf_load(&source, &errors);
-	assert_non_null(host.conf);
-	buf_fini(&errors);
+	host.conf = load_conf();
 	host.shm = shm_create(1);
 	assert_non_null(host.shm);
 	host.listener = (struct handoff_listener){.is_loopback = true};
@@ -64,7 +97,7 @@ setup(void **state)
 	host.master_fd = fds[0];
 	host.pid = fork();
 	if (host.pid == 0) {
-		struct log_conf log = {.level = LOG_WARN};
+		struct log_conf log = {.level = LOG_ERROR};
 		struct handoff h = {
 		    .conf = host.conf,
 		    .shm = host.shm,
@@ -95,6 +128,7 @@ teardown(void **state)
 		close(host.master_fd);
 	shm_free(&host.shm);
 	conf_free(&host.conf);
+	remove_dir();
 	return 0;
 }
 

@@ -1,0 +1,91 @@
+/*
+ * health - see health.h. Each check reads numbers that are there anyway; none asks anybody.
+ */
+#include "worker/health.h"
+
+#include "common/check.h"
+#include "common/clock.h"
+#include "common/metric.h"
+
+static enum health
+worse(enum health a, enum health b)
+{
+	return a > b ? a : b;
+}
+
+/* Away for a while is degraded: answers from memory go on. For longer than its grace nobody should
+ * be sent here. */
+static enum health
+check_store(void *arg, json_t *details)
+{
+	const struct health_of *h = arg;
+	const struct conf *conf = h->handoff->conf;
+	uint64_t since_ms = store_unavailable_since_ms(h->store), away_ms;
+
+	json_object_set_new(details, "available", json_boolean(store_is_available(h->store)));
+	if (store_is_available(h->store))
+		return HEALTH_OK;
+	away_ms = clock_mono_ms() - since_ms;
+	json_object_set_new(details, "away_ms", json_integer((json_int_t)away_ms));
+	return away_ms > conf->store.grace_ms ? HEALTH_UNAVAILABLE : HEALTH_DEGRADED;
+}
+
+static enum health
+check_backplane(void *arg, json_t *details)
+{
+	const struct health_of *h = arg;
+	bool is_local = h->handoff->conf->backplane.url[0] == '\0';
+
+	json_object_set_new(details, "mode", json_string(is_local ? "local" : "redis"));
+	return HEALTH_OK;
+}
+
+static enum health
+check_providers(void *arg, json_t *details)
+{
+	const struct health_of *h = arg;
+	const struct conf *conf = h->handoff->conf;
+
+	json_object_set_new(details, "configured", json_integer((json_int_t)conf->providers.n));
+	json_object_set_new(details, "models", json_integer((json_int_t)conf->models.n));
+	return conf->providers.n > 0 ? HEALTH_OK : HEALTH_DEGRADED;
+}
+
+/* Connections to each provider, of the whole host. */
+static enum health
+check_pools(void *arg, json_t *details)
+{
+	const struct health_of *h = arg;
+	const struct conf *conf = h->handoff->conf;
+	json_t *pools = json_object();
+	enum health worst = HEALTH_OK;
+
+	json_object_set_new(details, "pools", pools);
+	for (size_t i = 0; i < conf->providers.n; i++) {
+		const char *name = conf->providers.v[i].name;
+		unsigned label = metric_label(LABEL_PROVIDER, str_of(name));
+		const struct shm *shm = h->handoff->shm;
+		int64_t used = metric_total(shm, METRIC_PROVIDER_POOL_IN_USE, label, 0);
+		int64_t max = metric_total(shm, METRIC_PROVIDER_POOL_MAX, label, 0);
+
+		json_object_set_new(pools, name,
+		    json_pack("{s:I, s:I}", "in_use", (json_int_t)used, "max", (json_int_t)max));
+		worst = worse(worst,
+		    health_of_use(used > 0 ? (uint64_t)used : 0, max > 0 ? (uint64_t)max : 0));
+	}
+	return worst;
+}
+
+static const struct ops_check checks[] = {
+    {"store", check_store},
+    {"backplane", check_backplane},
+    {"providers", check_providers},
+    {"http_pools", check_pools},
+};
+
+const struct ops_check *
+health_checks(size_t *ret_count)
+{
+	*ret_count = ARRAY_LEN(checks);
+	return checks;
+}

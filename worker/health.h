@@ -1,0 +1,19 @@
+/*
+ * health - how the services below the routes are, for /health.
+ */
+#ifndef WORKER_HEALTH_H
+#define WORKER_HEALTH_H
+
+#include "common/handoff.h"
+#include "worker/api/ops.h"
+#include "worker/store/store.h"
+
+/* What the checks look at: their arg. */
+struct health_of {
+	const struct handoff *handoff;
+	const struct store *store;
+};
+
+const struct ops_check *health_checks(size_t *ret_count);
+
+#endif
