@@ -147,7 +147,7 @@ check_address(struct listeners *ls, const char *key, const char *text, bool take
 static void
 check_listeners(struct listeners *ls, const struct conf *c)
 {
-	struct key k;
+	struct key k = {""};
 
 	for (size_t i = 0; i < c->listen.n; i++)
 		check_address(ls, key_of(&k, "listen[%zu]", i), c->listen.v[i], true);
@@ -167,7 +167,7 @@ static void
 check_networks(struct conf_loader *l, const struct conf *c)
 {
 	struct netaddr_net net;
-	struct key k;
+	struct key k = {""};
 
 	for (size_t i = 0; i < c->trusted_proxies.n; i++) {
 		const char *text = c->trusted_proxies.v[i];
@@ -192,7 +192,7 @@ is_origin(const char *text)
 static void
 check_origins(struct conf_loader *l, const struct conf *c)
 {
-	struct key k;
+	struct key k = {""};
 
 	for (size_t i = 0; i < c->cors.allow_origins.n; i++) {
 		const char *text = c->cors.allow_origins.v[i];
@@ -229,7 +229,7 @@ check_limits(struct conf_loader *l, const struct conf *c)
 static void
 check_provider(struct conf_loader *l, size_t i, struct conf_provider *p)
 {
-	struct key k, k2;
+	struct key k = {""}, k2 = {""};
 	const struct conf_provider_http_client *h = &p->http_client;
 	size_t len = strlen(p->base_url);
 
@@ -277,7 +277,7 @@ knows_model(const struct conf *c, const char *name)
 static void
 check_model(struct conf_loader *l, size_t i, const struct conf_model *m)
 {
-	struct key k;
+	struct key k = {""};
 
 	check_name(l, key_of(&k, "models[%zu].name", i), m->name);
 	for (size_t j = 0; j < i && *m->name != '\0'; j++) {
@@ -318,7 +318,7 @@ find_app(const struct conf *c, const char *id)
 static void
 check_app(struct conf_loader *l, size_t i, const struct conf_app *a)
 {
-	struct key k;
+	struct key k = {""};
 
 	check_name(l, key_of(&k, "apps[%zu].id", i), a->id);
 	if (*a->id != '\0' && find_app(l->conf, a->id) != a)
@@ -352,7 +352,7 @@ check_secret(
 	const char *prefix = strcmp(key->kind, "client") == 0   ? "pc_"
 			     : strcmp(key->kind, "server") == 0 ? "ps_"
 								: "pa_";
-	struct key k;
+	struct key k = {""};
 
 	if (!is_secret_of(prefix, key->secret))
 		fail(l, key_of(&k, "keys[%zu].secret", i),
@@ -374,7 +374,7 @@ static void
 check_key_app(struct conf_loader *l, size_t i, const struct conf_key *key)
 {
 	bool is_admin = strcmp(key->kind, "admin") == 0;
-	struct key k;
+	struct key k = {""};
 
 	if (is_admin && *key->app != '\0')
 		fail(l, key_of(&k, "keys[%zu].app", i), "an admin key belongs to no app");
@@ -387,7 +387,7 @@ static void
 check_key(struct conf_loader *l, size_t i, const struct conf_key *key, const struct listeners *ls)
 {
 	bool is_server = strcmp(key->kind, "server") == 0;
-	struct key k;
+	struct key k = {""};
 
 	if (*key->kind == '\0')
 		return; /* reported */
@@ -439,7 +439,7 @@ is_tool_prefix(const char *s)
 static void
 check_mcp_server(struct conf_loader *l, size_t i, const struct conf_mcp_server *s)
 {
-	struct key k;
+	struct key k = {""};
 
 	if (*s->name == '\0')
 		return; /* reported */
