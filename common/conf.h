@@ -95,8 +95,11 @@ void conf_write_reference(struct buf *out);
 
 /* Keys that differ and take effect only with a new start, one per line; their count. */
 size_t conf_diff_needs_restart(const struct conf *old, const struct conf *new, struct buf *keys);
-/* Gives `next` the values of all such keys that `now` has: what is in effect after a reload. */
-void conf_keep_needs_restart(struct conf *next, const struct conf *now);
+/*
+ * Gives `next` the values of all such keys that `now` has: what is in effect after a reload. False:
+ * the two do not go together (new demo keys on a listener that stays), and *errors says why.
+ */
+bool conf_keep_needs_restart(struct conf *next, const struct conf *now, struct buf *errors);
 
 /* The well-known keys of the demo setup; refused on listeners that are not loopback. */
 #define CONF_DEMO_CLIENT_KEY "pc_demo00client00key00for00loopback"

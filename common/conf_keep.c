@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "common/conf.h"
+#include "common/conf_load.h"
 #include "common/conf_spec.h"
 
 static struct conf_list
@@ -58,8 +59,26 @@ keep_level(struct arena *arena, const struct conf_opt *level, char *to, const ch
 	}
 }
 
-void
-conf_keep_needs_restart(struct conf *next, const struct conf *now)
+/* What was checked on its own is checked once more in its new company. */
+static bool
+check_again(struct conf *conf, struct buf *errors)
+{
+	struct conf_loader l = {.arena = ARENA_INIT,
+	    .file = "with what needs a restart",
+	    .errors = errors,
+	    .conf = conf};
+	size_t warnings = conf->warnings.n;
+
+	check(conf_tree_parse(&l, STR(""), false)); /* no places to tell */
+	conf_check_all(&l);
+	conf->warnings.n = warnings;
+	arena_fini(&l.arena);
+	return l.error_count == 0;
+}
+
+bool
+conf_keep_needs_restart(struct conf *next, const struct conf *now, struct buf *errors)
 {
 	keep_level(&next->arena, conf_spec(), (char *)next, (const char *)now);
+	return check_again(next, errors);
 }

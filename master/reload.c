@@ -19,8 +19,8 @@ log_errors(const struct buf *errors)
 	}
 }
 
-static void
-keep_needs_restart(struct conf *next, const struct conf *now)
+static bool
+keep_needs_restart(struct conf *next, const struct conf *now, struct buf *errors)
 {
 	struct buf keys = BUF_INIT;
 
@@ -35,8 +35,8 @@ keep_needs_restart(struct conf *next, const struct conf *now)
 				    "config change needs a restart key=%.*s", (int)key.len, key.p);
 		}
 	}
-	conf_keep_needs_restart(next, now);
 	buf_fini(&keys);
+	return conf_keep_needs_restart(next, now, errors);
 }
 
 struct conf *
@@ -46,10 +46,10 @@ reload_conf(const struct options *options, char *const *environment, const struc
 	struct buf errors = BUF_INIT;
 	struct conf *next = conf_load(&source, &errors);
 
+	if (next != NULL && !keep_needs_restart(next, now, &errors))
+		conf_free(&next);
 	if (next == NULL)
 		log_errors(&errors);
-	else
-		keep_needs_restart(next, now);
 	buf_fini(&errors);
 	return next;
 }
