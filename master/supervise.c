@@ -233,7 +233,7 @@ on_child_ready(void *arg, struct child *c)
 	struct supervise *s = arg;
 	struct place *p = container_of(c->slot, struct place, slot);
 
-	log_debug("worker is up slot=%u pid=%d incarnation=%u start_ms=%" PRIu64, c->slot->index,
+	log_info("worker is up slot=%u pid=%d incarnation=%u start_ms=%" PRIu64, c->slot->index,
 	    (int)c->pid, c->who.number, clock_mono_ms() - c->started_ms);
 	slot_worked(c->slot);
 	if (c == p->slot.successor)
