@@ -226,7 +226,7 @@ read_secret_file(const char *path, struct buf *ret)
 	close(fd);
 	while (ret->len > 0 && (ret->data[ret->len - 1] == '\n' || ret->data[ret->len - 1] == '\r'))
 		ret->len--;
-	if (error == 0 && memchr(buf_reserve(ret, 0), '\0', ret->len) != NULL)
+	if (ret->len > 0 && memchr(ret->data, '\0', ret->len) != NULL)
 		error = EINVAL;
 	return error;
 }

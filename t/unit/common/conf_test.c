@@ -736,6 +736,16 @@ test_secrets_from_files(void **state)
 	c = load_good(text.data, ENV("P_API_KEY=env"));
 	assert_string_equal(c->providers.v[0].api_key, "env");
 	conf_free(&c);
+	/* Binary is no secret; nothing is as if absent. */
+	FILE *f = fopen(path, "w");
+	assert_int_equal(fwrite("a\0b\n", 1, 4, f), 4);
+	fclose(f);
+	assert_null(load(text.data, NULL, &errors));
+	assert_non_null(strstr(errors.data, "providers[0].api_key_file: expected a readable file"));
+	put_file(path, "\n");
+	c = load_good(text.data, NULL);
+	assert_string_equal(c->providers.v[0].api_key, "");
+	conf_free(&c);
 	put_file(path, "sqlite:y");
 	char *variable = xasprintf("PARLEY_STORE__URL_FILE=%s", path);
 	c = load_good("store: {url: 'sqlite:x'}\n", ENV(variable));
