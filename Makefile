@@ -121,7 +121,14 @@ $(B)/t/unit/%: $(B)/t/unit/%.o $(LIB)
 	@echo '  LINK  $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(LIB) $(LIBS) $(CMOCKA)
 
-$(B)/t/replay/%_test: $(B)/t/replay/%_test.o $(patsubst %.c,$(B)/%.o,$(wildcard t/replay/fake_*.c)) $(LIB)
+$(B)/t/replay/%_test: $(B)/t/replay/%_test.o $(B)/t/replay/fake_loop.o $(LIB)
+	@echo '  LINK  $@'
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) $(CMOCKA)
+
+# Turns are replayed between fakes of everything around them.
+$(B)/t/replay/turn_%_test: $(B)/t/replay/turn_%_test.o $(B)/t/replay/fake_loop.o \
+    $(B)/t/replay/fake_provider.o $(B)/t/replay/fake_store.o $(B)/t/replay/fake_backplane.o \
+    $(B)/t/replay/turn_world.o $(LIB)
 	@echo '  LINK  $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) $(CMOCKA)
 

@@ -37,6 +37,12 @@ uint32_t turns_live(const struct turns *);
 
 /* ---- events ---- */
 
+/*
+ * What their data holds is written in event.c. The offset of a text.delta is where its text
+ * begins in the whole turn's text (that of all hops in a row), in UTF-16 code units: what
+ * JavaScript, Java, Kotlin, C# and Dart call the length of the text that they have so far.
+ */
+
 enum turn_event_type {
 #define X(name, text) name,
 #include "worker/turn/turn_events.tbl"
@@ -86,8 +92,8 @@ struct turn_listener_handlers {
 	/* False: the listener cannot take more now and is detached (it may attach again); on_end is
 	 * not called. */
 	bool (*on_event)(void *arg, const struct turn_event *);
-	/* After the last event (err 0), or E_NOT_FOUND, E_OWNER_UNAVAILABLE, E_STORE_UNAVAILABLE:
-	 * nothing comes any more. */
+	/* After the last event (err 0), or E_NOT_FOUND, E_OWNER_UNAVAILABLE,
+	 * E_STORE_UNAVAILABLE, E_AT_CAPACITY (turns.max_listeners): nothing comes any more. */
 	void (*on_end)(void *arg, int err);
 };
 

@@ -1,0 +1,144 @@
+/*
+ * lost - turns whose owner has died.
+ *
+ * Listeners here that followed the dead one look for the record (listener.c). One
+ * living worker, the one in the lowest row, declares all its turns lost; should it
+ * die over that, they are declared lost one by one by whoever meets them: a new
+ * turn of the session, a listener, a question.
+ */
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "worker/turn/turn_impl.h"
+
+enum {
+	LOOK_MS = 50,          /* until the master has taken the dead one's row */
+	LOOK_MAX_MS = 5000,    /* only the connection broke: it lives */
+	WRITE_AGAIN_MS = 1000, /* the dead one may have been the writer */
+	WRITE_TRIES_MAX = 30,
+};
+
+struct lost_owner {
+	struct list node;
+	struct turns *turns;
+	struct backplane_addr addr;
+	uint64_t since_ms, next_ms;
+	unsigned tries;
+	bool is_writing;
+};
+
+static void
+lost_free(struct lost_owner *o)
+{
+	list_del(&o->node);
+	free(o);
+}
+
+static bool
+is_elected(const struct turns *ts)
+{
+	struct shm_row_info info;
+
+	for (uint32_t row = 0; row < ts->self.who.row; row++)
+		if (shm_row_get(ts->shm, row, &info) && shm_is_alive(ts->shm, info.who) &&
+		    info.state == SHM_READY)
+			return false;
+	return true;
+}
+
+static void
+on_lost_all(void *arg, int err, uint64_t count)
+{
+	struct lost_owner *o = arg;
+
+	o->is_writing = false;
+	if (o->turns == NULL) {
+		free(o);
+		return;
+	}
+	if (err != 0 && ++o->tries < WRITE_TRIES_MAX) {
+		o->next_ms = loop_now_ms(o->turns->loop) + WRITE_AGAIN_MS;
+		return;
+	}
+	if (err != 0)
+		log_warn("turns of a dead worker not recorded row=%u number=%u err=%s",
+		    o->addr.who.row, o->addr.who.number, err_info(err)->name);
+	else if (count > 0)
+		log_info("turns lost row=%u number=%u count=%llu", o->addr.who.row,
+		    o->addr.who.number, (unsigned long long)count);
+	lost_free(o);
+}
+
+static void
+look_at(struct lost_owner *o, uint64_t now)
+{
+	struct turns *ts = o->turns;
+	char owner[OWNER_MAX];
+
+	if (o->is_writing || now < o->next_ms)
+		return;
+	if (!owner_is_dead(ts, o->addr)) {
+		if (now - o->since_ms > LOOK_MAX_MS)
+			lost_free(o);
+		return;
+	}
+	if (!is_elected(ts)) {
+		lost_free(o);
+		return;
+	}
+	o->is_writing = true;
+	owner_format(o->addr, owner);
+	store_turn_lose_all(ts->store, owner, clock_wall_ms(), on_lost_all, o);
+}
+
+static void
+on_lost_timer(struct loop_timer *timer)
+{
+	struct turns *ts = container_of(timer, struct turns, lost_timer);
+	uint64_t now = loop_now_ms(ts->loop);
+
+	list_for_safe (node, &ts->lost)
+		look_at(list_entry(node, struct lost_owner, node), now);
+	if (!list_empty(&ts->lost))
+		loop_timer_set(ts->loop, timer, LOOK_MS);
+}
+
+static void
+on_peer_gone(void *arg, struct backplane_addr peer)
+{
+	struct turns *ts = arg;
+	struct lost_owner *o = xcalloc(1, sizeof(*o));
+
+	o->turns = ts;
+	o->addr = peer;
+	o->since_ms = loop_now_ms(ts->loop);
+	list_add_tail(&ts->lost, &o->node);
+	if (!loop_timer_is_set(&ts->lost_timer))
+		loop_timer_set(ts->loop, &ts->lost_timer, 0);
+	follow_peer_gone(ts, peer);
+	listener_peer_gone(ts, peer);
+}
+
+void
+lost_init(struct turns *ts)
+{
+	list_init(&ts->lost);
+	ts->lost_timer.on_fire = on_lost_timer;
+	backplane_on_peer_gone(ts->backplane, on_peer_gone, ts);
+}
+
+void
+lost_fini(struct turns *ts)
+{
+	loop_timer_stop(ts->loop, &ts->lost_timer);
+	list_for_safe (node, &ts->lost) {
+		struct lost_owner *o = list_entry(node, struct lost_owner, node);
+
+		list_del(node);
+		if (o->is_writing)
+			o->turns = NULL; /* the callback frees it */
+		else
+			free(o);
+	}
+}

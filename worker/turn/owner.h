@@ -1,0 +1,16 @@
+/*
+ * owner - the address of a turn's owner as the record keeps it:
+ * "host.row.number" in hex. Pure.
+ */
+#ifndef WORKER_TURN_OWNER_H
+#define WORKER_TURN_OWNER_H
+
+#include "worker/backplane/backplane.h"
+
+enum { OWNER_MAX = 40 }; /* 16 + 1 + 8 + 1 + 8 and the NUL */
+
+void owner_format(struct backplane_addr, char out[OWNER_MAX]);
+bool owner_parse(const char *text, struct backplane_addr *ret); /* NULL text: false */
+bool owner_equal(struct backplane_addr, struct backplane_addr);
+
+#endif
