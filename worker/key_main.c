@@ -40,7 +40,7 @@ struct key_args {
 
 static const char usage[] =
     "usage: parleyd [--config FILE] key create --kind client|server|admin [--app ID]\n"
-    "                   [--device ID] [--name TEXT] [--expires-in 30d]\n"
+    "                   [--device ID] [--name TEXT] [--expires 30d]\n"
     "       parleyd [--config FILE] key list [--app ID]\n"
     "       parleyd [--config FILE] key revoke KEY_ID\n";
 
@@ -146,7 +146,7 @@ key_create(struct key_command *c, const struct key_args *args)
 		return misused("only a client key has a --device");
 	if (args->expires_in != NULL) {
 		if (!conf_parse_duration(str_of(args->expires_in), &life_ms) || life_ms == 0)
-			return misused("--expires-in must be a duration: 12h, 30d");
+			return misused("--expires must be a duration: 12h, 30d");
 		create.expires_at = clock_wall_ms() + (int64_t)life_ms;
 	}
 	if (!open_store(c))
@@ -234,11 +234,9 @@ arg_of(struct key_args *args, const char *flag)
 		const char *name;
 		const char **value;
 	} flags[] = {
-	    {"--kind", &args->kind},
-	    {"--app", &args->app},
-	    {"--device", &args->device},
-	    {"--name", &args->name},
-	    {"--expires-in", &args->expires_in},
+	    {"--kind", &args->kind}, {"--app", &args->app}, {"--device", &args->device},
+	    {"--name", &args->name}, {"--expires", &args->expires_in},
+	    {"--expires-in", &args->expires_in}, /* as POST /v1/client-keys calls it */
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(flags); i++) {

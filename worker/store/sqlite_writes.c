@@ -56,7 +56,7 @@ struct local_write {
 /* A write that another worker was asked for. */
 struct remote_call {
 	struct list node;
-	struct sqlite_writes *owner; /* NULL: it is gone */
+	struct sqlite_writes *owner;
 	uint64_t job;
 };
 
@@ -263,8 +263,6 @@ on_reply(void *arg, int err, struct str payload)
 
 	list_del(&call->node);
 	free(call);
-	if (s == NULL)
-		return;
 	if (err == E_GONE)
 		elect(s);
 	on_answer(s, handle, err, payload);
@@ -468,9 +466,11 @@ sqlite_writes_free(struct sqlite_writes **ref)
 	loop_timer_stop(s->loop, &s->expiry);
 	drop_all(&s->waiting);
 	drop_all(&s->sent);
-	list_for_safe (node, &s->calls) {
-		list_entry(node, struct remote_call, node)->owner = NULL;
-		list_del(node);
+	while (!list_empty(&s->calls)) {
+		struct remote_call *call = list_first(&s->calls, struct remote_call, node);
+
+		list_del(&call->node);
+		free(call);
 	}
 	idmap_free(&s->jobs);
 	free(s->path);

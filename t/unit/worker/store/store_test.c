@@ -863,7 +863,7 @@ locked_database_fails_in_time_and_recovers(void **state)
 	w.conf.store.acquire_timeout_ms = 10000;
 	for (uint64_t end_ms = clock_mono_ms() + 10000; !store_is_available(w.store);) {
 		assert_true(clock_mono_ms() < end_ms);
-		generation();
+		world_turn(&w);
 	}
 	open_session("d", false, NULL, 0);
 	assert_int_equal(got.err, 0);

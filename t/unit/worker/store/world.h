@@ -27,8 +27,9 @@ struct world {
 	struct conf conf;
 	struct loop *loop;
 	struct store *store;
-	struct loop_timer patience;
+	struct loop_timer patience, turn;
 	unsigned pending; /* callbacks that must still come */
+	bool is_waiting;
 };
 
 static inline void
@@ -88,7 +89,7 @@ static inline void
 world_came(struct world *w)
 {
 	assert_true(w->pending > 0);
-	if (--w->pending == 0)
+	if (--w->pending == 0 && w->is_waiting)
 		loop_stop(w->loop);
 }
 
@@ -98,9 +99,26 @@ world_wait(struct world *w)
 	if (w->pending == 0)
 		return;
 	loop_timer_set(w->loop, &w->patience, WORLD_PATIENCE_MS);
+	w->is_waiting = true;
 	loop_run(w->loop);
+	w->is_waiting = false;
 	loop_timer_stop(w->loop, &w->patience);
 	assert_int_equal(w->pending, 0);
+}
+
+static inline void
+world_stop_turning(struct loop_timer *timer)
+{
+	loop_stop(container_of(timer, struct world, turn)->loop);
+}
+
+/* Lets the loop run for a moment; for conditions that no callback tells. */
+static inline void
+world_turn(struct world *w)
+{
+	w->turn.on_fire = world_stop_turning;
+	loop_timer_set(w->loop, &w->turn, 5);
+	loop_run(w->loop);
 }
 
 #endif
