@@ -223,15 +223,15 @@ $(B)/conf_gen: $(B)/common/gen/conf_gen.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(LIB) $(LIBS)
 
 .PHONY: gen
-gen: $(B)/conf_gen ## the files made from tables: etc/parley.yaml, docs/options.md
+gen: $(B)/conf_gen ## the files made from tables: etc/parley.yaml, etc/options.md
 	$(Q)mkdir -p etc docs
 	$(Q)$< sample >$(B)/parley.yaml && mv $(B)/parley.yaml etc/parley.yaml
-	$(Q)$< reference >$(B)/options.md && mv $(B)/options.md docs/options.md
+	$(Q)$< reference >$(B)/options.md && mv $(B)/options.md etc/options.md
 
 .PHONY: gen-check
 gen-check: $(B)/conf_gen ## fails where `make gen` would change something
 	@$< sample | diff -u etc/parley.yaml -
-	@$< reference | diff -u docs/options.md -
+	@$< reference | diff -u etc/options.md -
 
 .PHONY: install
 install: build ## parleyd and its tools to PREFIX/bin, the sample config to PREFIX/share/parley

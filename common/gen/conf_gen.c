@@ -1,6 +1,6 @@
 /*
  * conf_gen - writes what is made from the table of options: `conf_gen sample`
- * (etc/parley.yaml) or `conf_gen reference` (docs/options.md) to standard output.
+ * (etc/parley.yaml) or `conf_gen reference` (etc/options.md) to standard output.
  * Run by `make gen`; no part of the server.
  */
 #include <stdio.h>

@@ -42,7 +42,7 @@ static void
 test_the_committed_files_are_fresh(void **state)
 {
 	assert_fresh("etc/parley.yaml", conf_write_sample);
-	assert_fresh("docs/options.md", conf_write_reference);
+	assert_fresh("etc/options.md", conf_write_reference);
 }
 
 static struct conf *
