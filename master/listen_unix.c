@@ -46,7 +46,7 @@ listen_unix(const char *path, mode_t mode, int backlog)
 
 	if (strlen(path) >= sizeof(un.sun_path))
 		return -ENAMETOOLONG;
-	strcpy(un.sun_path, path);
+	memcpy(un.sun_path, path, strlen(path) + 1);
 	if ((err = remove_stale(&un)) != 0)
 		return err;
 	if ((fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)

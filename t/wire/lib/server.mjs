@@ -35,15 +35,24 @@ function merge(base, over) {
   return merged;
 }
 
+/** A mock_llm on a free port; stopped with the test. */
 export async function startMock(t, args = []) {
-  const mock = new Child(path.join(build, 'mock_llm'), ['--listen', '127.0.0.1:0', ...args]);
+  const mock = new Mock(['--listen', '127.0.0.1:0', ...args]);
+  t?.after(() => mock.stop());
   mock.address = (await mock.line(/(127\.0\.0\.1:[1-9]\d*)/))[1];
   mock.url = `http://${mock.address}/v1`;
-  t?.after(async () => {
-    const status = await mock.stop();
-    assert.ok(status.code === 0 || status.signal === 'SIGTERM', `mock_llm ended with ${JSON.stringify(status)}:\n${mock.output()}`);
-  });
   return mock;
+}
+
+class Mock extends Child {
+  constructor(args) {
+    super(path.join(build, 'mock_llm'), args);
+  }
+
+  async stop() {
+    const status = await super.stop();
+    assert.ok(status.code === 0 || status.signal === 'SIGTERM', `mock_llm ended with ${JSON.stringify(status)}:\n${this.output()}`);
+  }
 }
 
 function default_config(dir, mock) {
@@ -149,6 +158,7 @@ class Server extends Child {
     this.is_stopped = true;
     const status = await super.stop(signal);
     fs.rmSync(this.dir, { recursive: true, force: true });
+    if (this.owns_mock) await this.mock?.stop();
     const complaints = this.complaints();
     if (complaints.length > 0 || (signal !== 'SIGKILL' && status.code !== code)) {
       assert.fail(`parleyd ended with ${JSON.stringify(status)}` +
@@ -163,12 +173,18 @@ class Server extends Child {
  * ready (false: do not wait).
  */
 export async function startServer(t, options = {}) {
+  const mock = options.mock === false ? null : options.mock ?? await startMock(null, options.mockArgs);
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-'));
-  const mock = options.mock === false ? null : options.mock ?? await startMock(t, options.mockArgs);
   const server = new Server(dir, merge(default_config(dir, mock), options.config ?? {}), options);
   server.mock = mock;
+  server.owns_mock = !options.mock;
   t?.after(() => server.stop());
-  if (options.ready !== false) await server.ready();
+  if (options.ready !== false) {
+    await server.ready().catch(async (error) => {
+      await server.stop().catch(() => {});
+      throw error;
+    });
+  }
   return server;
 }
 
