@@ -337,7 +337,7 @@ static void
 run_search(struct listener *l)
 {
 	check(l->state == LISTENER_SEARCH);
-	route_find(
+	turn_route_find(
 	    l->turns, &l->session_id, &l->turn_id, l->is_record_only, on_route, l->handle, NULL);
 }
 

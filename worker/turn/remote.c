@@ -419,7 +419,7 @@ run_question(struct question *q)
 	if (q->kind == GIVES_RESULT)
 		give_result(q);
 	else
-		route_find(q->turns, &q->session_id, &q->turn_id, q->is_record_only, on_route,
+		turn_route_find(q->turns, &q->session_id, &q->turn_id, q->is_record_only, on_route,
 		    q->handle, NULL);
 }
 

@@ -115,7 +115,7 @@ on_owner(void *arg, int err, struct backplane_addr owner)
 }
 
 void
-route_find(struct turns *ts, const struct id *session_id, const struct id *turn_id,
+turn_route_find(struct turns *ts, const struct id *session_id, const struct id *turn_id,
     bool is_record_only, route_on_found *on_found, uint64_t handle, void *arg)
 {
 	struct route_search *s;

@@ -325,7 +325,7 @@ typedef void route_on_found(void *arg, struct turns *, uint64_t handle, const st
  */
 void route_init(struct turns *);
 void route_fini(struct turns *);
-void route_find(struct turns *, const struct id *session_id, const struct id *turn_id,
+void turn_route_find(struct turns *, const struct id *session_id, const struct id *turn_id,
     bool is_record_only, route_on_found *, uint64_t handle, void *arg);
 
 /* ---- remote.c, lost.c ---- */
