@@ -161,7 +161,10 @@ play_tail(struct play *p)
 		play_wait_us(p, 0);
 		return;
 	}
-	play_end(p);
+	if (p->plan.fault == FAULT_LINGER)
+		p->phase = PHASE_STALL;
+	else
+		play_end(p);
 }
 
 /* ---- faults in the stream ---- */

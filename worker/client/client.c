@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/check.h"
@@ -124,27 +125,26 @@ on_ready(struct loop_watch *w, uint32_t events)
 	client_action(s->client, w->fd, what);
 }
 
-struct client_socket *
-client_socket_add(struct client *c, int fd)
+static ino_t
+inode_of(int fd)
 {
-	struct client_socket *s = xcalloc(1, sizeof(*s));
+	struct stat st;
 
-	if ((size_t)fd >= c->socket_cap) {
-		size_t cap = c->socket_cap > 0 ? c->socket_cap : 64;
+	return fstat(fd, &st) == 0 ? st.st_ino : 0;
+}
 
-		while (cap <= (size_t)fd)
-			cap *= 2;
-		c->sockets = xrealloc(c->sockets, cap * sizeof(c->sockets[0]));
-		memset(
-		    c->sockets + c->socket_cap, 0, (cap - c->socket_cap) * sizeof(c->sockets[0]));
-		c->socket_cap = cap;
-	}
-	check(c->sockets[fd] == NULL);
-	s->client = c;
-	s->watch.fd = fd;
-	s->watch.on_ready = on_ready;
-	c->sockets[fd] = s;
-	return s;
+static void
+client_sockets_grow(struct client *c, int fd)
+{
+	size_t cap = c->socket_cap > 0 ? c->socket_cap : 64;
+
+	if ((size_t)fd < c->socket_cap)
+		return;
+	while (cap <= (size_t)fd)
+		cap *= 2;
+	c->sockets = xrealloc(c->sockets, cap * sizeof(c->sockets[0]));
+	memset(c->sockets + c->socket_cap, 0, (cap - c->socket_cap) * sizeof(c->sockets[0]));
+	c->socket_cap = cap;
 }
 
 static struct client_socket *
@@ -153,13 +153,53 @@ client_socket_get(struct client *c, int fd)
 	return (size_t)fd < c->socket_cap ? c->sockets[fd] : NULL;
 }
 
+/*
+ * libcurl 7.88 closes a socket whose connect() has failed without calling
+ * CURLOPT_CLOSESOCKETFUNCTION, and says CURL_POLL_REMOVE only afterwards, or never.
+ */
 static void
 client_socket_free(struct client_socket *s)
 {
+	if (inode_of(s->watch.fd) == s->inode)
+		loop_watch_stop(s->client->loop, &s->watch);
+	else
+		loop_watch_forget(s->client->loop, &s->watch);
 	s->client->sockets[s->watch.fd] = NULL;
 	pool_idle_remove(s);
-	loop_watch_stop(s->client->loop, &s->watch);
 	free(s);
+}
+
+/* What is known of an earlier socket of that number is dropped, but for what libcurl wants to hear
+ * of it: it believes that the new one is watched already. */
+struct client_socket *
+client_socket_add(struct client *c, int fd)
+{
+	struct client_socket *s = xcalloc(1, sizeof(*s)), *old = client_socket_get(c, fd);
+	uint32_t events = old != NULL && old->watch.is_active ? old->watch.events : 0;
+
+	if (old != NULL)
+		client_socket_free(old);
+	client_sockets_grow(c, fd);
+	s->client = c;
+	s->inode = inode_of(fd);
+	s->watch.fd = fd;
+	s->watch.on_ready = on_ready;
+	c->sockets[fd] = s;
+	if (events != 0)
+		loop_watch_start(c->loop, &s->watch, fd, events);
+	return s;
+}
+
+static int
+socket_unwatch(struct client *c, struct client_socket *s)
+{
+	if (s == NULL)
+		return 0;
+	if (!s->is_connection || inode_of(s->watch.fd) != s->inode)
+		client_socket_free(s);
+	else
+		loop_watch_stop(c->loop, &s->watch);
+	return 0;
 }
 
 static int
@@ -170,14 +210,9 @@ on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
 	uint32_t events = 0;
 
 	(void)easy, (void)unused;
-	if (what == CURL_POLL_REMOVE) {
-		if (s != NULL)
-			loop_watch_stop(c->loop, &s->watch);
-		if (s != NULL && !s->is_connection)
-			client_socket_free(s);
-		return 0;
-	}
-	if (s == NULL)
+	if (what == CURL_POLL_REMOVE)
+		return socket_unwatch(c, s);
+	if (s == NULL || (!s->watch.is_active && inode_of(fd) != s->inode))
 		s = client_socket_add(c, fd);
 	pool_idle_remove(s); /* a transfer has taken it */
 	if (what & CURL_POLL_IN)

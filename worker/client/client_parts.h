@@ -12,6 +12,7 @@
 #define WORKER_CLIENT_CLIENT_PARTS_H
 
 #include <curl/curl.h>
+#include <sys/types.h>
 
 #include "common/buf.h"
 #include "common/idmap.h"
@@ -40,6 +41,7 @@ struct client_socket {
 	struct loop_watch watch;
 	struct client *client;
 	struct client_pool *pool;
+	ino_t inode;        /* tells it from a later one of the same number */
 	bool is_connection; /* opened by us, freed when libcurl closes it */
 	struct list idle_node;
 	uint64_t idle_since_ms;

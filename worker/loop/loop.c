@@ -236,8 +236,16 @@ loop_watch_stop(struct loop *l, struct loop_watch *w)
 {
 	if (!w->is_active)
 		return;
-	check(l->slots[w->index].watch == w);
 	check(epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL) == 0);
+	loop_watch_forget(l, w);
+}
+
+void
+loop_watch_forget(struct loop *l, struct loop_watch *w)
+{
+	if (!w->is_active)
+		return;
+	check(l->slots[w->index].watch == w);
 	loop_slot_give(l, w->index);
 	w->is_active = false;
 }

@@ -56,6 +56,8 @@ struct loop_watch {
 void loop_watch_start(struct loop *, struct loop_watch *, int fd, uint32_t events);
 void loop_watch_change(struct loop *, struct loop_watch *, uint32_t events);
 void loop_watch_stop(struct loop *, struct loop_watch *); /* before the fd is closed */
+/* For a library that has closed the fd already (which took it out of the epoll). */
+void loop_watch_forget(struct loop *, struct loop_watch *);
 
 /* Posted work: runs once, soon, on the loop, in order. Posting what is posted already does nothing.
  */
