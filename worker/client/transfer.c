@@ -214,7 +214,7 @@ on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 
 /* Connected. A kept connection did not come through on_open_socket(), so its address is looked at
  * here: another pool without that rule may have opened it. */
-static int
+static int /* NOLINTNEXTLINE(readability-non-const-parameter): libcurl's type */
 on_connected(void *arg, char *ip, char *local_ip, int port, int local_port)
 {
 	struct transfer *t = arg;
