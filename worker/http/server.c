@@ -138,8 +138,13 @@ http_server_drain(struct http_server *s)
 	h2o_context_request_shutdown(&s->h2o);
 	list_for (node, &s->conns[CONN_IDLE])
 		conn_cut(list_entry(node, struct http_conn, node));
-	list_for_safe (node, &s->conns[CONN_NEW])
+	/* Each goes to the end of the same list: stop where it ended before. */
+	struct list *last = s->conns[CONN_NEW].prev;
+	list_for_safe (node, &s->conns[CONN_NEW]) {
 		conn_enter(list_entry(node, struct http_conn, node), CONN_NEW);
+		if (node == last)
+			break;
+	}
 }
 
 bool
