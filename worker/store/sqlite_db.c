@@ -27,6 +27,8 @@ struct sqlite_db {
 	sqlite3_stmt *begin, *commit, *savepoint, *release;
 };
 
+enum { OPEN_WAIT_MS = 2000 };
+
 /* How a statement went: go on, the operation is done, or the result code is a failure. */
 enum outcome { NEXT, DONE, FAILED };
 
@@ -195,14 +197,17 @@ sqlite_db_open(const struct sqlite_db_conf *conf, struct sqlite_db **ret)
 	db->failure = conf->failure;
 	db->is_writer = conf->is_writer;
 	rc = sqlite3_open_v2(conf->path, &db->handle, flags, NULL);
+	/* Who comes first makes the index of the log, under a lock: a start waits for it. */
 	if (rc == SQLITE_OK)
-		rc = sqlite3_busy_timeout(db->handle, (int)conf->busy_wait_ms);
+		rc = sqlite3_busy_timeout(db->handle, OPEN_WAIT_MS);
 	if (rc == SQLITE_OK)
 		rc = add_functions(db->handle);
 	if (rc == SQLITE_OK)
 		rc = set_pragmas(db, conf);
 	if (rc == SQLITE_OK)
 		rc = prepare_frame(db);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_busy_timeout(db->handle, (int)conf->busy_wait_ms);
 	if (rc != SQLITE_OK) {
 		failure_of(db, rc, "open");
 		sqlite_db_close(&db);

@@ -24,7 +24,7 @@ struct sqlite_db_conf {
 	const char *path;
 	bool is_writer;        /* also makes the file when it is not there */
 	bool is_synced_late;   /* commits survive a crash of the program, not of the machine */
-	unsigned busy_wait_ms; /* how long another process's lock is waited for */
+	unsigned busy_wait_ms; /* how long another process's lock is waited for, once it is open */
 	struct sqlite_failure *failure; /* told here */
 };
 
