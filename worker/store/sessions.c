@@ -53,7 +53,7 @@ const struct op op_session_open = {
 		    " WHERE id = (SELECT id FROM chat_sessions WHERE app_id = $app_id"
 		    " AND device_id = $device_id AND status = 'active'"
 		    " AND last_activity_at >= from_ms($reuse_after)"
-		    " ORDER BY last_activity_at DESC, id DESC LIMIT 1)"
+		    " ORDER BY last_activity_at DESC LIMIT 1)"
 		    " RETURNING " SESSION_COLUMNS ", 1",
 		.expect = OP_DONE_IF_ROW},
 	    {.sql = INSERT_SESSION, .is_answer = true},

@@ -664,7 +664,7 @@ messages_by_page_and_by_budget(void **state)
 {
 	struct id s = open_session("d", false, NULL, 0);
 	struct store_message m[10];
-	char ids[10][16], bodies[10][32];
+	char ids[10][32], bodies[10][64];
 
 	assert_int_equal(begin("turn_1", s.s, NULL, "h", 1), 0);
 	for (int i = 0; i < 10; i++) {
@@ -752,7 +752,7 @@ static void
 usage_is_summed_by_model(void **state)
 {
 	struct id s = open_session("d", false, NULL, 0);
-	char turn[16];
+	char turn[32];
 
 	for (int i = 0; i < 3; i++) {
 		snprintf(turn, sizeof(turn), "turn_%d", i);
