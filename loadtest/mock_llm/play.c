@@ -298,14 +298,12 @@ step_deltas(struct play *p)
 static void
 step_drip(struct play *p)
 {
-	uint64_t interval = p->plan.interval_ms > 0 ? p->plan.interval_ms : 1;
-
 	if (p->drip_at == p->drip.len) {
 		play_end(p);
 		return;
 	}
 	conn_chunk(p->conn, str_sub(p->drip.data + p->drip_at++, 1));
-	play_wait_us(p, interval * 1000);
+	play_wait_us(p, p->plan.interval_ms * UINT64_C(1000)); /* 0: in the next round */
 }
 
 /* ---- whole answers ---- */

@@ -75,18 +75,6 @@ call_count(const struct call *c, unsigned outcome)
 		metric_add(METRIC_PROVIDER_REQUESTS, c->target->label, outcome, 1);
 }
 
-static void
-call_count_usage(const struct call *c, const struct provider_usage *u)
-{
-	int64_t cost = route_cost(c->route, u);
-
-	metric_add(METRIC_TOKENS, c->route->label, TOKENS_INPUT, u->input_tokens);
-	metric_add(METRIC_TOKENS, c->route->label, TOKENS_OUTPUT, u->output_tokens);
-	metric_add(METRIC_TOKENS, c->route->label, TOKENS_CACHED, u->cached_tokens);
-	if (cost > 0)
-		metric_add(METRIC_COST, c->route->label, 0, (uint64_t)cost);
-}
-
 static const struct conf_provider *
 call_conf(const struct call *c)
 {
@@ -152,7 +140,6 @@ call_complete(struct call *c)
 	openai_answer_result(c->answer, &r);
 	if (r.usage.is_estimated)
 		r.usage.input_tokens = (c->request_bytes + 3) / 4;
-	call_count_usage(c, &r.usage);
 	call_end(c, &r);
 }
 

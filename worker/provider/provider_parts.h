@@ -28,7 +28,6 @@ struct target {
 struct route { /* what an alias stands for */
 	const struct conf_model *conf;
 	struct target *targets; /* as conf->targets */
-	unsigned label;
 };
 
 struct providers {
@@ -43,6 +42,5 @@ struct providers {
 
 /* NULL: unknown alias; NULL or "" is the default. */
 const struct route *providers_route(const struct providers *, const char *alias);
-int64_t route_cost(const struct route *, const struct provider_usage *);
 
 #endif

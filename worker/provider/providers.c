@@ -24,26 +24,19 @@ providers_know_model(const struct providers *p, const char *alias)
 }
 
 int64_t
-route_cost(const struct route *r, const struct provider_usage *usage)
+providers_cost(const struct providers *p, const char *alias, const struct provider_usage *usage)
 {
-	double input = r->conf->price.input, output = r->conf->price.output;
-	double cached = r->conf->price.cached < 0 ? input : r->conf->price.cached;
+	const struct route *route = providers_route(p, alias);
 
-	if (input < 0 || output < 0)
+	if (route == NULL || route->conf->price.input < 0 || route->conf->price.output < 0)
 		return -1;
+	double input = route->conf->price.input, output = route->conf->price.output;
+	double cached = route->conf->price.cached < 0 ? input : route->conf->price.cached;
 	uint64_t hits =
 	    usage->cached_tokens < usage->input_tokens ? usage->cached_tokens : usage->input_tokens;
 	/* A price per million tokens is millionths of the unit per token. */
 	return (int64_t)ceil((double)(usage->input_tokens - hits) * input + (double)hits * cached +
 			     (double)usage->output_tokens * output);
-}
-
-int64_t
-providers_cost(const struct providers *p, const char *alias, const struct provider_usage *usage)
-{
-	const struct route *route = providers_route(p, alias);
-
-	return route != NULL ? route_cost(route, usage) : -1;
 }
 
 /* What fits every target of the chain. */
@@ -146,7 +139,6 @@ static void
 route_init(struct route *r, const struct providers *p, const struct conf_model *conf)
 {
 	r->conf = conf;
-	r->label = metric_label(LABEL_MODEL, str_of(conf->name));
 	r->targets = xcalloc(conf->targets.n, sizeof(r->targets[0]));
 	for (size_t i = 0; i < conf->targets.n; i++) {
 		const struct conf_target *t = &conf->targets.v[i];

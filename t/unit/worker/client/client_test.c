@@ -782,6 +782,125 @@ test_cancel_while_a_name_resolves(void **state)
 	seen_fini(&s);
 }
 
+/* ---- names and TLS ---- */
+
+/* ::1 refuses or is not there, 127.0.0.1 answers. */
+static void
+test_name_with_two_addresses(void **state)
+{
+	struct seen s = {0};
+	char url[128];
+
+	for (int i = 0; i < 3; i++) {
+		snprintf(url, sizeof(url), "http://localhost:%d/v1/models", mock.port);
+		begin_spec(&s, &(struct spec){.url = url, .mock_words = ""});
+		finish(&s);
+		assert_int_equal(s.outcome, CLIENT_OK);
+		seen_fini(&s);
+	}
+}
+
+/* openssl's own server, with a certificate made now for `localhost`. */
+struct tls_server {
+	char dir[64], ca[96];
+	int port;
+	pid_t pid;
+};
+
+static void
+tls_server_start(struct tls_server *t)
+{
+	char command[512], key[96], port[16];
+
+	strcpy(t->dir, "/tmp/client_test.XXXXXX");
+	assert_non_null(mkdtemp(t->dir));
+	snprintf(t->ca, sizeof(t->ca), "%s/cert.pem", t->dir);
+	snprintf(key, sizeof(key), "%s/key.pem", t->dir);
+	snprintf(command, sizeof(command),
+	    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
+	    "-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout %s -out %s "
+	    "2>/dev/null",
+	    key, t->ca);
+	assert_int_equal(system(command), 0);
+	t->port = closed_port();
+	snprintf(port, sizeof(port), "%d", t->port);
+	t->pid = fork();
+	if (t->pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		int null = open("/dev/null", O_RDWR);
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		dup2(null, STDERR_FILENO);
+		execlp("openssl", "openssl", "s_server", "-quiet", "-www", "-accept", port, "-cert",
+		    t->ca, "-key", key, (char *)NULL);
+		_exit(127);
+	}
+}
+
+static void
+tls_server_stop(struct tls_server *t)
+{
+	char command[96];
+
+	kill(t->pid, SIGKILL);
+	waitpid(t->pid, NULL, 0);
+	snprintf(command, sizeof(command), "rm -r %s", t->dir);
+	assert_int_equal(system(command), 0);
+}
+
+static bool
+port_answers(void *arg)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons((uint16_t) * (int *)arg)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	bool answers = connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0;
+	close(fd);
+	return answers;
+}
+
+/* A client of its own: which certificates are believed is read when it is made. */
+static enum client_outcome
+ask_tls(const char *ca_file, const char *host, int port)
+{
+	struct client *usual = client;
+	struct seen s = {0};
+	char url[64];
+
+	setenv("SSL_CERT_FILE", ca_file, 1);
+	client = client_new(loop);
+	unsetenv("SSL_CERT_FILE");
+	struct client_pool *own = client_pool_new(client, &pool_conf);
+	snprintf(url, sizeof(url), "https://%s:%d/", host, port);
+	begin_spec(&s, &(struct spec){.url = url, .pool = own, .mock_words = ""});
+	finish(&s);
+	enum client_outcome outcome = s.outcome;
+	if (outcome == CLIENT_OK)
+		assert_int_equal(s.status, 200);
+	else
+		assert_int_equal(s.heads, 0);
+	seen_fini(&s);
+	client_pool_free(&own);
+	client_free(&client);
+	client = usual;
+	return outcome;
+}
+
+static void
+test_tls(void **state)
+{
+	struct tls_server t;
+
+	tls_server_start(&t);
+	assert_true(pump_until(loop, port_answers, &t.port));
+	assert_int_equal(ask_tls(t.ca, "localhost", t.port), CLIENT_OK);
+	/* a certificate of another name, one that nobody vouches for */
+	assert_int_equal(ask_tls(t.ca, "127.0.0.1", t.port), CLIENT_CONNECT_FAILED);
+	assert_int_equal(ask_tls("", "localhost", t.port), CLIENT_CONNECT_FAILED);
+	tls_server_stop(&t);
+}
+
 /* ---- private addresses ---- */
 
 static void
@@ -954,6 +1073,8 @@ main(void)
 	    TEST(test_cancel_from_callbacks),
 	    TEST(test_start_from_callbacks),
 	    TEST(test_cancel_while_a_name_resolves),
+	    TEST(test_name_with_two_addresses),
+	    TEST(test_tls),
 	    TEST(test_private_addresses_are_refused),
 	    TEST(test_private_kept_connection_is_refused),
 	    TEST(test_freeing_a_pool_cancels),
