@@ -1,5 +1,5 @@
 /*
- * drop - setgroups, setgid, setuid, and the proof that there is no way back.
+ * drop - initgroups, setresgid, setresuid, and the proof that there is no way back.
  */
 #include "master/drop.h"
 
@@ -24,28 +24,18 @@ struct identity {
 static bool
 look_up(const struct conf *conf, struct identity *ret)
 {
-	struct identity id = {conf->user, getuid(), getgid()};
+	const struct passwd *pw = getpwnam(conf->user);
+	const struct group *gr = conf->group[0] != '\0' ? getgrnam(conf->group) : NULL;
 
-	if (conf->user[0] != '\0') {
-		const struct passwd *pw = getpwnam(conf->user);
-
-		if (pw == NULL) {
-			log_error("user unknown user=%s", conf->user);
-			return false;
-		}
-		id.uid = pw->pw_uid;
-		id.gid = pw->pw_gid;
+	if (pw == NULL) {
+		log_error("user unknown user=%s", conf->user);
+		return false;
 	}
-	if (conf->group[0] != '\0') {
-		const struct group *gr = getgrnam(conf->group);
-
-		if (gr == NULL) {
-			log_error("group unknown group=%s", conf->group);
-			return false;
-		}
-		id.gid = gr->gr_gid;
+	if (conf->group[0] != '\0' && gr == NULL) {
+		log_error("group unknown group=%s", conf->group);
+		return false;
 	}
-	*ret = id;
+	*ret = (struct identity){conf->user, pw->pw_uid, gr != NULL ? gr->gr_gid : pw->pw_gid};
 	return true;
 }
 
@@ -78,7 +68,7 @@ give_files(const struct conf *conf, const struct identity *id)
 static bool
 become(const struct identity *id)
 {
-	if (id->user[0] != '\0' ? initgroups(id->user, id->gid) != 0 : setgroups(0, NULL) != 0)
+	if (initgroups(id->user, id->gid) != 0)
 		return false;
 	if (setresgid(id->gid, id->gid, id->gid) != 0 || setresuid(id->uid, id->uid, id->uid) != 0)
 		return false;
@@ -93,7 +83,7 @@ drop_privileges(const struct conf *conf)
 {
 	struct identity id;
 
-	if (conf->user[0] == '\0' && conf->group[0] == '\0')
+	if (conf->user[0] == '\0') /* without it there is no group either: the config was checked */
 		return true;
 	if (!look_up(conf, &id))
 		return false;

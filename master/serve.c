@@ -5,6 +5,8 @@
 #include "master/serve.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -297,6 +299,20 @@ warn_of(const struct conf *conf)
 		    "and revocation hold for the workers of this host only\"");
 }
 
+/* The kernel cuts a longer backlog without a word. */
+static void
+warn_of_backlog(int64_t backlog)
+{
+	FILE *f = fopen("/proc/sys/net/core/somaxconn", "re");
+	long max;
+
+	if (f == NULL)
+		return;
+	if (fscanf(f, "%ld", &max) == 1 && backlog > max)
+		log_warn("backlog cut backlog=%" PRId64 " net.core.somaxconn=%ld", backlog, max);
+	fclose(f);
+}
+
 static bool
 open_control(struct server *s, const struct conf *conf)
 {
@@ -328,6 +344,7 @@ prepare(struct server *s, const struct conf *conf)
 	if (!open_shm(s, conf) || !open_control(s, conf) || !migrate_run(conf))
 		return false;
 	warn_of(conf);
+	warn_of_backlog(conf->backlog);
 	s->notify = notify_new(s->base);
 	return true;
 }
