@@ -57,8 +57,8 @@ on_root(struct http_req *req, void *arg)
 	int64_t up_ms = clock_wall_ms() - shm_started_wall_ms(o->handoff->shm);
 
 	http_reply_json(req, 200,
-	    json_pack("{s:s, s:s, s:f, s:I, s:o}", "name", "parley", "version", PARLEY_VERSION,
-		"uptime_seconds", (double)up_ms / 1000.0, "workers",
+	    json_pack("{s:s, s:s, s:I, s:I, s:o}", "name", "parley", "version", PARLEY_VERSION,
+		"uptime_seconds", (json_int_t)(up_ms / 1000), "workers",
 		(json_int_t)shm_slots(o->handoff->shm), "features", features(o->handoff->conf)));
 }
 

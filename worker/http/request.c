@@ -326,7 +326,7 @@ write_access_log(struct http_req *r, int status, uint64_t us)
 	if (!r->server->conf->log.access)
 		return;
 	/* The path without its query: access tokens travel there. */
-	log_access("access client=%s method=%.*s path=%s status=%d bytes=%zu ms=%llu.%03llu "
+	log_access("client=%s method=%.*s path=%s status=%d bytes=%zu ms=%llu.%03llu "
 		   "request_id=%s",
 	    http_client_address(r), (int)method.len, method.p, log_quote(r->path).s, status,
 	    r->h2o->bytes_sent, (unsigned long long)(us / 1000), (unsigned long long)(us % 1000),
