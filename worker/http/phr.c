@@ -1,8 +1,9 @@
 /*
  * phr - our parser in the place of h2o's.
  *
- * libh2o calls phr_parse_request() through its procedure linkage table, so this
- * definition in the executable is the one that runs, for every request of HTTP/1.
+ * libh2o calls phr_parse_request() and phr_decode_chunked() through its procedure
+ * linkage table, so these definitions in the executable are the ones that run, for
+ * every request of HTTP/1.
  * A head that we refuse becomes a request of its own kind, which request.c knows
  * by conn->refusal and answers in the API's shape.
  */
@@ -10,6 +11,7 @@
 #include <h2o.h>
 
 #include "common/check.h"
+#include "worker/http/chunked.h"
 #include "worker/http/phr.h"
 #include "worker/http/server.h"
 
@@ -72,8 +74,15 @@ phr_parse_request(const char *buf, size_t len, const char **method, size_t *meth
 	return (int)n;
 }
 
+ssize_t
+phr_decode_chunked(struct phr_chunked_decoder *d, char *buf, size_t *len)
+{
+	return chunked_decode(d, buf, len);
+}
+
 bool
 phr_is_in_place(void)
 {
-	return dlsym(RTLD_DEFAULT, "phr_parse_request") == (void *)(uintptr_t)phr_parse_request;
+	return dlsym(RTLD_DEFAULT, "phr_parse_request") == (void *)(uintptr_t)phr_parse_request &&
+	       dlsym(RTLD_DEFAULT, "phr_decode_chunked") == (void *)(uintptr_t)phr_decode_chunked;
 }
