@@ -18,10 +18,10 @@
 #include "common/log.h"
 #include "common/metric.h"
 #include "common/proto.h"
+#include "worker/api/api.h"
 #include "worker/api/ops.h"
 #include "worker/crash.h"
 #include "worker/health.h"
-#include "worker/provider/provider.h"
 
 enum { LOAD_INTERVAL_MS = 1000, DRAIN_LOOK_MS = 20, EXIT_MASTER_GONE = 3 };
 
@@ -32,7 +32,10 @@ struct worker {
 	struct store *store;
 	struct client *client;
 	struct providers *providers;
+	struct keys *keys;
+	struct turns *turns;
 	struct http_server *http;
+	struct api api;
 	struct health_of health;
 	struct ops *ops;
 	struct loop_watch master;
@@ -98,6 +101,45 @@ providers_stop(struct worker *w)
 	client_free(&w->client);
 }
 
+static int
+keys_init(struct worker *w)
+{
+	w->keys = keys_new(w->loop, w->handoff->conf, w->handoff->shm, w->store);
+	return 0;
+}
+
+static void
+keys_stop(struct worker *w)
+{
+	keys_free(&w->keys);
+}
+
+static int
+turns_init(struct worker *w)
+{
+	w->turns = turns_new(
+	    w->loop, w->handoff->conf, w->handoff->shm, w->backplane, w->store, w->providers);
+	return 0;
+}
+
+static void
+turns_start_drain(struct worker *w)
+{
+	turns_drain(w->turns);
+}
+
+static bool
+turns_are_idle(const struct worker *w)
+{
+	return turns_live(w->turns) == 0;
+}
+
+static void
+turns_stop(struct worker *w)
+{
+	turns_free(&w->turns);
+}
+
 /* ---- http ---- */
 
 static int
@@ -131,7 +173,24 @@ http_stop(struct worker *w)
 	http_server_free(&w->http);
 }
 
-/* ---- ops ---- */
+/* ---- routes ---- */
+
+static int
+api_init(struct worker *w)
+{
+	w->api = (struct api){
+	    .loop = w->loop,
+	    .conf = w->handoff->conf,
+	    .shm = w->handoff->shm,
+	    .http = w->http,
+	    .store = w->store,
+	    .keys = w->keys,
+	    .providers = w->providers,
+	    .turns = w->turns,
+	};
+	api_add_routes(&w->api);
+	return 0;
+}
 
 static int
 ops_init(struct worker *w)
@@ -161,7 +220,10 @@ static const struct service services[] = {
     {"backplane", backplane_init, NULL, NULL, NULL, backplane_stop},
     {"store", store_init, NULL, NULL, NULL, store_stop},
     {"providers", providers_init, NULL, NULL, NULL, providers_stop},
+    {"keys", keys_init, NULL, NULL, NULL, keys_stop},
+    {"turns", turns_init, NULL, turns_start_drain, turns_are_idle, turns_stop},
     {"http", http_init, NULL, NULL, http_is_idle, http_stop},
+    {"api", api_init, NULL, NULL, NULL, NULL},
     {"ops", ops_init, NULL, ops_drain, NULL, ops_stop},
     {"listen", NULL, http_start, http_drain, NULL, NULL},
 };
