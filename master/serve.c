@@ -304,12 +304,15 @@ static void
 warn_of_backlog(int64_t backlog)
 {
 	FILE *f = fopen("/proc/sys/net/core/somaxconn", "re");
-	long max;
+	char text[32] = "";
+	uint64_t max;
 
 	if (f == NULL)
 		return;
-	if (fscanf(f, "%ld", &max) == 1 && backlog > max)
-		log_warn("backlog cut backlog=%" PRId64 " net.core.somaxconn=%ld", backlog, max);
+	if (fgets(text, sizeof(text), f) != NULL &&
+	    str_to_u64(str_sub(text, strcspn(text, "\n")), &max) && backlog > (int64_t)max)
+		log_warn(
+		    "backlog cut backlog=%" PRId64 " net.core.somaxconn=%" PRIu64, backlog, max);
 	fclose(f);
 }
 
