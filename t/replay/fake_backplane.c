@@ -249,24 +249,33 @@ end_soon(struct out_call *c, int err)
 	loop_post(c->from->loop, &c->gone);
 }
 
+static void
+tell_gone(struct backplane *bp, struct backplane_addr gone)
+{
+	list_for (node, &bp->calls) {
+		struct out_call *c = list_entry(node, struct out_call, node);
+
+		if (equal(c->to, gone))
+			end_soon(c, E_GONE);
+	}
+	for (unsigned w = 0; w < bp->watcher_count; w++)
+		bp->watchers[w].on_gone(bp->watchers[w].arg, gone);
+}
+
 void
 fake_backplane_kill(struct backplane *dead, bool is_told)
 {
 	dead->is_dead = true;
-	for (unsigned i = 0; i < WORKERS_MAX; i++) {
-		struct backplane *bp = wire.workers[i];
+	for (unsigned i = 0; i < WORKERS_MAX; i++)
+		if (wire.workers[i] != NULL && !wire.workers[i]->is_dead && is_told)
+			tell_gone(wire.workers[i], dead->self);
+}
 
-		if (bp == NULL || bp->is_dead || !is_told)
-			continue;
-		list_for (node, &bp->calls) {
-			struct out_call *c = list_entry(node, struct out_call, node);
-
-			if (equal(c->to, dead->self))
-				end_soon(c, E_GONE);
-		}
-		for (unsigned w = 0; w < bp->watcher_count; w++)
-			bp->watchers[w].on_gone(bp->watchers[w].arg, dead->self);
-	}
+void
+fake_backplane_part(struct backplane *a, struct backplane *b)
+{
+	tell_gone(a, b->self);
+	tell_gone(b, a->self);
 }
 
 void

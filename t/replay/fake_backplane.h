@@ -20,6 +20,8 @@ void fake_backplane_hold(enum backplane_method, bool is_held);
 unsigned fake_backplane_sent(enum backplane_method);
 /* This worker hears and says nothing any more; with is_told the others are told that it is gone. */
 void fake_backplane_kill(struct backplane *, bool is_told);
+/* The connection between the two ends, both live: each is told that the other is gone. */
+void fake_backplane_part(struct backplane *, struct backplane *);
 /* The owner tables forget everything (as if they had been full). */
 void fake_backplane_forget_owners(void);
 void fake_backplane_reset(void);

@@ -239,6 +239,16 @@ fake_store_turn(const struct store *s, const char *id)
 	return find_turn((struct store *)s, id);
 }
 
+struct id
+fake_store_live_turn(const struct store *s, const char *session_id)
+{
+	const struct store_turn *t = find_live((struct store *)s, session_id);
+	struct id id;
+
+	check(t != NULL && id_parse(str_of(t->id), "turn", &id));
+	return id;
+}
+
 const struct store_message *
 fake_store_message(const struct store *s, size_t index)
 {

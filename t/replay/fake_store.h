@@ -41,6 +41,7 @@ void fake_store_add_message(
 
 /* What is recorded; NULL: no such. */
 const struct store_turn *fake_store_turn(const struct store *, const char *id);
+struct id fake_store_live_turn(const struct store *, const char *session_id); /* there is one */
 const struct store_message *fake_store_message(const struct store *, size_t index);
 size_t fake_store_message_count(const struct store *);
 const struct store_usage *fake_store_usage(const struct store *, size_t index);

@@ -210,10 +210,10 @@ end_by_record(struct listener *l, const struct store_turn *r)
 /* ---- SEARCH ---- */
 
 static void
-search_later(struct listener *l)
+search_later(struct listener *l, uint64_t delay_ms)
 {
 	l->state = LISTENER_SEARCH;
-	loop_timer_set(l->turns->loop, &l->timer, RETRY_MS);
+	loop_timer_set(l->turns->loop, &l->timer, delay_ms);
 }
 
 static void
@@ -274,13 +274,13 @@ on_attached(void *arg, int err, struct str payload)
 	case E_TURN_IN_PROGRESS:
 		tell_end(l, err, 0);
 		break;
-	case E_NOT_FOUND: /* it is no longer kept there */
+	case E_NOT_FOUND: /* it is not kept there, any more or ever: only the record knows */
+		search_later(l, l->is_record_only ? RETRY_MS : 0);
 		l->is_record_only = true;
-		search_later(l);
 		break;
 	default:
 		l->is_owner_gone |= err == E_GONE;
-		search_later(l);
+		search_later(l, RETRY_MS);
 	}
 }
 
@@ -327,7 +327,7 @@ on_route(void *arg, struct turns *ts, uint64_t handle, const struct route *r)
 		break;
 	case ROUTE_FAILED:
 		if (r->err == E_STORE_UNAVAILABLE && l->has_followed)
-			search_later(l);
+			search_later(l, RETRY_MS);
 		else
 			tell_end(l, r->err, 0);
 	}

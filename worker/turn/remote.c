@@ -84,14 +84,14 @@ on_question_timer(struct loop_timer *timer)
 }
 
 static void
-ask_again(struct question *q)
+ask_again(struct question *q, uint64_t delay_ms)
 {
 	struct loop *loop = q->turns->loop;
 
 	if (loop_now_ms(loop) >= q->give_up_ms)
 		answer_question(q, E_OWNER_UNAVAILABLE, NULL, false);
 	else
-		loop_timer_set(loop, &q->timer, RETRY_MS);
+		loop_timer_set(loop, &q->timer, delay_ms);
 }
 
 static struct question *
@@ -174,7 +174,7 @@ ask_drop_all(struct turn *t)
 			backplane_reply(ts->backplane, a->addr, a->call_id, E_NOT_FOUND, STR_NONE);
 		ask_free(a);
 		if (q != NULL)
-			ask_again(q);
+			ask_again(q, RETRY_MS);
 	}
 }
 
@@ -230,8 +230,10 @@ on_peer_answer(void *arg, int err, struct str payload)
 	if (q == NULL)
 		return;
 	if (err == E_NOT_FOUND || err == E_GONE) {
+		bool is_news = err == E_NOT_FOUND && !q->is_record_only;
+
 		q->is_record_only = err == E_NOT_FOUND;
-		ask_again(q);
+		ask_again(q, is_news ? 0 : RETRY_MS);
 		return;
 	}
 	if (err == 0 && q->kind == ASKS_STATE) {

@@ -82,10 +82,12 @@ static void
 forget_written(struct turn_unsaved *u)
 {
 	u->message_count -= u->written_messages;
-	memmove(u->messages, u->messages + u->written_messages,
-	    u->message_count * sizeof(*u->messages));
 	u->usage_count -= u->written_usage;
-	memmove(u->usage, u->usage + u->written_usage, u->usage_count * sizeof(*u->usage));
+	if (u->message_count > 0)
+		memmove(u->messages, u->messages + u->written_messages,
+		    u->message_count * sizeof(*u->messages));
+	if (u->usage_count > 0)
+		memmove(u->usage, u->usage + u->written_usage, u->usage_count * sizeof(*u->usage));
 }
 
 /* ---- fenced ---- */

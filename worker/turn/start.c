@@ -178,13 +178,16 @@ on_total_timeout(struct loop_timer *timer)
 		turn_fail(t, E_TURN_TIMEOUT, NULL);
 }
 
+/* For the wait in the queue, and anew for the turn itself. */
 static void
 set_total_timer(struct turn *t)
 {
+	uint64_t timeout_ms = t->turns->conf->turns.total_timeout_ms;
+
 	t->total_timer.on_fire = on_total_timeout;
-	if (t->turns->conf->turns.total_timeout_ms > 0)
-		loop_timer_set(
-		    t->turns->loop, &t->total_timer, t->turns->conf->turns.total_timeout_ms);
+	loop_timer_stop(t->turns->loop, &t->total_timer);
+	if (timeout_ms > 0)
+		loop_timer_set(t->turns->loop, &t->total_timer, timeout_ms);
 }
 
 static void
