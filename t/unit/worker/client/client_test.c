@@ -800,6 +800,37 @@ test_name_with_two_addresses(void **state)
 	}
 }
 
+/* ::1 drops what comes, so 127.0.0.1 is tried beside it and wins; the other is given up. */
+static void
+test_name_with_a_deaf_address(void **state)
+{
+	struct sockaddr_in6 sa = {.sin6_family = AF_INET6,
+	    .sin6_addr = IN6ADDR_LOOPBACK_INIT,
+	    .sin6_port = htons((uint16_t)mock.port)};
+	int fd = socket(AF_INET6, SOCK_STREAM, 0), fds[3];
+	char url[128];
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) != 0)
+		skip(); /* no IPv6 here */
+	assert_int_equal(listen(fd, 0), 0);
+	for (int i = 0; i < 3; i++) {
+		fds[i] = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		connect(fds[i], (struct sockaddr *)&sa, sizeof(sa));
+	}
+	snprintf(url, sizeof(url), "http://localhost:%d/v1/models", mock.port);
+	for (int i = 0; i < 2; i++) {
+		struct seen s = {0};
+
+		begin_spec(&s, &(struct spec){.url = url, .mock_words = ""});
+		finish(&s);
+		assert_int_equal(s.outcome, CLIENT_OK);
+		seen_fini(&s);
+	}
+	for (int i = 0; i < 3; i++)
+		close(fds[i]);
+	close(fd);
+}
+
 /* openssl's own server, with a certificate made now for `localhost`. */
 struct tls_server {
 	char dir[64], ca[96];
@@ -1074,6 +1105,7 @@ main(void)
 	    TEST(test_start_from_callbacks),
 	    TEST(test_cancel_while_a_name_resolves),
 	    TEST(test_name_with_two_addresses),
+	    TEST(test_name_with_a_deaf_address),
 	    TEST(test_tls),
 	    TEST(test_private_addresses_are_refused),
 	    TEST(test_private_kept_connection_is_refused),
