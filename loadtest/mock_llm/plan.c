@@ -37,6 +37,7 @@ plan_fini(struct plan *p)
 	}
 	free(p->fault_key);
 	free(p->retry_after);
+	free(p->fault_message);
 	free(p->text);
 	free(p->finish);
 	plan_init(p);
@@ -58,6 +59,7 @@ plan_copy(struct plan *dst, const struct plan *src)
 	}
 	dst->fault_key = dup_or_null(src->fault_key);
 	dst->retry_after = dup_or_null(src->retry_after);
+	dst->fault_message = dup_or_null(src->fault_message);
 	dst->text = dup_or_null(src->text);
 	dst->finish = dup_or_null(src->finish);
 }
@@ -140,6 +142,8 @@ plan_set(struct plan *p, struct str key, struct str value)
 		return set_text(&p->fault_key, value), true;
 	if (str_eq(key, STR("retry_after")))
 		return set_text(&p->retry_after, value), true;
+	if (str_eq(key, STR("message")))
+		return set_text(&p->fault_message, value), true;
 	if (str_eq(key, STR("tool")))
 		return set_tool(p, value);
 	if (str_eq(key, STR("args")))

@@ -46,6 +46,7 @@ struct plan {
 	uint32_t fault_times; /* only the first n requests with this key; 0: all */
 	char *fault_key;
 	char *retry_after;
+	char *fault_message; /* of the error object */
 
 	struct plan_tool tools[PLAN_TOOLS_MAX];
 	uint32_t tool_count;

@@ -458,7 +458,8 @@ play_status_fault(struct conn *conn, const struct plan *plan)
 					   : "mock_fault";
 
 	snprintf(message, sizeof(message), "mock fault status %d", status);
-	play_error(conn, status, type, code, message, plan->retry_after);
+	play_error(conn, status, type, code,
+	    plan->fault_message != NULL ? plan->fault_message : message, plan->retry_after);
 }
 
 bool

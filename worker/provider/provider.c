@@ -100,17 +100,28 @@ call_end(struct call *c, struct provider_result *r)
 	call_free(c);
 }
 
+/* Whatever the provider says, our key is not passed on. */
+static const char *
+without_key(const struct call *c, int err, const char *message)
+{
+	const char *key = c->target != NULL ? call_conf(c)->api_key : "";
+
+	return *key != '\0' && strstr(message, key) != NULL ? err_info(err)->text : message;
+}
+
 static void
 call_fail(struct call *c, int err, unsigned outcome, const char *message, const char *detail)
 {
-	struct provider_result r = {
-	    .err = err, .message = message, .retry_after_ms = c->retry_after_ms};
+	struct provider_result r = {.err = err,
+	    .message = without_key(c, err, message),
+	    .retry_after_ms = c->retry_after_ms};
 
 	call_count(c, outcome);
 	if (c->target != NULL && err != E_PROVIDER_REFUSED)
 		log_warn(
 		    "provider call failed provider=%s model=%s error=%s status=%d detail=\"%s\"",
-		    call_conf(c)->name, c->target->model, err_info(err)->code, c->status, detail);
+		    call_conf(c)->name, c->target->model, err_info(err)->code, c->status,
+		    without_key(c, err, detail));
 	call_end(c, &r);
 }
 
@@ -346,7 +357,8 @@ on_transfer_done(void *arg, enum client_outcome outcome, const char *detail)
 		call_fail_plain(c, E_POOL_TIMEOUT, PROVIDER_OUTCOME_POOL_TIMEOUT, detail);
 		break;
 	case CLIENT_POOL_FULL:
-		call_fail_plain(c, E_BUSY, PROVIDER_OUTCOME_POOL_TIMEOUT, detail);
+		call_fail(c, E_POOL_TIMEOUT, PROVIDER_OUTCOME_POOL_TIMEOUT,
+		    "Too many calls wait for the model provider.", detail);
 		break;
 	case CLIENT_TIMEOUT:
 		call_fail_plain(c, E_PROVIDER_TIMEOUT, PROVIDER_OUTCOME_TIMEOUT, detail);

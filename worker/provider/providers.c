@@ -98,6 +98,9 @@ upstream_init(struct upstream *u, struct client *client, const struct conf_provi
 	    .arg = u,
 	};
 
+	if (strcmp(conf->dialect, "openai") != 0)
+		log_warn("provider dialect not spoken name=%s dialect=%s used=openai", conf->name,
+		    conf->dialect);
 	while (len > 0 && conf->base_url[len - 1] == '/')
 		len--;
 	u->conf = conf;

@@ -291,6 +291,8 @@ test_error_statuses(void **state)
 	    "mock fault status 422 (mock_fault)");
 	expect("[[mock fault=status:404]]", E_PROVIDER_REFUSED, "",
 	    "mock fault status 404 (mock_fault)");
+	expect("[[mock fault=status:400 message=\"what about sk-1 here\"]]", E_PROVIDER_REFUSED, "",
+	    "The model provider refused the request.");
 	expect("[[mock fault=status:401]]", E_PROVIDER, "", FAILED);
 	expect("[[mock fault=status:403]]", E_PROVIDER, "", FAILED);
 	expect("[[mock fault=status:500]]", E_PROVIDER, "", FAILED);
@@ -415,7 +417,8 @@ test_concurrent_requests(void **state)
 	for (int i = 0; i < 6; i++)
 		begin_with(&s[i], "narrow", "[[mock tokens=3 fault=stall]]", r);
 	finish(&s[5]);
-	assert_int_equal(s[5].err, E_BUSY);
+	assert_int_equal(s[5].err, E_POOL_TIMEOUT);
+	assert_string_equal(s[5].message, "Too many calls wait for the model provider.");
 	for (int i = 2; i < 5; i++) {
 		finish(&s[i]);
 		assert_int_equal(s[i].err, E_POOL_TIMEOUT);
