@@ -199,11 +199,13 @@ cache_remove(struct keys *k, struct entry *e)
 static void
 cache_drop(struct keys *k)
 {
+	struct entry *e;
+
 	k->epoch++;
-	while (!list_empty(&k->known))
-		cache_remove(k, list_first(&k->known, struct entry, node));
-	while (!list_empty(&k->unknown))
-		cache_remove(k, list_first(&k->unknown, struct entry, node));
+	while ((e = list_first(&k->known, struct entry, node)) != NULL)
+		cache_remove(k, e);
+	while ((e = list_first(&k->unknown, struct entry, node)) != NULL)
+		cache_remove(k, e);
 }
 
 static void
@@ -295,6 +297,7 @@ answer(struct entry *e, keys_on_principal *on_principal, void *arg)
 	entry_unref(e);
 }
 
+/* e is NULL when there is an error instead. */
 static void
 lookup_end(struct lookup *lookup, int err, struct entry *e)
 {
@@ -310,7 +313,7 @@ lookup_end(struct lookup *lookup, int err, struct entry *e)
 
 		list_del(&waiter->node);
 		free(waiter);
-		if (err != 0)
+		if (e == NULL)
 			w.on_principal(w.arg, err, NULL);
 		else
 			answer(e, w.on_principal, w.arg);

@@ -24,8 +24,8 @@ struct job {
 };
 
 /* Takes the call over. */
-struct job *job_new(
-    struct op_call *, store_decode *, store_callback *, void *arg, size_t *in_flight);
+struct job *job_new(struct op_call *call, store_decode *decode, store_callback *callback, void *arg,
+    size_t *in_flight);
 void job_finish(struct job *, struct op_rows *);
 void job_fail(struct job *, int err);
 void job_drop(struct job *); /* without a word: who waits for it is gone */

@@ -41,7 +41,7 @@ take_varint(struct str *rest, uint64_t *ret)
 static uint64_t
 zigzag(int64_t n)
 {
-	return ((uint64_t)n << 1) ^ (uint64_t)(n >> 63);
+	return ((uint64_t)n << 1) ^ (n < 0 ? UINT64_MAX : 0);
 }
 
 static int64_t

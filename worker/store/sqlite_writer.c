@@ -5,9 +5,9 @@
  *                      |                                     ^
  *   thread             +-> begin, savepoint each, commit ----+
  *
- * A transaction is open as long as writes arrive, at most gather_ms. Alone, a
- * write is committed at once: waiting for company pays only where there is some,
- * which the size of the last transaction tells.
+ * A transaction is open as long as writes arrive, at most gather_ms. It waits for
+ * them only until it has as many as the last one: a write that comes alone is
+ * committed at once.
  */
 #include "worker/store/sqlite_writer.h"
 
@@ -147,11 +147,10 @@ write_one(struct sqlite_writer *w, struct sqlite_write *write)
 static int
 write_all(struct sqlite_writer *w, struct list *incoming, struct list *batch, size_t *count)
 {
+	struct sqlite_write *write;
 	int err = 0;
 
-	while (!list_empty(incoming)) {
-		struct sqlite_write *write = list_first(incoming, struct sqlite_write, node);
-
+	while ((write = list_first(incoming, struct sqlite_write, node)) != NULL) {
 		list_del(&write->node);
 		list_add_tail(batch, &write->node);
 		(*count)++;
@@ -179,7 +178,7 @@ write_batch(struct sqlite_writer *w, struct list *incoming, struct list *batch)
 		now_us = clock_mono_us();
 		if (now_us >= end_us)
 			break;
-		if (!take(w, incoming, w->last_batch > 1 ? end_us - now_us : 0))
+		if (!take(w, incoming, count < w->last_batch ? end_us - now_us : 0))
 			break;
 	}
 	if (err != 0)
@@ -263,15 +262,14 @@ write_for_ever(void *arg)
 static void
 deliver(struct sqlite_writer *w)
 {
+	struct sqlite_write *write;
 	struct list done;
 
 	list_init(&done);
 	pthread_mutex_lock(&w->mutex);
 	move_all(&w->done, &done);
 	pthread_mutex_unlock(&w->mutex);
-	while (!list_empty(&done)) {
-		struct sqlite_write *write = list_first(&done, struct sqlite_write, node);
-
+	while ((write = list_first(&done, struct sqlite_write, node)) != NULL) {
 		list_del(&write->node);
 		w->queued--;
 		write->on_done(write);

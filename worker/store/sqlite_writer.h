@@ -33,7 +33,7 @@ struct sqlite_write {
 struct sqlite_writer_conf {
 	const char *path;
 	bool is_synced_late;
-	uint64_t gather_ms; /* writes wait for company so long, when there was company before */
+	uint64_t gather_ms; /* the longest that a write waits for company */
 	size_t queue_max;
 };
 

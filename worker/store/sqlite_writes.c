@@ -453,6 +453,7 @@ void
 sqlite_writes_free(struct sqlite_writes **ref)
 {
 	struct sqlite_writes *s = *ref;
+	struct remote_call *call;
 
 	if (s == NULL)
 		return;
@@ -466,9 +467,7 @@ sqlite_writes_free(struct sqlite_writes **ref)
 	loop_timer_stop(s->loop, &s->expiry);
 	drop_all(&s->waiting);
 	drop_all(&s->sent);
-	while (!list_empty(&s->calls)) {
-		struct remote_call *call = list_first(&s->calls, struct remote_call, node);
-
+	while ((call = list_first(&s->calls, struct remote_call, node)) != NULL) {
 		list_del(&call->node);
 		free(call);
 	}

@@ -3,7 +3,9 @@
  */
 #include "t/unit/worker/store/world.h"
 
+#include <signal.h>
 #include <sqlite3.h>
+#include <sys/resource.h>
 
 static struct world w;
 static int64_t now = 1000000;
@@ -927,16 +929,63 @@ direct_store_answers_at_once(void **state)
 	assert_int_equal(generation(), before + 1);
 }
 
+/* No file, or not a database: told at once, and nothing is made. */
 static void
-without_a_schema_operations_fail_clearly(void **state)
+what_is_no_database_is_not_opened(void **state)
 {
 	struct world bare;
+	FILE *f;
 
 	world_init(&bare);
 	bare.loop = loop_new();
-	/* A reader does not make the file. */
 	assert_null(store_new(bare.loop, &bare.conf, NULL, NULL));
+	assert_int_not_equal(access(bare.path, F_OK), 0);
+	f = fopen(bare.path, "w");
+	for (int i = 0; i < 1000; i++)
+		fputs("this is not a database\n", f);
+	fclose(f);
+	assert_null(store_new(bare.loop, &bare.conf, NULL, NULL));
+	assert_null(store_new_direct(&bare.conf));
+	assert_int_equal(store_migrate(&bare.conf), E_STORE_UNAVAILABLE);
+	bare.conf.store.url = "postgres://later";
+	assert_null(store_new(bare.loop, &bare.conf, NULL, NULL));
+	assert_int_not_equal(store_migrate(&bare.conf), 0);
 	world_fini(&bare);
+}
+
+/* A file that may not grow is as good as a full disk. */
+static void
+full_disk_fails_clearly_and_recovers(void **state)
+{
+	struct rlimit before, now_full;
+	struct id id;
+	uint64_t end_ms;
+	int failures = 0;
+
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	now_full = (struct rlimit){.rlim_cur = 256 << 10, .rlim_max = before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &now_full), 0);
+	w.conf.store.acquire_timeout_ms = 100;
+	for (int i = 0; i < 1000 && failures == 0; i++) {
+		open_session("d", false, "m", 0);
+		failures += got.err != 0;
+	}
+	assert_int_equal(got.err, E_STORE_UNAVAILABLE);
+	assert_false(store_is_available(w.store));
+	/* What was acknowledged can be read all the while. */
+	list_sessions((struct store_session_filter){.app_id = "demo", .limit = 10});
+	assert_int_equal(got.err, 0);
+	assert_int_equal(got.count, 10);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	w.conf.store.acquire_timeout_ms = 10000;
+	for (end_ms = clock_mono_ms() + 10000; !store_is_available(w.store);) {
+		assert_true(clock_mono_ms() < end_ms);
+		world_turn(&w);
+	}
+	id = open_session("d", false, "m", 0);
+	assert_int_equal(got.err, 0);
+	assert_int_equal(get_session(id.s), 0);
 }
 
 int
@@ -963,7 +1012,8 @@ main(void)
 	    T(too_many_waiting_are_refused),
 	    T(what_was_queued_is_committed_by_free),
 	    T(direct_store_answers_at_once),
-	    T(without_a_schema_operations_fail_clearly),
+	    T(what_is_no_database_is_not_opened),
+	    T(full_disk_fails_clearly_and_recovers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
