@@ -39,6 +39,8 @@ owner_parse(const char *text, struct backplane_addr *ret)
 	struct str rest = str_of(text);
 	uint64_t host, row, number;
 
+	if (rest.len == 0 || rest.p[rest.len - 1] == '.') /* splitting forgives a last point */
+		return false;
 	if (!take_hex(&rest, UINT64_MAX, &host) || !take_hex(&rest, UINT32_MAX, &row) ||
 	    !take_hex(&rest, UINT32_MAX, &number) || rest.len > 0)
 		return false;
