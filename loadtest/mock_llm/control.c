@@ -211,13 +211,12 @@ stats_json(const struct control *c, const struct server_stats *s)
 
 	json_decref(newest);
 	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
-	    "requests", (json_int_t)c->requests, "chat_completions", (json_int_t)c->chats,
-	    "embeddings", (json_int_t)c->embeddings, "models", (json_int_t)c->models,
-	    "active_requests", (json_int_t)c->live, "active_streams", (json_int_t)c->live_streams,
-	    "completed", (json_int_t)c->completed, "aborted_by_client", (json_int_t)c->aborted,
-	    "faults", (json_int_t)c->faults, "faults_queued", (json_int_t)c->queued,
-	    "connections_open", (json_int_t)s->open, "connections_accepted",
-	    (json_int_t)s->accepted, "last", last);
+	    "requests", (json_int_t)c->requests, "chats", (json_int_t)c->chats, "embeddings",
+	    (json_int_t)c->embeddings, "models", (json_int_t)c->models, "active_requests",
+	    (json_int_t)c->live, "active_streams", (json_int_t)c->live_streams, "completed",
+	    (json_int_t)c->completed, "aborted", (json_int_t)c->aborted, "faults",
+	    (json_int_t)c->faults, "faults_queued", (json_int_t)c->queued, "connections_open",
+	    (json_int_t)s->open, "connections_accepted", (json_int_t)s->accepted, "last", last);
 }
 
 static void

@@ -148,10 +148,10 @@ plan_set(struct plan *p, struct str key, struct str value)
 		return set_tool(p, value);
 	if (str_eq(key, STR("args")))
 		return set_args(p, value);
+	if (str_eq(key, STR("hops")) && str_eq(value, STR("endless")))
+		return p->hops = PLAN_HOPS_ENDLESS, true;
 	if (str_eq(key, STR("hops")))
 		return set_number(&p->hops, value);
-	if (str_eq(key, STR("loop")))
-		return p->hops = PLAN_HOPS_ENDLESS, true;
 	if (str_eq(key, STR("text")))
 		return set_text(&p->text, value), true;
 	if (str_eq(key, STR("finish")))

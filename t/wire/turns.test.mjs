@@ -78,7 +78,7 @@ test('the model sees the conversation and the system prompt', async () => {
   await streamTurn(server, id, { input: 'first' }, keys.server);
   await streamTurn(server, id, { input: [{ type: 'text', text: 'second' }] }, keys.server);
   const { last } = await mock_stats();
-  const messages = JSON.parse(last.body).messages;
+  const messages = last.body.messages;
   assert.deepEqual(messages.map(({ role }) => role), ['system', 'user', 'assistant', 'user']);
   assert.equal(messages[0].content, 'Be brief.');
   assert.equal(messages[2].content, 'echo: first');

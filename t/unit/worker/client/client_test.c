@@ -341,7 +341,7 @@ expect_timeout(const char *words, const char *body, struct client_request r, con
 	assert_int_equal(s.outcome, CLIENT_TIMEOUT);
 	assert_string_equal(s.detail, detail);
 	assert_true(pump_until(loop, mock_has_none_active, NULL));
-	assert_int_equal(mock_llm_stat(&mock, "aborted_by_client"), 1);
+	assert_int_equal(mock_llm_stat(&mock, "aborted"), 1);
 	seen_fini(&s);
 }
 
@@ -715,7 +715,7 @@ test_cancel_closes_the_upstream(void **state)
 		client_cancel(client, s.handle); /* unknown by now */
 		client_resume(client, s.handle);
 		assert_true(pump_until(loop, mock_has_none_active, NULL));
-		assert_int_equal(mock_llm_stat(&mock, "aborted_by_client"), 1);
+		assert_int_equal(mock_llm_stat(&mock, "aborted"), 1);
 		assert_int_equal(s.dones, 0);
 		assert_int_equal(client_pool_in_use(pool), 0);
 		seen_fini(&s);
@@ -741,7 +741,7 @@ test_cancel_from_callbacks(void **state)
 		finish(&other);
 		assert_int_equal(other.outcome, CLIENT_OK);
 		assert_true(pump_until(loop, mock_has_none_active, NULL));
-		assert_int_equal(mock_llm_stat(&mock, "aborted_by_client"), 2);
+		assert_int_equal(mock_llm_stat(&mock, "aborted"), 2);
 		assert_int_equal(self.dones, 0);
 		assert_int_equal(victim.dones, 0);
 		assert_int_equal(client_pool_in_use(pool), 0);

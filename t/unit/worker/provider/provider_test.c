@@ -445,7 +445,7 @@ test_cancel_closes_the_upstream(void **state)
 		assert_true(pump_until(loop, i == 0 ? mock_is_busy : has_text, &s));
 		provider_cancel(providers, s.handle);
 		assert_true(pump_until(loop, mock_is_idle, NULL));
-		assert_int_equal(mock_llm_stat(&mock, "aborted_by_client"), 1);
+		assert_int_equal(mock_llm_stat(&mock, "aborted"), 1);
 		assert_int_equal(s.dones, 0);
 		seen_fini(&s);
 	}
