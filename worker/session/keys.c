@@ -65,11 +65,11 @@ struct keys {
 	struct strmap *cache;      /* struct entry by hash */
 	struct list known, unknown;
 	size_t known_count, unknown_count;
-	struct strmap *lookups; /* by hash */
-	struct list lookup_list;
-	uint64_t epoch;             /* grows when the cache is dropped */
-	uint64_t shared_generation; /* as last seen */
-	uint64_t stored_generation; /* 0: not known yet */
+	struct strmap *lookups;                          /* by hash */
+	struct list lookup_list, creations, revocations; /* asked of the store */
+	uint64_t epoch;                                  /* grows when the cache is dropped */
+	uint64_t shared_generation;                      /* as last seen */
+	uint64_t stored_generation;                      /* 0: not known yet */
 	bool is_polling;
 	struct loop_timer poll;
 };
@@ -387,6 +387,7 @@ keys_check(struct keys *k, struct str secret, keys_on_principal *on_principal, v
 /* ---- making and revoking ---- */
 
 struct creation {
+	struct list node;
 	struct keys *keys;
 	struct id id;
 	char secret[KEY_SECRET_LEN + 1];
@@ -395,6 +396,14 @@ struct creation {
 	keys_on_created *on_created;
 	void *arg;
 };
+
+static void
+creation_free(struct creation *c)
+{
+	list_del(&c->node);
+	arena_fini(&c->arena);
+	free(c);
+}
 
 static void
 on_created(void *arg, int err)
@@ -406,9 +415,9 @@ on_created(void *arg, int err)
 		log_info("key created key=%s kind=%s app=%s", c->id.s, c->key.kind,
 		    c->key.app_id != NULL ? c->key.app_id : "-");
 	}
+	list_del(&c->node);
 	c->on_created(c->arg, err, err == 0 ? &c->key : NULL, err == 0 ? c->secret : NULL);
-	arena_fini(&c->arena);
-	free(c);
+	creation_free(c);
 }
 
 static const char *
@@ -422,6 +431,7 @@ keys_create(struct keys *k, const struct keys_create *create, keys_on_created *d
 {
 	struct creation *c = xcalloc(1, sizeof(*c));
 
+	list_add_tail(&k->creations, &c->node);
 	c->keys = k;
 	c->id = id_new("key");
 	c->on_created = done;
@@ -442,6 +452,7 @@ keys_create(struct keys *k, const struct keys_create *create, keys_on_created *d
 }
 
 struct revocation {
+	struct list node;
 	struct keys *keys;
 	struct id id;
 	store_on_done *on_done;
@@ -451,9 +462,10 @@ struct revocation {
 static void
 on_revoked(void *arg, int err)
 {
-	struct revocation r = *(struct revocation *)arg;
+	struct revocation *at = arg, r = *at;
 
-	free(arg);
+	list_del(&at->node);
+	free(at);
 	if (err == 0) {
 		atomic_fetch_add(shm_word(r.keys->shm, SHM_WORD_KEYS_GENERATION), 1);
 		log_info("key revoked key=%s", r.id.s);
@@ -466,6 +478,7 @@ keys_revoke(struct keys *k, const char *key_id, store_on_done *on_done, void *ar
 {
 	struct revocation *r = xcalloc(1, sizeof(*r));
 
+	list_add_tail(&k->revocations, &r->node);
 	r->keys = k;
 	r->on_done = on_done;
 	r->arg = arg;
@@ -505,6 +518,8 @@ keys_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct sto
 	list_init(&k->known);
 	list_init(&k->unknown);
 	list_init(&k->lookup_list);
+	list_init(&k->creations);
+	list_init(&k->revocations);
 	k->shared_generation = atomic_load(shm_word(shm, SHM_WORD_KEYS_GENERATION));
 	k->poll.on_fire = on_poll;
 	add_configured(k);
@@ -528,6 +543,20 @@ forget_lookups(struct keys *k)
 	}
 }
 
+static void
+forget_changes(struct keys *k)
+{
+	struct creation *c;
+	struct revocation *r;
+
+	while ((c = list_first(&k->creations, struct creation, node)) != NULL)
+		creation_free(c);
+	while ((r = list_first(&k->revocations, struct revocation, node)) != NULL) {
+		list_del(&r->node);
+		free(r);
+	}
+}
+
 void
 keys_free(struct keys **ref)
 {
@@ -542,6 +571,7 @@ keys_free(struct keys **ref)
 	loop_timer_stop(k->loop, &k->poll);
 	cache_drop(k);
 	forget_lookups(k);
+	forget_changes(k);
 	while (strmap_next(k->configured, &cursor, &hash, &entry))
 		entry_unref(entry);
 	strmap_free(&k->configured);

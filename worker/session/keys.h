@@ -31,7 +31,7 @@ struct principal {
 };
 
 struct keys *keys_new(struct loop *, const struct conf *, struct shm *, struct store *);
-void keys_free(struct keys **);
+void keys_free(struct keys **); /* before the store; no callback comes any more */
 
 /* err 0, E_UNAUTHORIZED, E_STORE_UNAVAILABLE. on_principal may be called from inside when the
  * answer is cached. */

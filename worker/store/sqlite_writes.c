@@ -441,12 +441,15 @@ sqlite_writes_new(struct loop *loop, const struct conf *conf, const char *path, 
 }
 
 static void
-drop_all(struct list *list)
+drop_all(struct sqlite_writes *s, struct list *list)
 {
 	struct job *job;
 
-	while ((job = list_first(list, struct job, node)) != NULL)
+	while ((job = list_first(list, struct job, node)) != NULL) {
+		if (job->handle != 0)
+			idmap_remove(s->jobs, job->handle);
 		job_drop(job);
+	}
 }
 
 void
@@ -460,13 +463,14 @@ sqlite_writes_free(struct sqlite_writes **ref)
 	*ref = NULL;
 	if (s->writer != NULL)
 		send_waiting(s);
+	/* The writer has their bytes; who asked for them may be gone already. */
+	drop_all(s, &s->waiting);
+	drop_all(s, &s->sent);
 	sqlite_writer_free(&s->writer);
 	election_fini(&s->election);
 	loop_post_cancel(s->loop, &s->post);
 	loop_timer_stop(s->loop, &s->retry);
 	loop_timer_stop(s->loop, &s->expiry);
-	drop_all(&s->waiting);
-	drop_all(&s->sent);
 	while ((call = list_first(&s->calls, struct remote_call, node)) != NULL) {
 		list_del(&call->node);
 		free(call);

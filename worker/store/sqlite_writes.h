@@ -20,7 +20,7 @@ struct sqlite_writes;
  * process is the host's only one. */
 struct sqlite_writes *sqlite_writes_new(struct loop *, const struct conf *, const char *path,
     struct shm *, struct backplane *, struct store_health *);
-/* Commits what this worker's writer has; what is on the way to another is dropped. */
+/* Commits what this worker's writer has, answers the other workers of it; calls nobody here. */
 void sqlite_writes_free(struct sqlite_writes **);
 void sqlite_writes_add(struct sqlite_writes *, struct job *);
 bool sqlite_writes_is_writer(const struct sqlite_writes *);

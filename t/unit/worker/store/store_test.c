@@ -902,10 +902,10 @@ what_was_queued_is_committed_by_free(void **state)
 	expect();
 	store_session_open(w.store, &open, on_opened, NULL);
 	store_free(&w.store);
-	assert_int_equal(w.pending, 0);
-	assert_int_equal(got.err, 0);
+	assert_int_equal(w.pending, 1); /* nobody is called at the end */
 	w.store = store_new(w.loop, &w.conf, NULL, NULL);
 	assert_non_null(w.store);
+	w.pending = 0;
 	assert_int_equal(get_session(id.s), 0);
 }
 
