@@ -43,7 +43,8 @@ struct peer {
 	struct link *in, *out;
 	struct bus_queue queue;
 	bool is_writable_awaited;
-	struct list node; /* in bus->leaving; else not linked */
+	bool is_leaving;
+	struct list node; /* in bus->leaving until its turn comes */
 };
 
 struct note { /* a message to oneself */
@@ -118,8 +119,9 @@ wake(struct bus *bus)
 static void
 peer_leaves(struct bus *bus, struct peer *peer)
 {
-	if (list_linked(&peer->node))
+	if (peer->is_leaving)
 		return;
+	peer->is_leaving = true;
 	list_add_tail(&bus->leaving, &peer->node);
 	wake(bus);
 }
@@ -197,7 +199,7 @@ send_to_peer(struct bus *bus, struct shm_who to, uint16_t type, struct str paylo
 		return E_GONE;
 	if (peer->queue.bytes + payload.len > BUS_QUEUE_MAX)
 		return E_BUSY;
-	int err = list_linked(&peer->node) ? E_GONE : peer_connect(bus, peer);
+	int err = peer->is_leaving ? E_GONE : peer_connect(bus, peer);
 	if (err == 0)
 		err = bus_queue_send(&peer->queue, peer->out->fd, type, payload);
 	if (err == E_GONE)
@@ -241,6 +243,8 @@ bus_broadcast(struct bus *bus, uint16_t type, struct str payload)
 	return n;
 }
 
+static void finish_leaving(struct bus *);
+
 static void
 on_hello(struct bus *bus, struct link *link, size_t len)
 {
@@ -260,6 +264,8 @@ on_hello(struct bus *bus, struct link *link, size_t len)
 	bus->strangers--;
 	link->peer = peer;
 	peer->in = link;
+	/* If it follows another in its row, that one's last words and end come first. */
+	finish_leaving(bus);
 }
 
 static void
@@ -405,6 +411,8 @@ finish_leaving(struct bus *bus)
 	while ((peer = list_first(&bus->leaving, struct peer, node)) != NULL) {
 		struct shm_who who = peer->who;
 
+		/* Off the list: to greet may bring us here again. */
+		list_del(&peer->node);
 		if (peer->in == NULL)
 			greet_strangers(bus);
 
