@@ -103,7 +103,8 @@ on_reloaded(void *arg, bool is_adopted)
 			  "become ready\" config=old");
 		open_log(supervise_conf(s->supervise));
 	}
-	notify_ready();
+	if (supervise_phase(s->supervise) == PHASE_RUNNING)
+		notify_ready();
 	if (s->is_reload_wanted)
 		on_reload_wanted(s);
 }
