@@ -78,7 +78,7 @@ test('the model sees the conversation and the system prompt', async () => {
   await streamTurn(server, id, { input: 'first' }, keys.server);
   await streamTurn(server, id, { input: [{ type: 'text', text: 'second' }] }, keys.server);
   const { last } = await mock_stats();
-  const messages = last.body.messages;
+  const { messages } = last.body;
   assert.deepEqual(messages.map(({ role }) => role), ['system', 'user', 'assistant', 'user']);
   assert.equal(messages[0].content, 'Be brief.');
   assert.equal(messages[2].content, 'echo: first');
@@ -88,11 +88,11 @@ test('request_id makes a turn idempotent', async () => {
   const { id } = await newSession(server);
   const body = { input: 'once [[mock tokens=5]]', request_id: 'r-1' };
   const first = await streamTurn(server, id, body);
-  const before = (await mock_stats()).chats;
+  const before = (await mock_stats()).chat_completions;
   for (let i = 0; i < 6; i++) assert.deepEqual(await streamTurn(server, id, body), first);
   const plain = await post(id, { ...body, stream: false });
   assert.equal(plain.json.turn_id, first[0].id.split('.')[0]);
-  assert.equal((await mock_stats()).chats, before);
+  assert.equal((await mock_stats()).chat_completions, before);
   const reused = await post(id, { ...body, input: 'other' });
   assert.equal(reused.status, 409);
   assert.equal(reused.json.error.code, 'request_id_reused');
@@ -124,9 +124,10 @@ test('a live turn is followed from any worker: nothing lost, doubled or reordere
   const iterator = origin[Symbol.asyncIterator]();
   const first = (await iterator.next()).value;
   const turn = first.id.split('.')[0];
+  const more = [(await iterator.next()).value, (await iterator.next()).value];
   const followers = await Promise.all(Array.from({ length: 12 }, (_, i) => follow(id, turn, i % 4, i % 2 === 1)));
   const seen = await Promise.all(followers.map((events) => collect(events, is_last_event)));
-  const whole = [first];
+  const whole = [first, ...more];
   for (let next = await iterator.next(); !next.done; next = await iterator.next()) whole.push(next.value);
   check_ids(whole);
   assert.equal(whole.at(-1).event, 'turn.completed');
@@ -141,7 +142,7 @@ test('a finished turn is replayed exactly, later as a snapshot', async () => {
     assert.deepEqual(await collect(await follow(id, turn, from)), events.slice(from));
   }
   const snapshot = await waitFor(async () => {
-    const again = await collect(await follow(id, turn, 3));
+    const again = await collect(await follow(id, turn, 1));
     return again[0].event === 'turn.snapshot' && again;
   }, 'snapshot after the retention');
   assert.deepEqual(snapshot.map(({ event }) => event), ['turn.snapshot', 'turn.completed']);
@@ -163,7 +164,7 @@ test('Last-Event-ID of another turn, unknown turns', async () => {
 test('cancel from any worker stops the turn and the provider', async () => {
   for (let i = 0; i < 6; i++) {
     const { id } = await newSession(server);
-    const aborted = (await mock_stats()).aborted;
+    const aborted = (await mock_stats()).aborted_by_client;
     const events = await server.stream(`/v1/sessions/${id}/turns`, { key: keys.client, body: { input: '[[mock tokens=1000 interval=20]]', stream: true } });
     const iterator = events[Symbol.asyncIterator]();
     const turn = (await iterator.next()).value.id.split('.')[0];
@@ -174,7 +175,7 @@ test('cancel from any worker stops the turn and the provider', async () => {
     let last;
     for (let next = await iterator.next(); !next.done; next = await iterator.next()) last = next.value;
     assert.equal(last.event, 'turn.cancelled');
-    await waitFor(async () => (await mock_stats()).aborted > aborted, 'upstream closed');
+    await waitFor(async () => (await mock_stats()).aborted_by_client > aborted, 'upstream closed');
     assert.equal((await streamTurn(server, id, { input: 'next' })).at(-1).event, 'turn.completed');
   }
 });
