@@ -99,16 +99,14 @@ find_end(struct limiter_log *log, unsigned shift, uint64_t *ret_free)
 	for (;;) {
 		uint64_t word = entry_at(log, shift, end), head = atomic_load(&log->head);
 
-		if (head != end) {
-			end = head;
-		} else if (!is_entry(word, shift, end)) {
+		if (head == end && !is_entry(word, shift, end)) {
 			*ret_free = word;
 			return end;
-		} else if (atomic_compare_exchange_strong(&log->head, &head, end + 1)) {
-			end++;
-		} else {
-			end = head;
 		}
+		if (head == end && atomic_compare_exchange_strong(&log->head, &head, end + 1))
+			end++;
+		else
+			end = head;
 	}
 }
 
