@@ -38,6 +38,7 @@ job_drop(struct job *job)
 	--*job->in_flight;
 	list_del(&job->node);
 	buf_fini(&job->wire);
+	op_answer_fini(&job->answer);
 	free(job);
 }
 

@@ -20,7 +20,8 @@ struct job {
 	uint64_t seq; /* the order in which they came */
 	uint64_t handle;
 	uint64_t deadline_ms, started_us;
-	size_t *in_flight; /* counted down at its end */
+	size_t *in_flight;       /* counted down at its end */
+	struct op_answer answer; /* of a slow read */
 };
 
 /* Takes the call over. */

@@ -46,6 +46,7 @@ const struct op op_key_by_hash = {
 const struct op op_key_list = {
     .name = "key_list",
     .params = "app_id max_rows",
+    .is_slow = true,
     .statements = {{.sql = "SELECT " KEY_COLUMNS
 			   " FROM keys WHERE CAST($app_id AS text) IS NULL OR app_id = $app_id"
 			   " ORDER BY id LIMIT $max_rows + 1",
@@ -174,23 +175,11 @@ store_key_revoke(
 	store_run(store, &call, store_decode_done, (store_callback *)on_done, arg);
 }
 
-static void
-decode_generation(struct op_rows *rows, store_callback *callback, void *arg)
-{
-	store_on_count *on_count = (store_on_count *)callback;
-	struct op_value v[OP_VALUES_MAX];
-
-	if (rows->err == 0 && op_rows_next(rows, v))
-		on_count(arg, 0, (uint64_t)op_int(&v[0]));
-	else
-		on_count(arg, rows->err != 0 ? rows->err : E_INTERNAL, 0);
-}
-
 void
 store_key_generation(struct store *store, store_on_count *on_generation, void *arg)
 {
 	struct op_call call;
 
 	op_call_init(&call, &op_key_generation);
-	store_run(store, &call, decode_generation, (store_callback *)on_generation, arg);
+	store_run(store, &call, store_decode_number, (store_callback *)on_generation, arg);
 }

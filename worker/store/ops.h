@@ -57,6 +57,7 @@ struct op {
 	const char *params; /* names with a space between */
 	const char *groups[OP_GROUPS_MAX];
 	bool is_write;
+	bool is_slow; /* a read of many rows: not on the loop */
 	struct op_statement statements[OP_STATEMENTS_MAX]; /* until sql is NULL */
 	struct op_constraint constraints[OP_CONSTRAINTS_MAX];
 };

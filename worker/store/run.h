@@ -19,8 +19,10 @@ typedef void store_decode(struct op_rows *rows, store_callback *, void *arg);
 /* Takes the call over (op_call_fini() is done here). Never calls back from inside. */
 void store_run(struct store *, struct op_call *, store_decode *, store_callback *, void *arg);
 
-/* Decoders that several verbs share: for store_on_done and store_on_count (of changes). */
+/* Decoders that several verbs share: for store_on_done, and for store_on_count of changes or of the
+ * first row's number. */
 void store_decode_done(struct op_rows *, store_callback *, void *arg);
 void store_decode_count(struct op_rows *, store_callback *, void *arg);
+void store_decode_number(struct op_rows *, store_callback *, void *arg);
 
 #endif

@@ -123,6 +123,16 @@ const struct op op_session_expire = {
 	.is_answer = true}},
 };
 
+const struct op op_session_count = {
+    .name = "session_count",
+    .params = "",
+    .is_slow = true,
+    .statements = {{.sql = "SELECT count(*) FROM chat_sessions WHERE status = 'active'",
+	.expect = OP_ONE,
+	.err = E_INTERNAL,
+	.is_answer = true}},
+};
+
 static void
 read_session(const struct op_value *v, struct store_session *ret)
 {
@@ -270,4 +280,13 @@ store_session_expire(struct store *store, int64_t idle_before, int64_t now, uint
 	op_put_int(&call, now);
 	op_put_int(&call, limit);
 	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
+}
+
+void
+store_session_count_active(struct store *store, store_on_count *on_count, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_session_count);
+	store_run(store, &call, store_decode_number, (store_callback *)on_count, arg);
 }

@@ -513,6 +513,12 @@ sqlite_db_rollback(struct sqlite_db *db)
 		exec(db, "ROLLBACK");
 }
 
+void
+sqlite_db_interrupt(struct sqlite_db *db)
+{
+	sqlite3_interrupt(db->handle);
+}
+
 /* ---- the log ---- */
 
 unsigned

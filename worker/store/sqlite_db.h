@@ -44,6 +44,9 @@ int sqlite_db_begin(struct sqlite_db *);
 int sqlite_db_commit(struct sqlite_db *); /* not 0: nothing of it happened */
 void sqlite_db_rollback(struct sqlite_db *);
 
+/* From any thread: what runs ends with E_STORE_UNAVAILABLE. */
+void sqlite_db_interrupt(struct sqlite_db *);
+
 /* Pages in the write-ahead log: all, and those not yet moved into the database. */
 unsigned sqlite_db_log_pages(const struct sqlite_db *);
 unsigned sqlite_db_log_pages_new(const struct sqlite_db *);

@@ -16,6 +16,7 @@
 #include "worker/store/run.h"
 #include "worker/store/sqlite_db.h"
 #include "worker/store/sqlite_reads.h"
+#include "worker/store/sqlite_slow_reads.h"
 #include "worker/store/sqlite_writes.h"
 
 enum {
@@ -28,6 +29,7 @@ struct store {
 	const struct conf *conf;
 	struct store_health health;
 	struct sqlite_reads *reads;
+	struct sqlite_slow_reads *slow_reads;
 	struct sqlite_writes *writes;
 	size_t in_flight;
 	struct list refused;
@@ -104,6 +106,8 @@ store_run(struct store *store, struct op_call *call, store_decode *decode, store
 		loop_post(store->loop, &store->post);
 	} else if (job->op->is_write) {
 		sqlite_writes_add(store->writes, job);
+	} else if (job->op->is_slow) {
+		sqlite_slow_reads_add(store->slow_reads, job);
 	} else {
 		sqlite_reads_add(store->reads, job);
 	}
@@ -131,6 +135,18 @@ store_decode_count(struct op_rows *rows, store_callback *callback, void *arg)
 	((store_on_count *)callback)(arg, rows->err, rows->changes);
 }
 
+void
+store_decode_number(struct op_rows *rows, store_callback *callback, void *arg)
+{
+	store_on_count *on_count = (store_on_count *)callback;
+	struct op_value v[OP_VALUES_MAX];
+
+	if (rows->err == 0 && op_rows_next(rows, v))
+		on_count(arg, 0, (uint64_t)op_int(&v[0]));
+	else
+		on_count(arg, rows->err != 0 ? rows->err : E_INTERNAL, 0);
+}
+
 /* ---- availability ---- */
 
 bool
@@ -147,6 +163,12 @@ store_unavailable_since_ms(const struct store *store)
 	if (reads == 0 || writes == 0)
 		return reads + writes;
 	return reads < writes ? reads : writes;
+}
+
+bool
+store_is_elected(const struct store *store)
+{
+	return store->writes != NULL && sqlite_writes_is_writer(store->writes);
 }
 
 static void
@@ -224,6 +246,7 @@ store_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct ba
 	store->probe.on_fire = on_probe;
 	list_init(&store->refused);
 	store->reads = sqlite_reads_new(loop, path, &store->health);
+	store->slow_reads = sqlite_slow_reads_new(loop, path);
 	if (store->reads != NULL)
 		store->writes = sqlite_writes_new(loop, conf, path, shm, backplane, &store->health);
 	if (store->writes == NULL)
@@ -263,6 +286,7 @@ store_free(struct store **ref)
 	if (store->direct == NULL) {
 		sqlite_writes_free(&store->writes);
 		sqlite_reads_free(&store->reads);
+		sqlite_slow_reads_free(&store->slow_reads);
 		loop_post_cancel(store->loop, &store->post);
 		loop_timer_stop(store->loop, &store->probe);
 		while ((job = list_first(&store->refused, struct job, node)) != NULL)

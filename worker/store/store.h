@@ -47,6 +47,9 @@ uint64_t store_unavailable_since_ms(const struct store *);
  * E_* (logged). */
 int store_migrate(const struct conf *);
 
+/* Is this worker the one of its host that does what is done once for all? (It writes SQLite.) */
+bool store_is_elected(const struct store *);
+
 typedef void store_on_done(void *arg, int err);
 
 /* ---- apps and keys ---- */
@@ -118,6 +121,9 @@ void store_session_erase(struct store *, const char *id, int64_t now, store_on_d
  */
 void store_session_expire(
     struct store *, int64_t idle_before, int64_t now, uint32_t limit, store_on_count *, void *arg);
+
+/* Those with status active: walks them all. */
+void store_session_count_active(struct store *, store_on_count *, void *arg);
 
 /* ---- messages ---- */
 

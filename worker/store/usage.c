@@ -11,6 +11,7 @@
 const struct op op_usage_by_model = {
     .name = "usage_by_model",
     .params = "app_id from to",
+    .is_slow = true,
     .statements = {{.sql =
 			"SELECT model, count(*), CAST(sum(input_tokens) AS bigint),"
 			" CAST(sum(output_tokens) AS bigint), CAST(sum(cached_tokens) AS bigint),"

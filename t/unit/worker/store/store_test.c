@@ -433,6 +433,10 @@ session_close_and_expire(void **state)
 	store_session_expire(w.store, now - 1000, now, 100, on_count, NULL);
 	assert_int_equal(err_of_wait(), 0);
 	assert_int_equal(got.count, 1);
+	expect();
+	store_session_count_active(w.store, on_count, NULL);
+	assert_int_equal(err_of_wait(), 0);
+	assert_int_equal(got.count, 2);
 	get_session(idle.s);
 	assert_string_equal(got.status, "expired");
 	get_session(busy.s);
