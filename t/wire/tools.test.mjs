@@ -92,7 +92,7 @@ test('a tool that never answers times out and the turn goes on', async () => {
 
 test('the tool loop ends at max_tool_hops', async () => {
   const { id } = await newSession(server);
-  const events = await run(id, '[[mock tool=weather args={} loop=1]]', accept(id));
+  const events = await run(id, '[[mock tool=weather args={} hops=endless]]', accept(id));
   assert.equal(events.filter(({ event }) => event === 'tool.call').length, 3);
   assert.equal(events.at(-1).event, 'turn.completed');
   assert.equal(events.at(-1).data.finish_reason, 'tool_limit_reached');

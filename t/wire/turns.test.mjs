@@ -88,11 +88,11 @@ test('request_id makes a turn idempotent', async () => {
   const { id } = await newSession(server);
   const body = { input: 'once [[mock tokens=5]]', request_id: 'r-1' };
   const first = await streamTurn(server, id, body);
-  const before = (await mock_stats()).chat_completions;
+  const before = (await mock_stats()).chats;
   for (let i = 0; i < 6; i++) assert.deepEqual(await streamTurn(server, id, body), first);
   const plain = await post(id, { ...body, stream: false });
   assert.equal(plain.json.turn_id, first[0].id.split('.')[0]);
-  assert.equal((await mock_stats()).chat_completions, before);
+  assert.equal((await mock_stats()).chats, before);
   const reused = await post(id, { ...body, input: 'other' });
   assert.equal(reused.status, 409);
   assert.equal(reused.json.error.code, 'request_id_reused');
@@ -164,7 +164,7 @@ test('Last-Event-ID of another turn, unknown turns', async () => {
 test('cancel from any worker stops the turn and the provider', async () => {
   for (let i = 0; i < 6; i++) {
     const { id } = await newSession(server);
-    const aborted = (await mock_stats()).aborted_by_client;
+    const aborted = (await mock_stats()).aborted;
     const events = await server.stream(`/v1/sessions/${id}/turns`, { key: keys.client, body: { input: '[[mock tokens=1000 interval=20]]', stream: true } });
     const iterator = events[Symbol.asyncIterator]();
     const turn = (await iterator.next()).value.id.split('.')[0];
@@ -175,7 +175,7 @@ test('cancel from any worker stops the turn and the provider', async () => {
     let last;
     for (let next = await iterator.next(); !next.done; next = await iterator.next()) last = next.value;
     assert.equal(last.event, 'turn.cancelled');
-    await waitFor(async () => (await mock_stats()).aborted_by_client > aborted, 'upstream closed');
+    await waitFor(async () => (await mock_stats()).aborted > aborted, 'upstream closed');
     assert.equal((await streamTurn(server, id, { input: 'next' })).at(-1).event, 'turn.completed');
   }
 });
