@@ -22,6 +22,7 @@
 #include "worker/api/ops.h"
 #include "worker/crash.h"
 #include "worker/health.h"
+#include "worker/session/sweeper.h"
 
 enum { LOAD_INTERVAL_MS = 1000, DRAIN_LOOK_MS = 20, EXIT_MASTER_GONE = 3 };
 
@@ -33,6 +34,7 @@ struct worker {
 	struct client *client;
 	struct providers *providers;
 	struct keys *keys;
+	struct sweeper *sweeper;
 	struct turns *turns;
 	struct http_server *http;
 	struct api api;
@@ -86,6 +88,12 @@ store_stop(struct worker *w)
 	store_free(&w->store);
 }
 
+static bool
+store_has_nothing_to_do(const struct worker *w)
+{
+	return store_is_idle(w->store);
+}
+
 static int
 providers_init(struct worker *w)
 {
@@ -112,6 +120,19 @@ static void
 keys_stop(struct worker *w)
 {
 	keys_free(&w->keys);
+}
+
+static int
+sweeper_init(struct worker *w)
+{
+	w->sweeper = sweeper_new(w->loop, w->handoff->conf, w->store);
+	return 0;
+}
+
+static void
+sweeper_stop(struct worker *w)
+{
+	sweeper_free(&w->sweeper);
 }
 
 static int
@@ -218,9 +239,10 @@ ops_stop(struct worker *w)
 /* Who accepts comes after those whose routes it serves: start is in this order. */
 static const struct service services[] = {
     {"backplane", backplane_init, NULL, NULL, NULL, backplane_stop},
-    {"store", store_init, NULL, NULL, NULL, store_stop},
+    {"store", store_init, NULL, NULL, store_has_nothing_to_do, store_stop},
     {"providers", providers_init, NULL, NULL, NULL, providers_stop},
     {"keys", keys_init, NULL, NULL, NULL, keys_stop},
+    {"sweeper", sweeper_init, NULL, NULL, NULL, sweeper_stop},
     {"turns", turns_init, NULL, turns_start_drain, turns_are_idle, turns_stop},
     {"http", http_init, NULL, NULL, http_is_idle, http_stop},
     {"api", api_init, NULL, NULL, NULL, NULL},

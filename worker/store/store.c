@@ -166,6 +166,12 @@ store_unavailable_since_ms(const struct store *store)
 }
 
 bool
+store_is_idle(const struct store *store)
+{
+	return store->in_flight == 0;
+}
+
+bool
 store_is_elected(const struct store *store)
 {
 	return store->writes != NULL && sqlite_writes_is_writer(store->writes);

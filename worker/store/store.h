@@ -50,6 +50,8 @@ int store_migrate(const struct conf *);
 /* Is this worker the one of its host that does what is done once for all? (It writes SQLite.) */
 bool store_is_elected(const struct store *);
 
+bool store_is_idle(const struct store *); /* no operation is on its way */
+
 typedef void store_on_done(void *arg, int err);
 
 /* ---- apps and keys ---- */

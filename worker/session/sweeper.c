@@ -1,0 +1,133 @@
+/*
+ * sweeper - idle sessions become expired.
+ *
+ *   WAIT --timer--> EXPIRE --a full batch--> EXPIRE
+ *     ^               |---less--> COUNT --+
+ *     +---------------+--failed: twice as long, up to sweep_backoff_max
+ */
+#include "worker/session/sweeper.h"
+
+#include <stdlib.h>
+
+#include "common/check.h"
+#include "common/clock.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "common/metric.h"
+
+enum { FIRST_MS = 1000 };
+
+struct sweeper {
+	struct loop *loop;
+	const struct conf *conf;
+	struct store *store;
+	struct loop_timer timer;
+	uint64_t delay_ms;
+	uint64_t expired; /* in this sweep */
+};
+
+static void expire(struct sweeper *s);
+
+static void
+rest(struct sweeper *s)
+{
+	s->delay_ms = s->conf->sessions.sweep_interval_ms;
+	loop_timer_set(s->loop, &s->timer, s->delay_ms);
+}
+
+static void
+rest_longer(struct sweeper *s, int err)
+{
+	uint64_t longest_ms = s->conf->sessions.sweep_backoff_max_ms;
+
+	s->delay_ms *= 2;
+	if (s->delay_ms > longest_ms)
+		s->delay_ms = longest_ms;
+	log_warn("session sweep failed reason=%s retry_in_ms=%llu", err_info(err)->code,
+	    (unsigned long long)s->delay_ms);
+	loop_timer_set(s->loop, &s->timer, s->delay_ms);
+}
+
+static void
+on_counted(void *arg, int err, uint64_t count)
+{
+	struct sweeper *s = arg;
+
+	if (err != 0) {
+		rest_longer(s, err);
+		return;
+	}
+	metric_gauge_set(METRIC_SESSIONS_ACTIVE, 0, 0, (int64_t)count);
+	rest(s);
+}
+
+static void
+on_expired(void *arg, int err, uint64_t count)
+{
+	struct sweeper *s = arg;
+
+	if (err != 0) {
+		rest_longer(s, err);
+		return;
+	}
+	s->expired += count;
+	if (count >= (uint64_t)s->conf->sessions.sweep_batch) {
+		expire(s);
+		return;
+	}
+	if (s->expired > 0)
+		log_info("sessions expired count=%llu", (unsigned long long)s->expired);
+	store_session_count_active(s->store, on_counted, s);
+}
+
+static void
+expire(struct sweeper *s)
+{
+	int64_t now = clock_wall_ms();
+
+	store_session_expire(s->store, now - (int64_t)s->conf->sessions.idle_expiry_ms, now,
+	    (uint32_t)s->conf->sessions.sweep_batch, on_expired, s);
+}
+
+static void
+on_timer(struct loop_timer *timer)
+{
+	struct sweeper *s = container_of(timer, struct sweeper, timer);
+
+	s->expired = 0;
+	if (!store_is_elected(s->store)) {
+		metric_gauge_set(METRIC_SESSIONS_ACTIVE, 0, 0, 0);
+		rest(s);
+	} else if (s->conf->sessions.idle_expiry_ms == 0) {
+		store_session_count_active(s->store, on_counted, s);
+	} else {
+		expire(s);
+	}
+}
+
+struct sweeper *
+sweeper_new(struct loop *loop, const struct conf *conf, struct store *store)
+{
+	struct sweeper *s = xcalloc(1, sizeof(*s));
+	uint64_t first_ms = conf->sessions.sweep_interval_ms;
+
+	s->loop = loop;
+	s->conf = conf;
+	s->store = store;
+	s->delay_ms = conf->sessions.sweep_interval_ms;
+	s->timer.on_fire = on_timer;
+	loop_timer_set(loop, &s->timer, first_ms < FIRST_MS ? first_ms : FIRST_MS);
+	return s;
+}
+
+void
+sweeper_free(struct sweeper **ref)
+{
+	struct sweeper *s = *ref;
+
+	if (s == NULL)
+		return;
+	*ref = NULL;
+	loop_timer_stop(s->loop, &s->timer);
+	free(s);
+}

@@ -1,0 +1,17 @@
+/*
+ * sweeper - idle sessions become expired, every sessions.sweep_interval, by the one
+ * worker of the host that the store has elected. Also counts the active ones.
+ */
+#ifndef WORKER_SESSION_SWEEPER_H
+#define WORKER_SESSION_SWEEPER_H
+
+#include "common/conf.h"
+#include "worker/loop/loop.h"
+#include "worker/store/store.h"
+
+struct sweeper;
+
+struct sweeper *sweeper_new(struct loop *, const struct conf *, struct store *);
+void sweeper_free(struct sweeper **); /* before the store; the loop does not run between */
+
+#endif
