@@ -262,10 +262,32 @@ tell_gone(struct backplane *bp, struct backplane_addr gone)
 		bp->watchers[w].on_gone(bp->watchers[w].arg, gone);
 }
 
+/* Who asked is dead too: nobody is called back. */
+static void
+drop_questions(struct backplane *bp)
+{
+	list_for_safe (node, &bp->calls) {
+		struct out_call *c = list_entry(node, struct out_call, node);
+
+		list_del(node);
+		loop_timer_stop(bp->loop, &c->timer);
+		loop_post_cancel(bp->loop, &c->gone);
+		free(c);
+	}
+	list_for_safe (node, &bp->lookups) {
+		struct lookup *l = list_entry(node, struct lookup, node);
+
+		list_del(node);
+		loop_post_cancel(bp->loop, &l->post);
+		free(l);
+	}
+}
+
 void
 fake_backplane_kill(struct backplane *dead, bool is_told)
 {
 	dead->is_dead = true;
+	drop_questions(dead);
 	for (unsigned i = 0; i < WORKERS_MAX; i++)
 		if (wire.workers[i] != NULL && !wire.workers[i]->is_dead && is_told)
 			tell_gone(wire.workers[i], dead->self);
@@ -323,16 +345,10 @@ backplane_free(struct backplane **ret)
 	if (bp == NULL)
 		return;
 	loop_post_cancel(bp->loop, &wire.deliver);
-	while (!list_empty(&bp->calls))
-		end_call(list_first(&bp->calls, struct out_call, node), E_GONE, STR_NONE);
-	list_for_safe (node, &bp->lookups) {
-		struct lookup *l = list_entry(node, struct lookup, node);
-
-		list_del(node);
-		loop_post_cancel(bp->loop, &l->post);
-		l->on_owner(l->arg, E_NOT_FOUND, (struct backplane_addr){0});
-		free(l);
-	}
+	drop_questions(bp);
+	for (unsigned i = wire.owned_count; i-- > 0;)
+		if (wire.owned[i].owner == bp)
+			wire.owned[i] = wire.owned[--wire.owned_count];
 	for (unsigned i = 0; i < WORKERS_MAX; i++)
 		if (wire.workers[i] == bp)
 			wire.workers[i] = NULL;

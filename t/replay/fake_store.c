@@ -10,8 +10,8 @@
 
 enum { SESSIONS_MAX = 64, TURNS_MAX = 512, MESSAGES_MAX = 4096, USAGE_MAX = 1024 };
 
-struct store {
-	struct loop *loop;
+struct tables {
+	unsigned fronts;    /* who looks at them */
 	struct arena arena; /* all texts */
 	struct store_session sessions[SESSIONS_MAX];
 	size_t session_count;
@@ -21,12 +21,17 @@ struct store {
 	size_t message_count;
 	struct store_usage usage[USAGE_MAX];
 	size_t usage_count;
-	struct list answers;
 	struct {
 		unsigned calls, fails;
 		int err, lie;
 		uint64_t delay_ms;
 	} verbs[FAKE_VERB_COUNT];
+};
+
+struct store { /* as one worker sees it */
+	struct loop *loop;
+	struct tables *tables;
+	struct list answers;
 };
 
 struct answer {
@@ -54,7 +59,7 @@ struct answer {
 static const char *
 copy(struct store *s, const char *text)
 {
-	return text != NULL ? arena_strdup(&s->arena, str_of(text)) : NULL;
+	return text != NULL ? arena_strdup(&s->tables->arena, str_of(text)) : NULL;
 }
 
 /* ---- answers ---- */
@@ -80,7 +85,7 @@ answer_new(struct store *s, enum fake_verb verb, void (*tell)(struct answer *), 
 	a->arg = arg;
 	a->timer.on_fire = on_answer;
 	list_add_tail(&s->answers, &a->node);
-	loop_timer_set(s->loop, &a->timer, s->verbs[verb].delay_ms);
+	loop_timer_set(s->loop, &a->timer, s->tables->verbs[verb].delay_ms);
 	return a;
 }
 
@@ -88,21 +93,21 @@ answer_new(struct store *s, enum fake_verb verb, void (*tell)(struct answer *), 
 static bool
 is_failing(struct store *s, enum fake_verb verb, int *ret_err)
 {
-	s->verbs[verb].calls++;
+	s->tables->verbs[verb].calls++;
 	*ret_err = 0;
-	if (s->verbs[verb].fails == 0)
+	if (s->tables->verbs[verb].fails == 0)
 		return false;
-	s->verbs[verb].fails--;
-	*ret_err = s->verbs[verb].err;
+	s->tables->verbs[verb].fails--;
+	*ret_err = s->tables->verbs[verb].err;
 	return true;
 }
 
 static int
 told(struct store *s, enum fake_verb verb, int err)
 {
-	int lie = s->verbs[verb].lie;
+	int lie = s->tables->verbs[verb].lie;
 
-	s->verbs[verb].lie = 0;
+	s->tables->verbs[verb].lie = 0;
 	return lie != 0 ? lie : err;
 }
 
@@ -127,15 +132,27 @@ tell_turn(struct answer *a)
 /* ---- the test's hand ---- */
 
 struct store *
-fake_store_new(struct loop *loop)
+fake_store_front(struct store *other)
 {
 	struct store *s = xcalloc(1, sizeof(*s));
 
-	s->loop = loop;
+	s->loop = other->loop;
+	s->tables = other->tables;
+	s->tables->fronts++;
 	list_init(&s->answers);
 	return s;
 }
 
+struct store *
+fake_store_new(struct loop *loop)
+{
+	struct tables *tables = xcalloc(1, sizeof(*tables));
+	struct store first = {.loop = loop, .tables = tables};
+
+	return fake_store_front(&first);
+}
+
+/* What is not answered yet stays so: who asked may be gone. */
 void
 store_free(struct store **ret)
 {
@@ -143,13 +160,17 @@ store_free(struct store **ret)
 
 	if (s == NULL)
 		return;
-	while (!list_empty(&s->answers)) {
-		struct answer *a = list_first(&s->answers, struct answer, node);
+	list_for_safe (node, &s->answers) {
+		struct answer *a = list_entry(node, struct answer, node);
 
 		loop_timer_stop(s->loop, &a->timer);
-		on_answer(&a->timer);
+		free(a->messages);
+		free(a);
 	}
-	arena_fini(&s->arena);
+	if (--s->tables->fronts == 0) {
+		arena_fini(&s->tables->arena);
+		free(s->tables);
+	}
 	free(s);
 	*ret = NULL;
 }
@@ -157,34 +178,34 @@ store_free(struct store **ret)
 void
 fake_store_fail(struct store *s, enum fake_verb verb, int err, unsigned count)
 {
-	s->verbs[verb].err = err;
-	s->verbs[verb].fails = count;
+	s->tables->verbs[verb].err = err;
+	s->tables->verbs[verb].fails = count;
 }
 
 void
 fake_store_lie(struct store *s, enum fake_verb verb, int err)
 {
-	s->verbs[verb].lie = err;
+	s->tables->verbs[verb].lie = err;
 }
 
 void
 fake_store_delay(struct store *s, enum fake_verb verb, uint64_t ms)
 {
-	s->verbs[verb].delay_ms = ms;
+	s->tables->verbs[verb].delay_ms = ms;
 }
 
 unsigned
 fake_store_calls(const struct store *s, enum fake_verb verb)
 {
-	return s->verbs[verb].calls;
+	return s->tables->verbs[verb].calls;
 }
 
 void
 fake_store_add_session(
     struct store *s, const char *id, const char *model, const char *system, const char *tools_json)
 {
-	check(s->session_count < SESSIONS_MAX);
-	s->sessions[s->session_count++] = (struct store_session){
+	check(s->tables->session_count < SESSIONS_MAX);
+	s->tables->sessions[s->tables->session_count++] = (struct store_session){
 	    .id = copy(s, id),
 	    .app_id = "demo",
 	    .status = "active",
@@ -197,18 +218,18 @@ fake_store_add_session(
 static struct store_session *
 find_session(struct store *s, const char *id)
 {
-	for (size_t i = 0; i < s->session_count; i++)
-		if (strcmp(s->sessions[i].id, id) == 0)
-			return &s->sessions[i];
+	for (size_t i = 0; i < s->tables->session_count; i++)
+		if (strcmp(s->tables->sessions[i].id, id) == 0)
+			return &s->tables->sessions[i];
 	return NULL;
 }
 
 static struct store_turn *
 find_turn(struct store *s, const char *id)
 {
-	for (size_t i = 0; i < s->turn_count; i++)
-		if (strcmp(s->turns[i].id, id) == 0)
-			return &s->turns[i];
+	for (size_t i = 0; i < s->tables->turn_count; i++)
+		if (strcmp(s->tables->turns[i].id, id) == 0)
+			return &s->tables->turns[i];
 	return NULL;
 }
 
@@ -221,9 +242,10 @@ is_live(const struct store_turn *t)
 static struct store_turn *
 find_live(struct store *s, const char *session_id)
 {
-	for (size_t i = 0; i < s->turn_count; i++)
-		if (is_live(&s->turns[i]) && strcmp(s->turns[i].session_id, session_id) == 0)
-			return &s->turns[i];
+	for (size_t i = 0; i < s->tables->turn_count; i++)
+		if (is_live(&s->tables->turns[i]) &&
+		    strcmp(s->tables->turns[i].session_id, session_id) == 0)
+			return &s->tables->turns[i];
 	return NULL;
 }
 
@@ -252,26 +274,26 @@ fake_store_live_turn(const struct store *s, const char *session_id)
 const struct store_message *
 fake_store_message(const struct store *s, size_t index)
 {
-	return index < s->message_count ? &s->messages[index] : NULL;
+	return index < s->tables->message_count ? &s->tables->messages[index] : NULL;
 }
 
 size_t
 fake_store_message_count(const struct store *s)
 {
-	return s->message_count;
+	return s->tables->message_count;
 }
 
 const struct store_usage *
 fake_store_usage(const struct store *s, size_t index)
 {
-	return index < s->usage_count ? &s->usage[index] : NULL;
+	return index < s->tables->usage_count ? &s->tables->usage[index] : NULL;
 }
 
 static void
 add_turn(struct store *s, const struct store_turn *t)
 {
-	check(s->turn_count < TURNS_MAX);
-	s->turns[s->turn_count++] = (struct store_turn){
+	check(s->tables->turn_count < TURNS_MAX);
+	s->tables->turns[s->tables->turn_count++] = (struct store_turn){
 	    .id = copy(s, t->id),
 	    .session_id = copy(s, t->session_id),
 	    .app_id = copy(s, t->app_id),
@@ -321,20 +343,20 @@ fake_store_fence(struct store *s, const char *turn_id)
 static void
 add_message(struct store *s, const struct store_message *m)
 {
-	for (size_t i = 0; i < s->message_count; i++)
-		if (strcmp(s->messages[i].id, m->id) == 0)
+	for (size_t i = 0; i < s->tables->message_count; i++)
+		if (strcmp(s->tables->messages[i].id, m->id) == 0)
 			return;
-	check(s->message_count < MESSAGES_MAX);
-	s->messages[s->message_count] = (struct store_message){
+	check(s->tables->message_count < MESSAGES_MAX);
+	s->tables->messages[s->tables->message_count] = (struct store_message){
 	    .id = copy(s, m->id),
 	    .session_id = copy(s, m->session_id),
 	    .turn_id = copy(s, m->turn_id),
-	    .position = (int64_t)s->message_count,
+	    .position = (int64_t)s->tables->message_count,
 	    .role = copy(s, m->role),
 	    .body_json = copy(s, m->body_json),
 	    .is_partial = m->is_partial,
 	};
-	s->message_count++;
+	s->tables->message_count++;
 }
 
 void
@@ -351,13 +373,13 @@ fake_store_add_message(
 static void
 add_usage(struct store *s, const struct store_usage *u)
 {
-	for (size_t i = 0; i < s->usage_count; i++)
-		if (strcmp(s->usage[i].id, u->id) == 0)
+	for (size_t i = 0; i < s->tables->usage_count; i++)
+		if (strcmp(s->tables->usage[i].id, u->id) == 0)
 			return;
-	check(s->usage_count < USAGE_MAX);
-	s->usage[s->usage_count] = *u;
-	s->usage[s->usage_count].id = copy(s, u->id);
-	s->usage[s->usage_count++].turn_id = copy(s, u->turn_id);
+	check(s->tables->usage_count < USAGE_MAX);
+	s->tables->usage[s->tables->usage_count] = *u;
+	s->tables->usage[s->tables->usage_count].id = copy(s, u->id);
+	s->tables->usage[s->tables->usage_count++].turn_id = copy(s, u->turn_id);
 }
 
 /* ---- store.h ---- */
@@ -393,19 +415,19 @@ store_message_history(struct store *s, const char *session_id, uint64_t max_byte
 	int err;
 	bool fails = is_failing(s, FAKE_HISTORY, &err);
 	struct answer *a = answer_new(s, FAKE_HISTORY, tell_messages, arg);
-	size_t first = s->message_count;
+	size_t first = s->tables->message_count;
 	uint64_t bytes = 0;
 
 	a->on.messages = on_messages;
 	a->err = fails ? err : 0;
 	while (first > 0 && bytes <= max_bytes) {
-		if (strcmp(s->messages[--first].session_id, session_id) == 0)
-			bytes += strlen(s->messages[first].body_json);
+		if (strcmp(s->tables->messages[--first].session_id, session_id) == 0)
+			bytes += strlen(s->tables->messages[first].body_json);
 	}
-	a->messages = xcalloc(s->message_count + 1, sizeof(*a->messages));
-	for (; first < s->message_count; first++)
-		if (strcmp(s->messages[first].session_id, session_id) == 0)
-			a->messages[a->message_count++] = s->messages[first];
+	a->messages = xcalloc(s->tables->message_count + 1, sizeof(*a->messages));
+	for (; first < s->tables->message_count; first++)
+		if (strcmp(s->tables->messages[first].session_id, session_id) == 0)
+			a->messages[a->message_count++] = s->tables->messages[first];
 }
 
 static void
@@ -417,8 +439,8 @@ tell_begun(struct answer *a)
 static struct store_turn *
 find_request(struct store *s, const struct store_turn *t)
 {
-	for (size_t i = 0; t->request_id != NULL && i < s->turn_count; i++) {
-		struct store_turn *other = &s->turns[i];
+	for (size_t i = 0; t->request_id != NULL && i < s->tables->turn_count; i++) {
+		struct store_turn *other = &s->tables->turns[i];
 
 		if (other->request_id != NULL && strcmp(other->session_id, t->session_id) == 0 &&
 		    strcmp(other->request_id, t->request_id) == 0)
@@ -607,10 +629,31 @@ store_turn_lose_all(
 	(void)now;
 	a->on.count = on_count;
 	a->err = err;
-	for (size_t i = 0; !fails && i < s->turn_count; i++) {
-		if (!is_live(&s->turns[i]) || strcmp(s->turns[i].owner, owner) != 0)
+	for (size_t i = 0; !fails && i < s->tables->turn_count; i++) {
+		if (!is_live(&s->tables->turns[i]) || strcmp(s->tables->turns[i].owner, owner) != 0)
 			continue;
-		lose(&s->turns[i]);
+		lose(&s->tables->turns[i]);
+		a->count++;
+	}
+}
+
+void
+store_turn_lose_former(
+    struct store *s, const char *host_prefix, int64_t now, store_on_count *on_count, void *arg)
+{
+	int err;
+	bool fails = is_failing(s, FAKE_LOSE_FORMER, &err);
+	struct answer *a = answer_new(s, FAKE_LOSE_FORMER, tell_count, arg);
+
+	(void)now;
+	a->on.count = on_count;
+	a->err = err;
+	for (size_t i = 0; !fails && i < s->tables->turn_count; i++) {
+		struct store_turn *t = &s->tables->turns[i];
+
+		if (!is_live(t) || str_starts(str_of(t->owner), str_of(host_prefix)))
+			continue;
+		lose(t);
 		a->count++;
 	}
 }

@@ -21,10 +21,12 @@ enum fake_verb {
 	FAKE_LIVE,
 	FAKE_LOSE,
 	FAKE_LOSE_ALL,
+	FAKE_LOSE_FORMER,
 	FAKE_VERB_COUNT
 };
 
 struct store *fake_store_new(struct loop *);
+struct store *fake_store_front(struct store *); /* the same record, for another worker */
 
 /* The next `count` calls do nothing and answer err. */
 void fake_store_fail(struct store *, enum fake_verb, int err, unsigned count);

@@ -82,18 +82,27 @@ test_from_every_number_on_every_worker(void **state)
 	}
 }
 
+/* A listener may name an event that is still to come: it gets what follows it. */
 static void
-test_more_than_there_is(void **state)
+test_ahead_of_what_there_is(void **state)
 {
 	for (unsigned worker = 0; worker < 2; worker++) {
 		struct id turn = world_begin(0, "Go");
-		struct client c;
+		struct client next, never;
 
-		client_attach(&c, worker, &turn, 1000);
+		client_attach(&next, worker, &turn, 3);
+		client_attach(&never, worker, &turn, 1000);
 		say_word(0);
+		say_word(1);
+		assert_int_equal(next.count, 0);
+		say_word(2);
 		end_turn();
-		client_expect(&c, "text.delta usage turn.completed");
-		client_forget(&c);
+		client_expect(&next, "text.delta usage turn.completed");
+		client_expect_seqs(&next, 4);
+		assert_int_equal(next.ends, 1);
+		client_expect(&never, "");
+		assert_int_equal(never.ends, 1);
+		client_forget(&next);
 	}
 }
 
@@ -601,6 +610,7 @@ test_the_master_is_slow_to_notice(void **state)
 	client_attach(&c, 1, &turn, 0);
 	fake_backplane_kill(w->backplane, false);
 	turns_free(&w->turns);
+	store_free(&w->store);
 	fake_backplane_kill(w->backplane, true); /* the connection is gone, the row is not */
 	world_run(300);
 	assert_int_equal(c.ends, 0);
@@ -638,7 +648,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(test_from_every_number_on_every_worker),
-	    TEST(test_more_than_there_is),
+	    TEST(test_ahead_of_what_there_is),
 	    TEST(test_turns_that_are_not_there),
 	    TEST(test_lost_batches_are_asked_for_again),
 	    TEST(test_the_last_event_is_lost),

@@ -425,7 +425,7 @@ test_freed_in_the_middle_of_everything(void **state)
 	request_send(&r, 0);
 	fake_provider_say(world.model, "x");
 	world_ask(&a, 0, &turn, 5000);
-	turns_free(&world.workers[0].turns);
+	world_kill(0, true);
 	world_run(10000);
 	assert_int_equal(a.answers, 0);
 	assert_int_equal(r.answers, 0);

@@ -244,6 +244,46 @@ test_a_turn_of_a_former_life_is_in_the_way(void **state)
 }
 
 static void
+test_the_first_worker_looks_for_former_lives(void **state)
+{
+	struct id turn = world_begin(2, "Go");
+
+	world_run(0);
+	assert_string_equal(
+	    fake_store_turn(world.store, WORLD_FORMER_TURN)->error_code, "worker_lost");
+	assert_int_equal(fake_store_calls(world.store, FAKE_LOSE_FORMER), 1);
+	world_kill(0, true); /* its successor is not the first: others' turns may be live */
+	world_start_worker(0);
+	world_run(0);
+	assert_int_equal(fake_store_calls(world.store, FAKE_LOSE_FORMER), 1);
+	assert_string_equal(fake_store_turn(world.store, turn.s)->state, "live");
+	end_live();
+}
+
+static void
+test_a_successor_takes_over(void **state)
+{
+	struct request r, again;
+	struct client c;
+
+	send_with_id(&r, 0, "Hello", "r1");
+	client_attach(&c, 1, &r.started.turn_id, 0);
+	world_kill(0, true);
+	world_start_worker(0); /* the same row, another number */
+	world_run(900);
+	assert_int_equal(c.ends, 1);
+	assert_non_null(client_last(&c, TURN_FAILED));
+	client_forget(&c);
+	send_with_id(&again, 0, "Hello", "r1");
+	assert_int_equal(again.err, 0);
+	assert_false(again.started.is_replay);
+	client_attach(&c, 1, &again.started.turn_id, 0);
+	end_live();
+	client_expect(&c, "turn.started usage turn.completed");
+	client_forget(&c);
+}
+
+static void
 test_the_record_fails_to_lose_it(void **state)
 {
 	struct request r;
@@ -349,6 +389,8 @@ main(void)
 	    TEST(test_one_that_waits_dies),
 	    TEST(test_a_request_of_a_dead_worker_runs_anew),
 	    TEST(test_a_turn_of_a_former_life_is_in_the_way),
+	    TEST(test_the_first_worker_looks_for_former_lives),
+	    TEST(test_a_successor_takes_over),
 	    TEST(test_the_record_fails_to_lose_it),
 	    TEST(test_a_begin_whose_answer_was_lost),
 	    TEST(test_draining_takes_no_new_ones),

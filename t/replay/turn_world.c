@@ -33,20 +33,24 @@ set_conf(struct conf *conf)
 	conf->sessions.history_tokens = 8000;
 	conf->drain.timeout_ms = 30000;
 	conf->backplane.call_timeout_ms = 1000;
+	conf->store.url = "sqlite:var/parley.db";
 	conf->models.v = models;
 	conf->models.n = 2;
 }
 
-static void
-start_worker(unsigned i)
+void
+world_start_worker(unsigned i)
 {
 	struct worker *w = &world.workers[i];
 
+	store_free(&w->store);
+	backplane_free(&w->backplane);
 	check(shm_row_claim(world.shm, i, 1, &w->who));
 	shm_row_set_state(world.shm, w->who, SHM_READY);
 	w->backplane = backplane_new(world.loop, world.shm, w->who);
+	w->store = fake_store_front(world.store);
 	w->turns =
-	    turns_new(world.loop, &world.conf, world.shm, w->backplane, world.store, world.model);
+	    turns_new(world.loop, &world.conf, world.shm, w->backplane, w->store, world.model);
 }
 
 int
@@ -60,8 +64,10 @@ world_setup(void **state)
 	check(world.shm != NULL);
 	world.store = fake_store_new(world.loop);
 	world.model = fake_providers_new(world.loop);
+	fake_store_add_live(world.store, WORLD_FORMER_TURN, "sess_00000000000000000000000000",
+	    "00000000000000aa.1.1", "old", 7);
 	for (unsigned i = 0; i < WORLD_WORKERS; i++)
-		start_worker(i);
+		world_start_worker(i);
 	world.session = id_new("sess");
 	fake_store_add_session(world.store, world.session.s, NULL, NULL, NULL);
 	return 0;
@@ -70,10 +76,11 @@ world_setup(void **state)
 int
 world_teardown(void **state)
 {
-	for (unsigned i = 0; i < WORLD_WORKERS; i++)
+	for (unsigned i = 0; i < WORLD_WORKERS; i++) {
 		turns_free(&world.workers[i].turns);
-	for (unsigned i = 0; i < WORLD_WORKERS; i++)
+		store_free(&world.workers[i].store);
 		backplane_free(&world.workers[i].backplane);
+	}
 	fake_backplane_reset();
 	store_free(&world.store);
 	providers_free(&world.model);
@@ -91,6 +98,7 @@ world_kill(unsigned i, bool is_told)
 
 	fake_backplane_kill(w->backplane, false);
 	turns_free(&w->turns);
+	store_free(&w->store);
 	shm_row_reap(world.shm, w->who);
 	if (is_told)
 		fake_backplane_kill(w->backplane, true);

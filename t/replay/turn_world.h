@@ -16,6 +16,7 @@ enum { WORLD_WORKERS = 3, HEARD_MAX = 512 };
 struct worker {
 	struct shm_who who;
 	struct backplane *backplane;
+	struct store *store;
 	struct turns *turns; /* NULL: dead */
 };
 
@@ -29,11 +30,15 @@ struct world {
 	struct id session;
 };
 
+/* A turn that a former life of the host has left live in the record. */
+#define WORLD_FORMER_TURN "turn_00000000000000000000000000"
+
 extern struct world world;
 
 int world_setup(void **state); /* of a cmocka test */
 int world_teardown(void **state);
 void world_kill(unsigned worker, bool is_told); /* SIGKILL; the master notices at once */
+void world_start_worker(unsigned worker);       /* the successor of one that was killed */
 void world_run(uint64_t ms);                    /* time passes; 0: what is ready runs */
 
 /* ---- a request ---- */

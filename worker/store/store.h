@@ -239,6 +239,10 @@ void store_turn_lose_all(
 /* Live turns of this host whose owner is none of the living (`alive`: owners), at start. */
 void store_turn_lose_orphans(struct store *, const char *host_prefix, const char *const *alive,
     size_t alive_count, int64_t now, store_on_count *, void *arg);
+/* Live turns whose owner does not begin with host_prefix: those of a host's former lives, where the
+ * record is one host's (SQLite). */
+void store_turn_lose_former(
+    struct store *, const char *host_prefix, int64_t now, store_on_count *, void *arg);
 
 /* ---- usage ---- */
 

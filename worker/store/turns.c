@@ -202,6 +202,16 @@ const struct op op_turn_lose_orphans = {
 	.is_answer = true}},
 };
 
+const struct op op_turn_lose_former = {
+    .name = "turn_lose_former",
+    .params = "host_prefix now message",
+    .is_write = true,
+    .statements = {{.sql = "UPDATE turns SET " LOST " WHERE state = 'live'"
+			   " AND substr(owner, 1, length(CAST($host_prefix AS text)))"
+			   " <> CAST($host_prefix AS text)",
+	.is_answer = true}},
+};
+
 static void
 read_turn(const struct op_value *v, struct store_turn *ret)
 {
@@ -432,4 +442,16 @@ store_turn_lose_orphans(struct store *store, const char *host_prefix, const char
 	put_lost(&call, now);
 	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
 	buf_fini(&owners);
+}
+
+void
+store_turn_lose_former(
+    struct store *store, const char *host_prefix, int64_t now, store_on_count *on_count, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_turn_lose_former);
+	op_put_text(&call, host_prefix);
+	put_lost(&call, now);
+	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
 }

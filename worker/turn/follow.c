@@ -215,7 +215,7 @@ send_batch(struct follower *f)
 		count++;
 	}
 	bool is_end =
-	    turn_has_ended(f->turn) && (f->is_waiter || f->sent_seq == f->turn->feed.head);
+	    turn_has_ended(f->turn) && (f->is_waiter || f->sent_seq >= f->turn->feed.head);
 	put_head(f, &message, is_end);
 	backplane_put_u64(&message, count);
 	buf_add_str(&message, buf_str(&events));
@@ -348,8 +348,8 @@ follow_add(struct turn *t, const struct follow_request *r)
 		return err;
 	f = xcalloc(1, sizeof(*f));
 	f->turn = t;
-	/* Nobody can have more than there is. */
-	f->sent_seq = r->after_seq < t->feed.head ? r->after_seq : t->feed.head;
+	f->sent_seq =
+	    r->after_seq; /* may be ahead of what there is: then it waits for what comes after */
 	f->originator = r->originator;
 	f->is_waiter = r->is_waiter;
 	f->ticket = r->ticket;
@@ -427,17 +427,13 @@ on_attach(void *arg, const struct backplane_call *call)
 	struct follow_request r = {.is_far = true, .addr = call->from};
 	struct id session_id, turn_id;
 	struct turn *t = NULL;
-	struct buf head = BUF_INIT;
 	int err = E_NOT_FOUND;
 
 	if (take_attach(call->payload, &session_id, &turn_id, &r))
 		t = turn_by_id(ts, &session_id, &turn_id);
-	if (t != NULL) {
+	if (t != NULL)
 		err = follow_add(t, &r);
-		backplane_put_u64(&head, t->feed.head);
-	}
-	backplane_reply(ts->backplane, call->from, call->call_id, err, buf_str(&head));
-	buf_fini(&head);
+	backplane_reply(ts->backplane, call->from, call->call_id, err, STR_NONE);
 }
 
 /* By the listener alone: who detaches may have forgotten the turn. */

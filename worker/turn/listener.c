@@ -229,8 +229,6 @@ attach_here(struct listener *l)
 	};
 
 	check(t != NULL);
-	if (l->last_seq > t->feed.head)
-		l->last_seq = r.after_seq = t->feed.head; /* nobody can have more than there is */
 	int err = follow_add(t, &r);
 	if (err != 0) {
 		tell_end(l, err, 0);
@@ -258,16 +256,13 @@ on_attached(void *arg, int err, struct str payload)
 {
 	uint64_t attach_no = ((struct turn_gap *)arg)->extra, handle;
 	struct turns *ts = turn_gap_close(arg, &handle);
-	struct listener *l = ts != NULL ? idmap_get(ts->listeners, handle) : NULL;
+	struct listener *l = idmap_get(ts->listeners, handle);
 
-	uint64_t head;
-
+	(void)payload;
 	if (l == NULL || l->state != LISTENER_ATTACH || l->attach_no != attach_no)
 		return;
 	switch (err) {
 	case 0:
-		if (backplane_take_u64(&payload, &head) && head < l->last_seq)
-			l->last_seq = head; /* nobody can have more than there is */
 		follow_far(l);
 		break;
 	case E_AT_CAPACITY:

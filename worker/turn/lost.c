@@ -4,7 +4,8 @@
  * Listeners here that followed the dead one look for the record (listener.c). One
  * living worker, the one in the lowest row, declares all its turns lost; should it
  * die over that, they are declared lost one by one by whoever meets them: a new
- * turn of the session, a listener, a question.
+ * turn of the session, a listener, a question. The first worker of a host's life
+ * does the same for the turns of its former lives.
  */
 #include <stdlib.h>
 
@@ -53,10 +54,6 @@ on_lost_all(void *arg, int err, uint64_t count)
 	struct lost_owner *o = arg;
 
 	o->is_writing = false;
-	if (o->turns == NULL) {
-		free(o);
-		return;
-	}
 	if (err != 0 && ++o->tries < WRITE_TRIES_MAX) {
 		o->next_ms = loop_now_ms(o->turns->loop) + WRITE_AGAIN_MS;
 		return;
@@ -120,25 +117,46 @@ on_peer_gone(void *arg, struct backplane_addr peer)
 	listener_peer_gone(ts, peer);
 }
 
+static void
+on_former_lost(void *arg, int err, uint64_t count)
+{
+	(void)arg;
+	/* Without it they are found when somebody meets them. */
+	if (err != 0)
+		log_info("turns of a former life not looked for err=%s", err_info(err)->name);
+	else if (count > 0)
+		log_info("turns of a former life lost count=%llu", (unsigned long long)count);
+}
+
+/*
+ * The host's number is made anew with its shared memory. In SQLite's record there are no other
+ * hosts, so every other number is that of a former life; elsewhere only a host's own lease can
+ * tell.
+ */
+static void
+lose_former_lives(struct turns *ts)
+{
+	char prefix[OWNER_MAX];
+
+	if (ts->self.who.number != 1 || !str_starts(str_of(ts->conf->store.url), STR("sqlite:")))
+		return;
+	owner_format_host(ts->self, prefix);
+	store_turn_lose_former(ts->store, prefix, clock_wall_ms(), on_former_lost, NULL);
+}
+
 void
 lost_init(struct turns *ts)
 {
 	list_init(&ts->lost);
 	ts->lost_timer.on_fire = on_lost_timer;
 	backplane_on_peer_gone(ts->backplane, on_peer_gone, ts);
+	lose_former_lives(ts);
 }
 
 void
 lost_fini(struct turns *ts)
 {
 	loop_timer_stop(ts->loop, &ts->lost_timer);
-	list_for_safe (node, &ts->lost) {
-		struct lost_owner *o = list_entry(node, struct lost_owner, node);
-
-		list_del(node);
-		if (o->is_writing)
-			o->turns = NULL; /* the callback frees it */
-		else
-			free(o);
-	}
+	list_for_safe (node, &ts->lost)
+		free(list_entry(node, struct lost_owner, node));
 }

@@ -10,6 +10,12 @@ owner_format(struct backplane_addr a, char out[OWNER_MAX])
 	snprintf(out, OWNER_MAX, "%016" PRIx64 ".%x.%x", a.host, a.who.row, a.who.number);
 }
 
+void
+owner_format_host(struct backplane_addr a, char out[OWNER_MAX])
+{
+	snprintf(out, OWNER_MAX, "%016" PRIx64 ".", a.host);
+}
+
 /* Lower-case hex digits up to the next point or the end. */
 static bool
 take_hex(struct str *rest, uint64_t max, uint64_t *ret)

@@ -10,6 +10,8 @@
 enum { OWNER_MAX = 40 }; /* 16 + 1 + 8 + 1 + 8 and the NUL */
 
 void owner_format(struct backplane_addr, char out[OWNER_MAX]);
+void owner_format_host(
+    struct backplane_addr, char out[OWNER_MAX]);                /* what it begins with: "host." */
 bool owner_parse(const char *text, struct backplane_addr *ret); /* NULL text: false */
 bool owner_equal(struct backplane_addr, struct backplane_addr);
 

@@ -100,7 +100,7 @@ gap_question(void *gap)
 	uint64_t handle;
 	struct turns *ts = turn_gap_close(gap, &handle);
 
-	return ts != NULL ? idmap_get(ts->question_handles, handle) : NULL;
+	return idmap_get(ts->question_handles, handle);
 }
 
 /* ---- asks: at the owner ---- */

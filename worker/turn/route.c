@@ -13,8 +13,8 @@
 enum { LOSE_TRIES_MAX = 3 };
 
 struct route_search {
-	struct list node;    /* in turns->searches */
-	struct turns *turns; /* NULL: they are gone */
+	struct list node; /* in turns->searches */
+	struct turns *turns;
 	struct id session_id, turn_id;
 	route_on_found *on_found;
 	uint64_t handle;
@@ -28,8 +28,7 @@ static void
 search_end(struct route_search *s, const struct route *r)
 {
 	list_del(&s->node);
-	if (s->turns != NULL)
-		s->on_found(s->arg, s->turns, s->handle, r);
+	s->on_found(s->arg, s->turns, s->handle, r);
 	free(s);
 }
 
@@ -46,8 +45,8 @@ on_lost(void *arg, int err)
 {
 	struct route_search *s = arg;
 
-	if (s->turns == NULL || err == E_STORE_UNAVAILABLE)
-		search_failed(s, err != 0 ? err : E_GONE);
+	if (err == E_STORE_UNAVAILABLE)
+		search_failed(s, err);
 	else
 		search_record(s); /* also when somebody else was faster */
 }
@@ -84,8 +83,8 @@ on_record(void *arg, int err, const struct store_turn *record)
 	struct route_search *s = arg;
 	struct route r = {.kind = ROUTE_RECORD, .record = record};
 
-	if (s->turns == NULL || err != 0)
-		search_failed(s, err != 0 ? err : E_GONE);
+	if (err != 0)
+		search_failed(s, err);
 	else if (!str_eq(str_of(record->session_id), id_str(&s->session_id)))
 		search_failed(s, E_NOT_FOUND);
 	else if (strcmp(record->state, "live") == 0)
@@ -106,9 +105,7 @@ on_owner(void *arg, int err, struct backplane_addr owner)
 	struct route_search *s = arg;
 	struct route r = {.kind = ROUTE_PEER, .peer = owner};
 
-	if (s->turns == NULL)
-		search_failed(s, E_GONE);
-	else if (err != 0 || owner_equal(owner, s->turns->self))
+	if (err != 0 || owner_equal(owner, s->turns->self))
 		search_record(s);
 	else
 		search_end(s, &r);
@@ -146,12 +143,9 @@ route_init(struct turns *ts)
 	list_init(&ts->searches);
 }
 
-/* Their callbacks are still to come and free them. */
 void
 route_fini(struct turns *ts)
 {
-	list_for_safe (node, &ts->searches) {
-		list_entry(node, struct route_search, node)->turns = NULL;
-		list_del(node);
-	}
+	list_for_safe (node, &ts->searches)
+		free(list_entry(node, struct route_search, node));
 }

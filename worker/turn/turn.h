@@ -30,6 +30,8 @@ struct turns;
 
 struct turns *turns_new(struct loop *, const struct conf *, struct shm *, struct backplane *,
     struct store *, struct providers *);
+/* Silently: nobody is called back. The loop does not turn between this and the end of the store,
+ * the backplane and the providers, which call nobody back either. */
 void turns_free(struct turns **);
 void turns_drain(
     struct turns *); /* no new ones (E_DRAINING); what runs at the time limit fails with it */

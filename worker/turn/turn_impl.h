@@ -164,15 +164,14 @@ struct turn {
 
 struct turn_gap {
 	struct list node;
-	struct turns *turns; /* NULL: they are gone */
-	uint64_t handle;     /* of a turn or a listener */
+	struct turns *turns;
+	uint64_t handle; /* of a turn, a listener or a question */
 	uint64_t extra;
 };
 
 struct turn_gap *turn_gap_open(struct turns *, uint64_t handle);
-/* Frees the gap; NULL: the turns are gone. */
 struct turns *turn_gap_close(void *gap, uint64_t *ret_handle);
-struct turn *turn_gap_turn(void *gap); /* closes; NULL: gone */
+struct turn *turn_gap_turn(void *gap); /* closes; NULL: the turn is gone */
 
 /* ---- turns.c ---- */
 

@@ -47,7 +47,7 @@ turn_gap_turn(void *gap)
 	uint64_t handle;
 	struct turns *ts = turn_gap_close(gap, &handle);
 
-	return ts != NULL ? idmap_get(ts->handles, handle) : NULL;
+	return idmap_get(ts->handles, handle);
 }
 
 /* ---- one turn's place ---- */
@@ -320,12 +320,8 @@ turns_free(struct turns **ret)
 	route_fini(ts);
 	loop_timer_stop(ts->loop, &ts->retain_timer);
 	loop_timer_stop(ts->loop, &ts->drain_timer);
-	list_for_safe (node, &ts->gaps) {
-		struct turn_gap *gap = list_entry(node, struct turn_gap, node);
-
-		gap->turns = NULL; /* its callback frees it */
-		list_del(node);
-	}
+	list_for_safe (node, &ts->gaps)
+		free(list_entry(node, struct turn_gap, node));
 	strmap_free(&ts->by_id);
 	idmap_free(&ts->handles);
 	idmap_free(&ts->listeners);

@@ -663,6 +663,22 @@ turns_of_the_dead_are_lost_together(void **state)
 	assert_int_equal(got.count, 1);
 }
 
+static void
+turns_of_former_lives_are_lost(void **state)
+{
+	struct id s = open_session("1", false, NULL, 0);
+
+	assert_int_equal(begin("turn_1", s.s, NULL, "h", 1), 0);
+	for (int is_former = 0; is_former < 2; is_former++) {
+		expect();
+		store_turn_lose_former(w.store, is_former ? "b." : "a.", now, on_count, NULL);
+		assert_int_equal(err_of_wait(), 0);
+		assert_int_equal(got.count, is_former);
+	}
+	get_turn("turn_1");
+	assert_string_equal(got.error_code, "worker_lost");
+}
+
 /* ---- messages and usage ---- */
 
 static void
@@ -1008,6 +1024,7 @@ main(void)
 	    T(turn_adds_and_progresses),
 	    T(turn_of_the_dead_is_lost_and_runs_anew),
 	    T(turns_of_the_dead_are_lost_together),
+	    T(turns_of_former_lives_are_lost),
 	    T(messages_by_page_and_by_budget),
 	    T(erased_content_stays_erased),
 	    T(usage_is_summed_by_model),

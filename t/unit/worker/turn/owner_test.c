@@ -29,6 +29,8 @@ test_how_it_looks(void **state)
 
 	owner_format((struct backplane_addr){0xab, {1, 31}}, text);
 	assert_string_equal(text, "00000000000000ab.1.1f");
+	owner_format_host((struct backplane_addr){0xab, {1, 31}}, text);
+	assert_string_equal(text, "00000000000000ab.");
 }
 
 static void
