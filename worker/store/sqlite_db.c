@@ -199,7 +199,8 @@ sqlite_db_open(const struct sqlite_db_conf *conf, struct sqlite_db **ret)
 	rc = sqlite3_open_v2(conf->path, &db->handle, flags, NULL);
 	/* Who comes first makes the index of the log, under a lock: a start waits for it. */
 	if (rc == SQLITE_OK)
-		rc = sqlite3_busy_timeout(db->handle, OPEN_WAIT_MS);
+		rc = sqlite3_busy_timeout(
+		    db->handle, conf->open_wait_ms != 0 ? (int)conf->open_wait_ms : OPEN_WAIT_MS);
 	if (rc == SQLITE_OK)
 		rc = add_functions(db->handle);
 	if (rc == SQLITE_OK)

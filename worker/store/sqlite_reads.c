@@ -16,6 +16,7 @@
 enum {
 	JOBS_PER_ROUND = 64, /* then the loop's other work has its turn */
 	RETRY_MS = 25,
+	REOPEN_WAIT_MS = 5,
 };
 
 struct sqlite_reads {
@@ -24,6 +25,7 @@ struct sqlite_reads {
 	struct store_health *health;
 	struct sqlite_db *db;
 	struct sqlite_failure failure;
+	bool is_started; /* it has been open once */
 	struct list jobs;
 	struct loop_post post;
 	struct loop_timer retry;
@@ -34,7 +36,10 @@ struct sqlite_reads {
 static int
 open_db(struct sqlite_reads *r)
 {
-	struct sqlite_db_conf conf = {.path = r->path, .failure = &r->failure};
+	/* Once the loop turns, nothing waits long on it: there are further tries. */
+	struct sqlite_db_conf conf = {.path = r->path,
+	    .open_wait_ms = r->is_started ? REOPEN_WAIT_MS : 0,
+	    .failure = &r->failure};
 
 	return r->db != NULL ? 0 : sqlite_db_open(&conf, &r->db);
 }
@@ -120,7 +125,8 @@ sqlite_reads_new(struct loop *loop, const char *path, struct store_health *healt
 	r->post.run = on_post;
 	r->retry.on_fire = on_retry;
 	list_init(&r->jobs);
-	if (open_db(r) == 0)
+	r->is_started = open_db(r) == 0;
+	if (r->is_started)
 		return r;
 	log_error("store cannot be opened %s", r->failure.text);
 	sqlite_reads_free(&r);
