@@ -349,6 +349,19 @@ release_place(struct http_req *r)
 }
 
 static void
+cut_flood(struct http_conn *c)
+{
+	struct http_server *s = c->listener->server;
+	char client[ADDR_TEXT_MAX];
+
+	addr_format(conn_peer(c), client);
+	log_warn("connection cut reason=flood peer=%s requests=%u resets=%u slot=%u", client,
+	    c->flood_requests, c->flood_resets, s->handoff->slot);
+	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_FLOOD, 0, 1);
+	conn_cut(c);
+}
+
+static void
 on_dispose(void *p)
 {
 	struct http_req *r = p;
@@ -363,9 +376,8 @@ on_dispose(void *p)
 		metric_observe_us(METRIC_HTTP_REQUEST_SECONDS, r->label, us);
 	write_access_log(r, status, us);
 	release_place(r);
-	if (!is_whole && r->conn->is_http2 && conn_is_flooding(r->conn, true)) {
-		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_FLOOD, 0, 1);
-		conn_cut(r->conn);
+	if (!is_whole && r->conn->is_http2 && !r->conn->is_cut && conn_is_flooding(r->conn, true)) {
+		cut_flood(r->conn);
 	}
 	json_decref(r->json);
 	if (r->stream != NULL)
@@ -582,8 +594,8 @@ request_dispatch(h2o_handler_t *handler, h2o_req_t *h)
 	(void)handler;
 	enter_conn(c);
 	r = request_new(c, h);
-	if (c->is_http2 && conn_is_flooding(c, false))
-		conn_cut(c);
+	if (c->is_http2 && !c->is_cut && conn_is_flooding(c, false))
+		cut_flood(c);
 	r->is_last = is_last_of_conn(c);
 	if (c->refusal != REFUSE_NOTHING) {
 		refuse(r, c->refusal);
