@@ -70,6 +70,12 @@ crypto_sha256(struct str data, uint8_t out[SHA256_LEN])
 }
 
 void
+crypto_sha1(struct str data, uint8_t out[SHA1_LEN])
+{
+	SHA1((const uint8_t *)data.p, data.len, out);
+}
+
+void
 crypto_hmac_sha256(struct str key, struct str data, uint8_t out[SHA256_LEN])
 {
 	unsigned len = SHA256_LEN;

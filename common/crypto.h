@@ -11,12 +11,13 @@
 #include "common/buf.h"
 #include "common/str.h"
 
-enum { SHA256_LEN = 32, SHA256_HEX_LEN = 64 };
+enum { SHA256_LEN = 32, SHA256_HEX_LEN = 64, SHA1_LEN = 20 };
 
 /* Good randomness; buffered, and made anew in a forked child. Never fails. */
 void crypto_random(void *out, size_t len);
 
 void crypto_sha256(struct str data, uint8_t out[SHA256_LEN]);
+void crypto_sha1(struct str data, uint8_t out[SHA1_LEN]); /* for protocols that fix it; no secret */
 void crypto_hmac_sha256(struct str key, struct str data, uint8_t out[SHA256_LEN]);
 
 void crypto_hex(const void *bytes, size_t len, char *out); /* 2 * len + 1 bytes, lower case, NUL */

@@ -32,6 +32,21 @@ test_sha256(void **state)
 }
 
 static void
+test_sha1(void **state)
+{
+	uint8_t out[SHA1_LEN];
+	char hex[2 * SHA1_LEN + 1];
+
+	/* FIPS 180-4 examples. */
+	crypto_sha1(STR("abc"), out);
+	crypto_hex(out, sizeof(out), hex);
+	assert_string_equal(hex, "a9993e364706816aba3e25717850c26c9cd0d89d");
+	crypto_sha1(STR("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"), out);
+	crypto_hex(out, sizeof(out), hex);
+	assert_string_equal(hex, "84983e441c3bd26ebaae4aa1f95129e5e54670f1");
+}
+
+static void
 test_hmac_sha256(void **state)
 {
 	char key[131], data[50];
@@ -177,6 +192,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_sha256),
+	    cmocka_unit_test(test_sha1),
 	    cmocka_unit_test(test_hmac_sha256),
 	    cmocka_unit_test(test_base64),
 	    cmocka_unit_test(test_base64_round_trip),
