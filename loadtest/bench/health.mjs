@@ -45,8 +45,8 @@ export default async function health() {
   const seen = { nginx: [], live: [], health: [], ratio: [] };
   for (let round = 0; round < 5; round++) {
     seen.nginx.push(await per_cpu_s(`${nginx.url}/`, nginx.pids));
-    seen.live.push(await per_cpu_s(`${server.url}/health/live`, server.workerPids()));
-    seen.health.push(await per_cpu_s(`${server.url}/health`, server.workerPids()));
+    seen.live.push(await per_cpu_s(`${server.url}/health/live`, server.workers()));
+    seen.health.push(await per_cpu_s(`${server.url}/health`, server.workers()));
     seen.ratio.push(seen.health.at(-1) / seen.nginx.at(-1));
   }
   print('nginx return 200', median(seen.nginx), 'req/CPU-s', 'median of 5');

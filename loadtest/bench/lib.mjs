@@ -27,7 +27,7 @@ export function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-export const all_pids = (server) => [server.pid, ...server.workerPids()];
+export const all_pids = (server) => [server.pid, ...server.workers()];
 
 /** parley_load to its end: the JSON that it prints. */
 export async function load(address, scenario, { key = keys.server, users = 16, count, tokens = 20, plain = false, limit = 120 } = {}) {

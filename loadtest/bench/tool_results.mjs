@@ -10,10 +10,10 @@ export default async function tool_results() {
   for (let round = 0; round < 5; round++) {
     for (const workers of [1, 4]) {
       const server = servers[workers];
-      const before = cpuSeconds(server.workerPids());
+      const before = cpuSeconds(server.workers());
       const result = await load(server.address, 'tool-results', { users: 32, count: 30000 });
       const light = await load(server.address, 'tool-results', { users: 2, count: 3000 });
-      seen[workers].push({ ...result, cpu: cpuSeconds(server.workerPids()) - before, p99: light.whole_us.p99, p50: light.whole_us.p50 });
+      seen[workers].push({ ...result, cpu: cpuSeconds(server.workers()) - before, p99: light.whole_us.p99, p50: light.whole_us.p50 });
     }
   }
   const of = (workers, figure) => median(seen[workers].map(figure));
