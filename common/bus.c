@@ -188,12 +188,22 @@ send_to_self(struct bus *bus, uint16_t type, struct str payload)
 	return 0;
 }
 
+/* One that is alive, but has not come so far as to listen, cannot be talked to yet. */
+static bool
+has_name(const struct bus *bus, struct shm_who who)
+{
+	struct shm_row_info info;
+
+	return shm_row_get(bus->shm, who.row, &info) && info.who.number == who.number &&
+	       info.state != SHM_DEAD && info.bus_name_len > 0;
+}
+
 static int
 send_to_peer(struct bus *bus, struct shm_who to, uint16_t type, struct str payload)
 {
 	struct peer *peer = bus->peers[to.row];
 
-	if ((peer == NULL || peer->who.number != to.number) && !shm_is_alive(bus->shm, to))
+	if ((peer == NULL || peer->who.number != to.number) && !has_name(bus, to))
 		return E_GONE;
 	if ((peer = peer_get(bus, to)) == NULL)
 		return E_GONE;

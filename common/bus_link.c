@@ -92,7 +92,7 @@ bus_link_connect(const struct shm_row_info *peer, struct shm_who me)
 {
 	struct sockaddr_un at = {.sun_family = AF_UNIX};
 	struct hello hello = {HELLO_MAGIC, me};
-	int err = E_GONE;
+	int err;
 
 	if (peer->bus_name_len == 0)
 		return E_GONE;
@@ -104,14 +104,17 @@ bus_link_connect(const struct shm_row_info *peer, struct shm_who me)
 	    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + peer->bus_name_len);
 	if (connect(fd, (struct sockaddr *)&at, len) != 0)
 		err = errno == EAGAIN ? E_BUSY : E_GONE;
-	else if (bus_link_is_trusted(fd, peer->pid) &&
-		 send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) == (ssize_t)sizeof(hello))
+	else if (!bus_link_is_trusted(fd, peer->pid))
+		err = E_GONE;
+	else if (send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) == (ssize_t)sizeof(hello))
 		return fd;
+	else
+		err = errno == ENOBUFS || errno == ENOMEM ? E_BUSY : E_GONE;
 	close(fd);
 	return err;
 }
 
-/* One piece; returns its bytes, -EAGAIN or E_GONE's reason. */
+/* One piece; its bytes, or -errno. */
 static ssize_t
 send_piece(int fd, uint16_t type, struct str message, uint32_t offset)
 {

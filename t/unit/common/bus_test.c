@@ -245,6 +245,26 @@ test_nobody(void **state)
 	assert_int_equal(a.gone, 0);
 }
 
+/* One that does not listen yet is not there yet; it is not given up. */
+static void
+test_starting(void **state)
+{
+	const struct bus_handlers handlers = {on_message, on_peer_gone};
+	struct shm_who early;
+
+	(void)state;
+	end_close(&b);
+	shm_row_reap(shm, b.who);
+	assert_true(shm_row_claim(shm, 1, (int)getpid(), &early));
+	assert_int_equal(bus_send(a.bus, early, 1, STR("x")), E_GONE);
+	memset(&b, 0, sizeof(b));
+	b.who = early;
+	b.bus = bus_new(shm, early, &handlers, &b);
+	assert_int_equal(bus_send(a.bus, early, 1, STR("x")), 0);
+	run_until(&b.messages, 1);
+	assert_int_equal(a.gone, 0);
+}
+
 /* Alive in the table, but nobody listens any more: refused, and told once. */
 static void
 test_refused(void **state)
@@ -401,6 +421,7 @@ main(void)
 	    TEST(test_full_queue),
 	    TEST(test_broadcast),
 	    TEST(test_nobody),
+	    TEST(test_starting),
 	    TEST(test_refused),
 	    TEST(test_successor),
 	    TEST(test_last_words),

@@ -241,6 +241,7 @@ work(struct shm_who me)
 		if (w.turn++ % 4 == 0)
 			use_bus(&w);
 	}
+	bus_free(&w.bus);
 	_exit(0);
 }
 
@@ -277,6 +278,19 @@ reap(struct child *c, int expected_status)
 		if (life->is_owned[i])
 			assert_false(owners_find(shm, &life->ids[i], &found));
 	}
+}
+
+/* Up to 6 ms, and longer on a machine that is busy: until it got somewhere. */
+static void
+let_work(const struct child *c, uint64_t *seed)
+{
+	const struct life *life = &notes->lives[c->who.number];
+	struct timespec moment = {0, (long)(random_next(seed) % 6000000)};
+	uint64_t until_ms = clock_mono_ms() + 1000, enough = random_next(seed) % 200;
+
+	do
+		nanosleep(&moment, NULL);
+	while (life->begun < enough && notes->failures == 0 && clock_mono_ms() < until_ms);
 }
 
 static void
@@ -369,10 +383,9 @@ test_killed_workers(void **state)
 	for (uint32_t slot = 0; slot < SLOTS; slot++)
 		spawn(&children[slot], slot);
 	while (clock_mono_ms() < until_ms && notes->failures == 0) {
-		struct timespec moment = {0, (long)(random_next(&seed) % 6000000)};
 		uint32_t slot = (uint32_t)(random_next(&seed) % SLOTS);
 
-		nanosleep(&moment, NULL);
+		let_work(&children[slot], &seed);
 		kill(children[slot].pid, SIGKILL);
 		reap(&children[slot], SIGKILL);
 		notes->lives[children[slot].who.number].killed_ms = notes->clock_ms;
@@ -389,7 +402,7 @@ test_killed_workers(void **state)
 	}
 	print_message("%u killed; %llu messages sent, %llu heard\n", notes->kill_count,
 	    (unsigned long long)sent, (unsigned long long)heard);
-	assert_true(notes->kill_count > 30 && heard > 1000 && heard <= sent + notes->kill_count);
+	assert_true(notes->kill_count >= 10 && heard > 100 && heard <= sent + notes->kill_count);
 	check_counters();
 	check_never_too_much();
 	check_never_too_little(KEY_FEW);
