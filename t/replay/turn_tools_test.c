@@ -443,6 +443,20 @@ test_the_record_is_away_when_asked_for_the_owner(void **state)
 }
 
 static void
+test_a_result_has_a_limit(void **state)
+{
+	struct client c;
+
+	world.conf.tools.max_output_bytes = 8;
+	ask_weather(&c);
+	for (unsigned worker = 0; worker < 2; worker++)
+		expect_give(worker, call_id(&c), "\"1234567\"", E_PAYLOAD_TOO_LARGE);
+	expect_give(1, call_id(&c), "\"123456\"", 0);
+	finish("Done.");
+	client_forget(&c);
+}
+
+static void
 test_who_has_claimed_the_call(void **state)
 {
 	struct request r;
@@ -535,6 +549,7 @@ main(void)
 	    TEST(test_the_owner_table_was_full),
 	    TEST(test_the_owner_is_dead),
 	    TEST(test_the_record_is_away_when_asked_for_the_owner),
+	    TEST(test_a_result_has_a_limit),
 	    TEST(test_who_has_claimed_the_call),
 	    TEST(test_the_state_while_it_waits_for_tools),
 	};

@@ -369,14 +369,12 @@ on_live_turn(void *arg, int err, const struct store_turn *live)
 
 	if (q == NULL)
 		return;
-	if (err == E_NOT_FOUND || (err == 0 && !owner_parse(live->owner, &owner)))
-		answer_question(q, E_UNKNOWN_TOOL_CALL, NULL, false);
-	else if (err != 0)
-		answer_question(q, err, NULL, false);
-	else if (owner_equal(owner, q->turns->self) || owner_is_dead(q->turns, owner))
-		answer_question(q, E_UNKNOWN_TOOL_CALL, NULL, false);
-	else
+	if (err == 0 && owner_parse(live->owner, &owner) && !owner_equal(owner, q->turns->self) &&
+	    !owner_is_dead(q->turns, owner))
 		give_to_peer(q, owner);
+	else
+		answer_question(
+		    q, err == 0 || err == E_NOT_FOUND ? E_UNKNOWN_TOOL_CALL : err, NULL, false);
 }
 
 static void
@@ -399,8 +397,14 @@ give_result(struct question *q)
 	struct turns *ts = q->turns;
 	bool is_same = false;
 
+	uint64_t max = ts->conf->tools.max_output_bytes;
+
 	if (q->call_id.s[0] == '\0') {
 		answer_question(q, E_UNKNOWN_TOOL_CALL, NULL, false);
+		return;
+	}
+	if (max > 0 && strlen(q->result) > max) {
+		answer_question(q, E_PAYLOAD_TOO_LARGE, NULL, false);
 		return;
 	}
 	if (tool_call_find(ts->calls, &q->session_id, &q->call_id) == NULL) {

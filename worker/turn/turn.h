@@ -127,7 +127,8 @@ struct turn_tool_result {
 	const json_t *output; /* or */
 	const char *error;
 };
-/* 0: accepted. E_ALREADY_ANSWERED with is_same_output; E_UNKNOWN_TOOL_CALL; E_OWNER_UNAVAILABLE. */
+/* 0: accepted. E_ALREADY_ANSWERED with is_same_output; E_UNKNOWN_TOOL_CALL; E_OWNER_UNAVAILABLE;
+ * E_PAYLOAD_TOO_LARGE (tools.max_output); E_STORE_UNAVAILABLE. */
 typedef void turn_on_tool_result(void *arg, int err, bool is_same_output);
 void turn_tool_result(
     struct turns *, const struct turn_tool_result *, turn_on_tool_result *, void *arg);

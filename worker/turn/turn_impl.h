@@ -316,16 +316,17 @@ struct route {
 	int err;                         /* ROUTE_FAILED: E_NOT_FOUND, E_STORE_UNAVAILABLE */
 };
 
+void route_init(struct turns *);
+void route_fini(struct turns *);
+
 typedef void route_on_found(void *arg, struct turns *, uint64_t handle, const struct route *);
 /*
  * Finds a turn of a session; a live one whose owner is dead is declared lost on the way. on_found
  * comes once, also from inside when the turn is here; not when the turns are freed. `handle` is
  * passed through. is_record_only: the owner table was wrong, ask the record.
  */
-void route_init(struct turns *);
-void route_fini(struct turns *);
-void turn_route_find(struct turns *, const struct id *session_id, const struct id *turn_id,
-    bool is_record_only, route_on_found *, uint64_t handle, void *arg);
+void turn_route_find(struct turns *ts, const struct id *session_id, const struct id *turn_id,
+    bool is_record_only, route_on_found *on_found, uint64_t handle, void *arg);
 
 /* ---- remote.c, lost.c ---- */
 
