@@ -114,19 +114,27 @@ conn_linger(struct http_conn *c)
 		c->linger_fd = fcntl(h2o_socket_get_fd(c->sock), F_DUPFD_CLOEXEC, 0);
 }
 
+/* In the kernel's queue. */
+uint64_t
+conn_untaken_bytes(struct http_conn *c)
+{
+	int left = 0;
+
+	ioctl(h2o_socket_get_fd(c->sock), SIOCOUTQ, &left);
+	return (uint64_t)left;
+}
+
 /* TCP counts what the peer has acknowledged; for a Unix socket what is left in the queue must do.
  */
 uint64_t
 conn_taken_bytes(struct http_conn *c)
 {
-	int fd = h2o_socket_get_fd(c->sock), left = 0;
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 
-	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
+	if (getsockopt(h2o_socket_get_fd(c->sock), IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
 		return info.tcpi_bytes_acked;
-	ioctl(fd, SIOCOUTQ, &left);
-	return (uint64_t)left;
+	return conn_untaken_bytes(c);
 }
 
 /* ---- too slow ---- */

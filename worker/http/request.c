@@ -307,13 +307,15 @@ on_timer(struct wheel_entry *e)
 		http_reply_retry(r, E_UNAVAILABLE, 1, "The answer took too long.");
 		return;
 	}
+	if (r->stream != NULL && http_stream_is_idle(r->stream) && conn_untaken_bytes(r->conn) == 0)
+		return; /* all was taken; the next bytes set the timer again */
 	mark = conn_taken_bytes(r->conn);
-	if (mark != r->sent_mark) {
-		r->sent_mark = mark;
-		wheel_set(r->server->wheel, e, r->server->conf->http.send_timeout_ms);
+	if (mark == r->sent_mark) {
+		conn_cut(r->conn);
 		return;
 	}
-	conn_cut(r->conn);
+	r->sent_mark = mark;
+	wheel_set(r->server->wheel, e, r->server->conf->http.send_timeout_ms);
 }
 
 /* ---- the end ---- */

@@ -128,6 +128,7 @@ void conn_linger(struct http_conn *); /* when it closes: let the peer read our a
 const struct addr *conn_peer(struct http_conn *);
 bool conn_is_flooding(struct http_conn *, bool is_reset);
 void conn_evict_idle(struct http_server *);
+uint64_t conn_untaken_bytes(struct http_conn *);
 uint64_t conn_taken_bytes(struct http_conn *); /* by the peer, so far; to tell whether it moves */
 
 /* listen.c */

@@ -31,8 +31,12 @@ stream_flush(struct http_stream *s)
 	s->pending.len = 0;
 	s->is_sending = true;
 	bytes = h2o_iovec_init(s->in_flight.data, s->in_flight.len);
-	r->sent_mark = conn_taken_bytes(r->conn);
-	wheel_set(r->server->wheel, &r->timer, r->server->conf->http.send_timeout_ms);
+	/* It runs on while the kernel holds bytes: more bytes must not give a stalled reader more
+	 * time. */
+	if (!wheel_is_set(&r->timer)) {
+		r->sent_mark = conn_taken_bytes(r->conn);
+		wheel_set(r->server->wheel, &r->timer, r->server->conf->http.send_timeout_ms);
+	}
 	if (is_final) {
 		r->is_answered = true;
 		request_forget(r);
@@ -54,7 +58,6 @@ on_proceed(h2o_generator_t *g, h2o_req_t *h)
 		stream_flush(s);
 		return;
 	}
-	wheel_stop(s->req->server->wheel, &s->req->timer);
 	buf_fini(&s->in_flight);
 	buf_fini(&s->pending);
 }
