@@ -245,6 +245,23 @@ test_the_last_one_has_left(void **state)
 }
 
 static void
+test_nobody_ever_came(void **state)
+{
+	struct id turn = begin_for_cancel(true, 0), other;
+	struct client c;
+
+	world_run(4999);
+	expect_state(&turn, "live");
+	world_run(1);
+	expect_state(&turn, "cancelled");
+	other = begin_for_cancel(true, 0);
+	client_attach_as(&c, 0, &other, 0, 0);
+	client_leave(&c, true); /* before it was even found */
+	world_run(5000);
+	expect_state(&other, "cancelled");
+}
+
+static void
 test_somebody_comes_back_in_time(void **state)
 {
 	struct id turn = begin_for_cancel(true, 0);
@@ -437,6 +454,7 @@ main(void)
 	    TEST(test_cancel_what_is_not_there),
 	    TEST(test_a_cancel_that_the_record_does_not_take),
 	    TEST(test_the_last_one_has_left),
+	    TEST(test_nobody_ever_came),
 	    TEST(test_somebody_comes_back_in_time),
 	    TEST(test_continue_means_continue),
 	    TEST(test_slowness_is_no_disconnect),

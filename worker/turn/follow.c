@@ -94,8 +94,8 @@ on_user_gone(struct loop_timer *timer)
 	turn_stop(t);
 }
 
-static void
-consider_user_gone(struct turn *t)
+void
+follow_consider_user_gone(struct turn *t)
 {
 	if (!t->is_cancelled_on_disconnect || !turn_is_live(t) || t->is_away_slow ||
 	    count_followers(t, false) > 0)
@@ -114,7 +114,7 @@ detached(struct follower *f, bool is_disconnect)
 	if (!is_user)
 		return;
 	if (is_disconnect)
-		consider_user_gone(t);
+		follow_consider_user_gone(t);
 	else
 		t->is_away_slow = true;
 }

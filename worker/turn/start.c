@@ -224,6 +224,7 @@ begun(struct turn *t)
 	turn_emit_started(t);
 	turn_enter(t, t->has_outcome ? TURN_STATE_SAVE : TURN_STATE_PREPARE);
 	turn_run(t);
+	follow_consider_user_gone(t); /* until the first listener has come */
 	on_started(arg, 0, &started, NULL);
 }
 

@@ -70,6 +70,8 @@ struct turn_start {
 	const json_t *tools;        /* OpenAI tools, or NULL: the session's */
 	const char *model;          /* alias, or NULL: the session's, else the default */
 	const struct conf_app *app; /* of the config; NULL: none */
+	/* The turn is cancelled when its listeners have been gone for turns.disconnect_grace; also
+	 * when none has come for so long. */
 	bool cancel_on_disconnect;
 	bool queue; /* wait while another turn is live, at most turns.total_timeout */
 	const char *http_request_id; /* passed to the provider */

@@ -279,6 +279,8 @@ int follow_add(struct turn *, const struct follow_request *);
 void follow_remove(
     struct turn *, bool is_far, struct backplane_addr, uint64_t listener, bool is_disconnect);
 void follow_flush_soon(struct turn *);
+/* When nobody is there: the grace of the disconnect policy begins. */
+void follow_consider_user_gone(struct turn *);
 bool follow_has_originator(const struct turn *);
 void follow_drop_all(struct turn *);
 void follow_peer_gone(struct turns *, struct backplane_addr);
