@@ -125,7 +125,7 @@ statements_are_valid_and_use_indexes(void **state)
 
 		/* Of a whole table only for people, and at start. */
 		bool is_rare = op == &op_key_list || op == &op_session_count ||
-		    op == &op_turn_lose_orphans || op == &op_turn_lose_former;
+			       op == &op_turn_lose_orphans || op == &op_turn_lose_former;
 
 		explain(db, op, &plan);
 		if (!is_rare && strstr(plan.data, "SCAN chat_sessions") != NULL)
