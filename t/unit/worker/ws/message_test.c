@@ -120,14 +120,16 @@ test_what_is_held(void **state)
 	size_t given = 0;
 
 	peer_say(&m, &large,
-	    STR("\x02\xff\x00\x00\x00\x00\x00\x08\x00\x00"
+	    STR("\x82\xff\x00\x00\x00\x00\x00\x08\x00\x00"
 		"keys"),
 	    &said);
 	assert_null(m.hold);
-	for (; given < 300000; given += sizeof(zeros)) {
+	for (; given < 520000; given += sizeof(zeros)) {
 		peer_say(&m, &large, str_sub(zeros, sizeof(zeros)), &said);
 		assert_in_range(malloc_usable_size(m.hold), given, 2 * given + 4096);
 	}
+	/* 512 KiB were announced: the last doubling stops there. */
+	assert_in_range(malloc_usable_size(m.hold), 512 << 10, (512 << 10) + 8192);
 	assert_int_equal(said.len, 0);
 	assert_false(ws_message_is_idle(&m));
 	ws_message_fini(&m);
@@ -310,6 +312,23 @@ test_close_codes(void **state)
 }
 
 static void
+test_reason_that_ends_within_a_character(void **state)
+{
+	struct talk t = {0};
+
+	say(&t, 0x88,
+	    STR("\x03\xe8"
+		"caf\xc3\xa9"));
+	expect(&t, "close(1000,caf\\xc3\\xa9)>close(1000)");
+	end(&t);
+	say(&t, 0x88,
+	    STR("\x03\xe8"
+		"caf\xc3"));
+	expect(&t, "fail(1007)>close(1007)");
+	end(&t);
+}
+
+static void
 test_control_frame(void **state)
 {
 	uint8_t frame[WS_CONTROL_FRAME_MAX];
@@ -361,6 +380,7 @@ main(void)
 	    cmocka_unit_test(test_close_between_event_and_its_use),
 	    cmocka_unit_test(test_reason_is_cut_between_characters),
 	    cmocka_unit_test(test_close_codes),
+	    cmocka_unit_test(test_reason_that_ends_within_a_character),
 	    cmocka_unit_test(test_control_frame),
 	    cmocka_unit_test(test_many_small_fragments),
 	};

@@ -101,6 +101,33 @@ test_marks(void **state)
 	assert_false(ws_queue_consume(&q, 0, &limits));
 }
 
+/* What is known of the queue is still known when it has grown. */
+static void
+test_growing(void **state)
+{
+	static const struct ws_queue_limits roomy = {
+	    .low_bytes = 200, .high_bytes = 400, .bytes_max = 10000};
+	struct ws_queue q = {NULL};
+	struct iovec iov[40];
+
+	for (size_t i = 0; i < 4; i++)
+		push(&q, 100 + i, &roomy);
+	ws_queue_consume(&q, 100 + 7, &roomy);
+	for (size_t i = 4; i < 40; i++)
+		assert_int_equal(push(&q, 100 + i % 8, &roomy), WS_QUEUE_HIGH);
+	assert_int_equal(ws_queue_peek(&q, iov, ARRAY_LEN(iov)), 39);
+	assert_int_equal(iov[0].iov_len, 101 - 7);
+	for (size_t i = 1; i < 39; i++)
+		assert_int_equal(iov[i].iov_len, 100 + (i + 1) % 8);
+
+	/* High stays high through growing alone. */
+	ws_queue_fini(&q);
+	for (size_t i = 0; i < 4; i++)
+		push(&q, 100, &roomy);
+	assert_int_equal(push(&q, 2, NULL), WS_QUEUE_HIGH);
+	assert_true(ws_queue_consume(&q, 402, &roomy));
+}
+
 static void
 test_full(void **state)
 {
@@ -216,6 +243,7 @@ main(void)
 	    cmocka_unit_test(test_out),
 	    cmocka_unit_test(test_one_frame_for_many),
 	    cmocka_unit_test(test_marks),
+	    cmocka_unit_test(test_growing),
 	    cmocka_unit_test(test_full),
 	    cmocka_unit_test(test_one_of_any_size),
 	    cmocka_unit_test(test_cut),
