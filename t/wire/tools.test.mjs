@@ -44,6 +44,18 @@ test('a tool call goes to the client and its result to the model, whichever work
   }
 });
 
+test('the calls are claimed by the connection that asked', async () => {
+  const { id } = await newSession(server);
+  const events = await server.stream(`/v1/sessions/${id}/turns`, { key: keys.client, body: { input: '[[mock tool=weather args={}]]', stream: true, tools } });
+  const mine = events.headers['x-parley-connection'];
+  assert.match(mine, /^[0-9a-f]{16}$/);
+  for await (const { event, data } of events) {
+    if (event !== 'tool.call') continue;
+    assert.equal(data.claimed_by, mine);
+    await accept(id)(data);
+  }
+});
+
 test('several calls at once, answered out of order', async () => {
   const { id } = await newSession(server);
   const calls = [];
@@ -113,6 +125,20 @@ test('a plain turn returns with its tool calls and is waited for', async () => {
   const { json } = await server.request(`${url}?wait=30`, { key: keys.client });
   assert.equal(json.state, 'completed');
   assert.match(json.message.content, /sunny/);
+});
+
+test('too many tools, too large metadata, a long life of a key: refused by name', async () => {
+  const { id } = await newSession(server);
+  const many = Array.from({ length: 129 }, (_, i) => ({ type: 'function', function: { name: `t${i}` } }));
+  const refused = [
+    [await server.request(`/v1/sessions/${id}/turns`, { key: keys.client, body: { input: 'x', tools: many } }), 'tools'],
+    [await server.request('/v1/sessions', { key: keys.client, body: { metadata: { a: 'x'.repeat(17000) } } }), 'metadata'],
+    [await server.request('/v1/client-keys', { key: keys.server, body: { expires_in: 90000 } }), 'expires_in'],
+  ];
+  for (const [{ status, json }, param] of refused) {
+    assert.equal(status, 422, JSON.stringify(json));
+    assert.equal(json.error.param, param);
+  }
 });
 
 test('results are accepted only under their own session', async () => {

@@ -7,7 +7,7 @@
 #include "worker/api/fields.h"
 #include "worker/api/shapes.h"
 
-enum { APP_ID_MAX = 128, DEVICE_ID_MAX = 256, LIFE_DEFAULT_S = 3600, LIFE_MAX_S = 30 * 86400 };
+enum { APP_ID_MAX = 128, DEVICE_ID_MAX = 256, LIFE_DEFAULT_S = 3600 };
 
 static void
 on_created(void *arg, int err, const struct store_key *key, const char *secret)
@@ -29,11 +29,12 @@ mint(struct api_call *call, struct http_req *req)
 {
 	struct keys_create create = {.kind = KEY_CLIENT, .app_id = call->app_id};
 	const char *app_id = call->app_id;
-	uint64_t life_s = LIFE_DEFAULT_S;
+	uint64_t life_max_s = call->api->conf->auth.client_key_max_life_ms / 1000;
+	uint64_t life_s = LIFE_DEFAULT_S < life_max_s ? LIFE_DEFAULT_S : life_max_s;
 
 	if (!fields_body(call, req, true) || !field_text(call, "app_id", APP_ID_MAX, &app_id) ||
 	    !field_text(call, "device_id", DEVICE_ID_MAX, &create.device_id) ||
-	    !field_count(call, "expires_in", 1, LIFE_MAX_S, &life_s))
+	    !field_count(call, "expires_in", 1, life_max_s, &life_s))
 		return;
 	if (strcmp(app_id, call->app_id) != 0) {
 		call_reply_error(call, E_FORBIDDEN, "app_id", "This key is of another app.");

@@ -3,7 +3,7 @@
 
 #include "common/check.h"
 
-enum { TOOLS_MAX = 128, TOOL_NAME_MAX = 64, MODEL_NAME_MAX = 256 };
+enum { TOOL_NAME_MAX = 64, MODEL_NAME_MAX = 256 };
 
 bool
 fields_body(struct api_call *call, struct http_req *req, bool is_required)
@@ -163,8 +163,10 @@ field_tools(struct api_call *call, const json_t **ret)
 		return false;
 	if (tools == NULL)
 		return true;
-	if (json_array_size(tools) > TOOLS_MAX)
-		return refuse(call, "tools", "must have at most 128 entries");
+	size_t max = (size_t)call->api->conf->tools.max_tools;
+	if (max > 0 && json_array_size(tools) > max)
+		return refuse(call, "tools",
+		    arena_printf(&call->arena, "must have at most %zu entries", max));
 	for (size_t i = 0; i < json_array_size(tools); i++) {
 		const json_t *tool = json_array_get(tools, i);
 

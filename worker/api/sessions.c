@@ -59,6 +59,7 @@ session_open(struct api_call *call, struct http_req *req)
 	struct store_session_open open = {.now = clock_wall_ms()};
 	struct store_session *s = &open.session;
 	const json_t *tools = NULL, *metadata = NULL;
+	size_t metadata_max = call->api->conf->sessions.max_metadata_bytes;
 
 	if (!fields_body(call, req, false) ||
 	    !field_text(call, "device_id", DEVICE_ID_MAX, &s->device_id) ||
@@ -79,6 +80,11 @@ session_open(struct api_call *call, struct http_req *req)
 	s->status = "active";
 	s->tools_json = shape_dump(&call->arena, tools);
 	s->metadata_json = shape_dump(&call->arena, metadata);
+	if (s->metadata_json != NULL && metadata_max > 0 &&
+	    strlen(s->metadata_json) > metadata_max) {
+		call_reply_error(call, E_INVALID_VALUE, "metadata", "metadata is too large.");
+		return;
+	}
 	s->created_at = s->last_activity_at = open.now;
 	open.reuse_after = open.now - (int64_t)call->api->conf->sessions.reuse_window_ms;
 	store_session_open(call->api->store, &open, on_opened, call);

@@ -1,6 +1,7 @@
 /*
  * turns - /v1/sessions/{session}/turns: start, show, follow, cancel.
  */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "common/check.h"
@@ -141,6 +142,9 @@ on_started(void *arg, int err, const struct turn_started *started, const char *m
 	}
 	call->turn_id = started->turn_id;
 	http_add_header(req, "X-Parley-Turn", call->turn_id.s);
+	/* What tool.call says in claimed_by when its calls are this connection's to run. */
+	http_add_header(req, "X-Parley-Connection",
+	    arena_printf(&call->arena, "%016" PRIx64, post->originator));
 	if (post->is_streamed)
 		turn_stream_start(call, req, 0, post->originator);
 	else
