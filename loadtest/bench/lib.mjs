@@ -30,8 +30,9 @@ export function median(values) {
 export const all_pids = (server) => [server.pid, ...server.workers()];
 
 /** parley_load to its end: the JSON that it prints. */
-export async function load(address, scenario, { key = keys.server, users = 16, count, tokens = 20, plain = false, limit = 120 } = {}) {
-  const args = ['--target', address, '--users', users, '--count', count, '--tokens', tokens, '--limit', limit];
+export async function load(address, scenario, { key = keys.server, users = 16, count, tokens = 20, interval = 0, turns = 10, plain = false, limit = 120 } = {}) {
+  const args = ['--target', address, '--users', users, '--count', count, '--tokens', tokens, '--turns', turns, '--limit', limit];
+  if (interval) args.push('--interval', interval);
   if (key) args.push('--key', key);
   if (plain) args.push('--plain');
   const { stdout } = await promisify(execFile)(path.join(build, 'parley_load'), [...args.map(String), scenario]).catch((e) => e);

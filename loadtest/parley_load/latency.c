@@ -10,7 +10,7 @@ cell_of(uint64_t us)
 	if (us < LATENCY_STEPS)
 		return (unsigned)us;
 	unsigned shift = 63 - (unsigned)__builtin_clzll(us) - 5;
-	unsigned cell = (shift + 1) * HALF + (unsigned)(us >> shift) - HALF + HALF;
+	unsigned cell = shift * HALF + (unsigned)(us >> shift);
 
 	return cell < LATENCY_CELLS ? cell : LATENCY_CELLS - 1;
 }

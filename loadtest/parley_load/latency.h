@@ -1,6 +1,6 @@
 /*
  * latency - a histogram of times in microseconds, log-linear as HdrHistogram
- * does it: 64 steps per power of two, so a value is known to 1.6 %.
+ * does it: 32 steps per power of two, so a value is known to 3.2 %.
  */
 #ifndef LOADTEST_PARLEY_LOAD_LATENCY_H
 #define LOADTEST_PARLEY_LOAD_LATENCY_H

@@ -10,12 +10,15 @@
 struct load {
 	struct conn_target target;
 
-	uint32_t users;  /* connections or conversations at once */
-	uint64_t goal;   /* operations in all */
-	uint32_t tokens; /* of an answer */
+	uint32_t users;       /* connections or conversations at once */
+	uint64_t goal;        /* operations in all */
+	uint32_t tokens;      /* of an answer */
+	uint32_t interval_ms; /* between its tokens; 0: the mock sends them all at once */
+	uint32_t turns;       /* of a conversation */
 	bool is_streamed;
 
 	uint64_t started, done, failed; /* operations */
+	uint64_t deltas;                /* text.delta events, of streamed turns */
 	struct latency whole, first;    /* from request to end, to first event */
 	bool is_over;
 };

@@ -71,9 +71,9 @@ static void
 print_result(const struct load *load, const char *name, double seconds)
 {
 	printf("{\"scenario\":\"%s\",\"users\":%u,\"done\":%llu,\"failed\":%llu,\"seconds\":%.3f,"
-	       "\"per_second\":%.1f,\"own_cpu_s\":%.3f",
+	       "\"per_second\":%.1f,\"own_cpu_s\":%.3f,\"deltas\":%llu",
 	    name, load->users, (unsigned long long)load->done, (unsigned long long)load->failed,
-	    seconds, (double)load->done / seconds, own_cpu_s());
+	    seconds, (double)load->done / seconds, own_cpu_s(), (unsigned long long)load->deltas);
 	print_latency("whole", &load->whole);
 	print_latency("first", &load->first);
 	printf("}\n");
@@ -89,6 +89,8 @@ usage(FILE *out)
 	    "  --users N            at once (16)\n"
 	    "  --count N            operations in all (1000)\n"
 	    "  --tokens N           of an answer (20)\n"
+	    "  --interval MS        between its tokens, each in a packet of its own (all at once)\n"
+	    "  --turns N            of a conversation, then a new one begins (10)\n"
 	    "  --plain              turns that are not streamed\n"
 	    "  --limit SECONDS      give up after (60)\n"
 	    "scenarios:\n");
@@ -129,6 +131,7 @@ parse_options(struct load *load, int argc, char **argv, uint32_t *limit_s)
 	static const struct option options[] = {{"target", required_argument, NULL, 't'},
 	    {"key", required_argument, NULL, 'k'}, {"users", required_argument, NULL, 'u'},
 	    {"count", required_argument, NULL, 'c'}, {"tokens", required_argument, NULL, 'n'},
+	    {"turns", required_argument, NULL, 'm'}, {"interval", required_argument, NULL, 'i'},
 	    {"plain", no_argument, NULL, 'p'}, {"limit", required_argument, NULL, 'l'},
 	    {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	int opt;
@@ -149,6 +152,12 @@ parse_options(struct load *load, int argc, char **argv, uint32_t *limit_s)
 			break;
 		case 'n':
 			load->tokens = (uint32_t)number(optarg);
+			break;
+		case 'i':
+			load->interval_ms = (uint32_t)number(optarg);
+			break;
+		case 'm':
+			load->turns = (uint32_t)number(optarg);
 			break;
 		case 'p':
 			load->is_streamed = false;
@@ -196,7 +205,8 @@ raise_file_limit(void)
 int
 main(int argc, char **argv)
 {
-	static struct load load = {.users = 16, .goal = 1000, .tokens = 20, .is_streamed = true};
+	static struct load load = {
+	    .users = 16, .goal = 1000, .tokens = 20, .turns = 10, .is_streamed = true};
 	uint32_t limit_s = 60;
 
 	load.target.host = "127.0.0.1";

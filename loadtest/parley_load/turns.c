@@ -12,6 +12,7 @@ struct talker {
 	struct load *load;
 	struct conn *conn;
 	char path[128];
+	uint32_t turns; /* asked in this session */
 	uint64_t began_us, first_us;
 	char tail[64]; /* the end of what came, to find the last event */
 	size_t tail_len;
@@ -28,15 +29,16 @@ ask(struct talker *t)
 
 	if (!load_next(load))
 		return;
+	t->turns++;
 	if (t->load->target.key != NULL)
-		buf_printf(&body, "{\"input\":\"[[mock tokens=%u]]\",\"stream\":%s}", load->tokens,
-		    is_streamed);
+		buf_printf(&body, "{\"input\":\"[[mock tokens=%u interval=%u]]\",\"stream\":%s}",
+		    load->tokens, load->interval_ms, is_streamed);
 	else
 		buf_printf(&body,
 		    "{\"model\":\"mock\",\"stream\":%s,\"messages\":[{\"role\":\"user\","
 		    "\"content\":"
-		    "\"[[mock tokens=%u]]\"}]}",
-		    is_streamed, load->tokens);
+		    "\"[[mock tokens=%u interval=%u]]\"}]}",
+		    is_streamed, load->tokens, load->interval_ms);
 	t->began_us = clock_mono_us();
 	t->first_us = 0;
 	t->saw_last = !load->is_streamed;
@@ -61,6 +63,19 @@ look_for_last(struct talker *t, struct str bytes)
 	memcpy(t->tail, bytes.p + bytes.len - t->tail_len, t->tail_len);
 }
 
+/* The server sends an event in one piece: hardly one is cut. */
+static void
+count_deltas(struct talker *t, struct str bytes)
+{
+	static const char mark[] = "event: text.delta";
+	const char *at = bytes.p, *end = bytes.p + bytes.len;
+
+	while ((at = memmem(at, (size_t)(end - at), mark, sizeof(mark) - 1)) != NULL) {
+		t->load->deltas++;
+		at += sizeof(mark) - 1;
+	}
+}
+
 static void
 on_data(void *arg, struct str bytes)
 {
@@ -70,17 +85,26 @@ on_data(void *arg, struct str bytes)
 	if (t->first_us == 0 &&
 	    (!t->load->is_streamed || memmem(bytes.p, bytes.len, "tok0", 4) != NULL))
 		t->first_us = clock_mono_us();
+	if (t->load->is_streamed)
+		count_deltas(t, bytes);
 	if (!t->saw_last && bytes.len > 0)
 		look_for_last(t, bytes);
 }
 
+static void on_session(void *arg, struct str id);
+
+/* A conversation ends after so many turns, and another one begins. */
 static void
 on_done(void *arg, int status)
 {
 	struct talker *t = arg;
+	struct load *load = t->load;
 
-	load_done(t->load, status == 200 && t->saw_last, t->began_us, t->first_us);
-	ask(t);
+	load_done(load, status == 200 && t->saw_last, t->began_us, t->first_us);
+	if (load->target.key != NULL && t->turns >= load->turns && load->started < load->goal)
+		user_open_session(load, on_session, t);
+	else
+		ask(t);
 }
 
 static const struct conn_handlers handlers = {on_data, on_done};
@@ -102,6 +126,7 @@ on_session(void *arg, struct str id)
 	struct talker *t = arg;
 
 	check(id.len > 0);
+	t->turns = 0;
 	snprintf(t->path, sizeof(t->path), "/v1/sessions/%.*s/turns", (int)id.len, id.p);
 	ask(t);
 }
