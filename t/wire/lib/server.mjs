@@ -175,6 +175,7 @@ class Server extends Child {
 export async function startServer(t, options = {}) {
   const mock = options.mock === false ? null : options.mock ?? await startMock(null, options.mockArgs);
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-'));
+  process.on('exit', () => fs.rmSync(dir, { recursive: true, force: true })); // also when nobody stops it
   const server = new Server(dir, merge(default_config(dir, mock), options.config ?? {}), options);
   server.mock = mock;
   server.owns_mock = !options.mock;
