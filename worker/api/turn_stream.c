@@ -2,7 +2,7 @@
  * turn_stream - between a turn's feed and an SSE response.
  *
  *   attached --event--> sse_send
- *      |  full: the listener is detached, the response ends without a last event;
+ *      |  full: the listener is detached, the response ends with an error that says so;
  *      |        the client attaches again with Last-Event-ID
  *      |  feed ended: the response ends
  *      +- client gone: the listener is detached as a disconnect
@@ -29,18 +29,26 @@ stream_free(struct turn_stream *s)
 }
 
 static void
-stream_end(struct turn_stream *s)
-{
-	sse_end(s->sse);
-	stream_free(s);
-}
-
-static void
 on_client_gone(void *arg)
 {
 	struct turn_stream *s = arg;
 
 	turn_detach(s->call->api->turns, s->listener, true);
+	stream_free(s);
+}
+
+/* What ends the stream without being an event of the turn: said, never silent. */
+static void
+end_with_error(struct turn_stream *s, int err)
+{
+	const struct err_info *info = err_info(err);
+	char data[512];
+	int len = snprintf(data, sizeof(data),
+	    "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"code\":\"%s\",\"param\":null}}",
+	    info->text, info->type, info->code);
+
+	check(len > 0 && (size_t)len < sizeof(data));
+	sse_end_with(s->sse, STR("error"), str_sub(data, (size_t)len));
 	stream_free(s);
 }
 
@@ -54,22 +62,8 @@ on_event(void *arg, const struct turn_event *event)
 
 	if (sse_send(s->sse, str_sub(id, (size_t)len), turn_event_name(event->type), event->data))
 		return true;
-	stream_end(s);
+	end_with_error(s, E_SLOW_READER);
 	return false;
-}
-
-/* What ends the stream without being an event of the turn: said, never silent. */
-static void
-send_error(struct turn_stream *s, int err)
-{
-	const struct err_info *info = err_info(err);
-	char data[512];
-	int len = snprintf(data, sizeof(data),
-	    "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"code\":\"%s\",\"param\":null}}",
-	    info->text, info->type, info->code);
-
-	check(len > 0 && (size_t)len < sizeof(data));
-	sse_send(s->sse, STR_NONE, STR("error"), str_sub(data, (size_t)len));
 }
 
 static void
@@ -77,9 +71,12 @@ on_end(void *arg, int err)
 {
 	struct turn_stream *s = arg;
 
-	if (err != 0)
-		send_error(s, err);
-	stream_end(s);
+	if (err != 0) {
+		end_with_error(s, err);
+		return;
+	}
+	sse_end(s->sse);
+	stream_free(s);
 }
 
 static const struct turn_listener_handlers handlers = {on_event, on_end};

@@ -63,9 +63,9 @@ on_proceed(h2o_generator_t *g, h2o_req_t *h)
 }
 
 bool
-http_stream_has_room(const struct http_stream *s, size_t bytes)
+http_stream_has_room(const struct http_stream *s)
 {
-	return s->pending.len + bytes <= s->max_bytes;
+	return s->pending.len < s->max_bytes;
 }
 
 bool

@@ -1,7 +1,8 @@
 /*
  * stream - an answer that goes out bit by bit, for worker/sse.
  *
- * Bounded: what the socket has not taken waits in a buffer of at most max_bytes. A
+ * Bounded: what the socket has not taken waits in a buffer of at most max_bytes and the
+ * piece that went beyond it: one that is larger than all of the buffer must get out, too. A
  * client that goes away is noticed at once, one that takes nothing for
  * http.send_timeout is cut. An idle stream gives its buffers back, also h2o's copy of
  * the request: after http_stream_start() headers, query and body are gone.
@@ -18,8 +19,9 @@ struct http_stream;
 struct http_stream *http_stream_start(struct http_req *, const char *content_type, unsigned kind,
     size_t max_bytes, void (*on_closed)(void *arg), void *arg);
 
-bool http_stream_has_room(const struct http_stream *, size_t bytes);
-void http_stream_send(struct http_stream *, struct str bytes); /* there is room */
+/* The queue is below its limit: one more piece fits, whatever its size. */
+bool http_stream_has_room(const struct http_stream *);
+void http_stream_send(struct http_stream *, struct str bytes);
 void http_stream_end(struct http_stream *);           /* after what was sent; the stream is gone */
 bool http_stream_is_idle(const struct http_stream *); /* nothing waits for the socket */
 struct loop *http_stream_loop(const struct http_stream *);

@@ -71,11 +71,10 @@ add_field(struct buf *b, const char *name, struct str value)
 	buf_add_char(b, '\n');
 }
 
-bool
-sse_send(struct sse *s, struct str id, struct str event, struct str data)
+static void
+send_event(struct sse *s, struct str id, struct str event, struct str data)
 {
 	struct buf b = BUF_INIT;
-	bool has_room;
 
 	check(memchr(data.p != NULL ? data.p : "", '\n', data.len) == NULL);
 	add_field(&b, "id: ", id);
@@ -83,12 +82,18 @@ sse_send(struct sse *s, struct str id, struct str event, struct str data)
 	buf_add_cstr(&b, "data: ");
 	buf_add_str(&b, data);
 	buf_add_cstr(&b, "\n\n");
-	has_room = http_stream_has_room(s->stream, b.len);
-	if (has_room) {
-		s->last_sent_ms = loop_now_ms(s->loop);
-		http_stream_send(s->stream, buf_str(&b));
-	}
+	s->last_sent_ms = loop_now_ms(s->loop);
+	http_stream_send(s->stream, buf_str(&b));
 	buf_fini(&b);
+}
+
+bool
+sse_send(struct sse *s, struct str id, struct str event, struct str data)
+{
+	bool has_room = http_stream_has_room(s->stream);
+
+	if (has_room)
+		send_event(s, id, event, data);
 	return has_room;
 }
 
@@ -99,6 +104,13 @@ sse_end(struct sse *s)
 
 	sse_free(s);
 	http_stream_end(stream);
+}
+
+void
+sse_end_with(struct sse *s, struct str event, struct str data)
+{
+	send_event(s, STR_NONE, event, data);
+	sse_end(s);
 }
 
 struct sse *

@@ -1,9 +1,10 @@
 /*
  * sse - a server-sent event stream as the answer to a request.
  *
- * Bounded: bytes not yet taken by the socket stay in a buffer of at most
- * sse.max_queue; sse_send() says when it is full, and the caller detaches the
- * listener. A comment is sent after sse.keepalive_interval of silence. A client
+ * Bounded: bytes not yet taken by the socket stay in a buffer; once it holds
+ * sse.max_queue sse_send() says that it is full, and the caller detaches the
+ * listener. An event larger than that is sent all the same: it could never be
+ * otherwise. A comment is sent after sse.keepalive_interval of silence. A client
  * that goes away is noticed at once also on a quiet stream, and one that takes
  * nothing for http.send_timeout is cut.
  */
@@ -26,5 +27,8 @@ bool sse_send(struct sse *, struct str id, struct str event, struct str data);
 
 /* The last event is out, then the response ends (or the connection is cut when it stalls). */
 void sse_end(struct sse *);
+
+/* One more event, also when it is full, then the end. */
+void sse_end_with(struct sse *, struct str event, struct str data);
 
 #endif

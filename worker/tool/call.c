@@ -8,6 +8,10 @@
 #include "common/err.h"
 #include "common/strmap.h"
 
+/* Far from what the parser takes: the arguments are shown inside of other JSON, which must be read
+ * again. */
+enum { ARGUMENTS_DEPTH_MAX = 256 };
+
 struct tool_calls {
 	struct strmap *by_id;
 };
@@ -32,13 +36,33 @@ tool_calls_free(struct tool_calls **c)
 	*c = NULL;
 }
 
+/* The brackets that are open at once, in a text that is JSON. */
+static size_t
+depth_of(const char *text)
+{
+	size_t depth = 0, deepest = 0;
+	bool in_string = false;
+
+	for (const char *p = text; *p != '\0'; p++) {
+		if (in_string && *p == '\\')
+			p++;
+		else if (*p == '"')
+			in_string = !in_string;
+		else if (!in_string && (*p == '[' || *p == '{'))
+			deepest = ++depth > deepest ? depth : deepest;
+		else if (!in_string && (*p == ']' || *p == '}'))
+			depth--;
+	}
+	return deepest;
+}
+
 /* Arguments are an object; a model that means none writes nothing. */
 static json_t *
 parse_arguments(const char *text)
 {
 	json_t *v = json_loads(*text != '\0' ? text : "{}", JSON_REJECT_DUPLICATES, NULL);
 
-	if (!json_is_object(v)) {
+	if (!json_is_object(v) || depth_of(text) > ARGUMENTS_DEPTH_MAX) {
 		json_decref(v);
 		return NULL;
 	}

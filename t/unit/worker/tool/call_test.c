@@ -71,12 +71,29 @@ test_arguments(void **state)
 		bool is_good;
 	} cases[] = {{"{}", true}, {"", true}, {" {\"a\":[1,2]} ", true}, {"[]", false},
 	    {"7", false}, {"null", false}, {"{", false}, {"{\"a\":1}x", false},
-	    {"{\"a\":1,\"a\":2}", false}, {"\"{}\"", false}};
+	    {"{\"a\":1,\"a\":2}", false}, {"\"{}\"", false}, {"{\"[[{\":\"\\\"[{\"}", true}};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct tool_call *c = make("x", cases[i].text);
 
 		assert_int_equal(c->arguments != NULL, cases[i].is_good);
+		tool_call_free(calls, &c);
+	}
+}
+
+static void
+test_deep_arguments(void **state)
+{
+	for (size_t depth = 1; depth <= 3000; depth += depth < 300 ? 1 : 500) {
+		char text[3000 * 6 + 3002], *at = text;
+
+		for (size_t i = 0; i < depth; i++)
+			at = stpcpy(at, "{\"a\":");
+		*at++ = '1';
+		memset(at, '}', depth);
+		at[depth] = '\0';
+		struct tool_call *c = make("x", text);
+		assert_int_equal(c->arguments != NULL, depth <= 256);
 		tool_call_free(calls, &c);
 	}
 }
@@ -197,6 +214,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    TEST(test_only_its_own_session_finds_it),
 	    TEST(test_arguments),
+	    TEST(test_deep_arguments),
 	    TEST(test_the_providers_id),
 	    TEST(test_the_same_answer_again),
 	    TEST(test_an_error_is_not_the_output_that_looks_like_it),

@@ -1,0 +1,59 @@
+// What is larger, deeper or odder than usual: whole, refused with its reason, or gone, never a hang and never a crash.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { collect } from './lib/http.mjs';
+import { is_last_event, keys, newSession, startMock, startServer, streamTurn } from './lib/server.mjs';
+
+const tools = [{ type: 'function', function: { name: 'weather', parameters: { type: 'object' } } }];
+let server, mock;
+before(async () => {
+  mock = await startMock(null);
+  server = await startServer(null, { mock });
+});
+after(async () => {
+  await server?.stop();
+  await mock?.stop();
+});
+
+const post = (route, body, key = keys.client) => server.request(route, { key, body });
+const turns = (id, rest = '') => `/v1/sessions/${id}/turns${rest}`;
+
+async function replay(id, turn, after_seq = 0) {
+  const events = await server.stream(turns(id, `/${turn}/events?after=${after_seq}`), { key: keys.client });
+  assert.equal(events.status, 200, events.text);
+  return collect(events, is_last_event);
+}
+
+test('an answer larger than a listener\'s queue is whole, live and replayed from any worker', async () => {
+  const { id } = await newSession(server);
+  const events = await streamTurn(server, id, { input: '[[mock tokens=60000 interval=0]]' });
+  assert.equal(events.at(-1).event, 'turn.completed');
+  const { content } = events.at(-1).data.message;
+  assert.ok(content.length > 500000, `${content.length}`);
+  const [turn] = events[0].id.split('.');
+  for (let i = 0; i < 8; i++) {
+    const again = await replay(id, turn);
+    assert.equal(again.at(-1).event, 'turn.completed');
+    assert.equal(again.at(-1).data.message.content, content);
+  }
+  const { json } = await server.request(turns(id, `/${turn}`), { key: keys.client });
+  assert.equal(json.text, content);
+});
+
+test('arguments nested as deeply as a parser goes are refused to the model, and the turn can be shown', async () => {
+  for (const depth of [100, 2040, 2046, 3000]) {
+    const { id } = await newSession(server);
+    const args = `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`;
+    const answered = [];
+    const events = await server.stream(turns(id), { key: keys.client, body: { input: `[[mock tool=weather args=${JSON.stringify(args)}]]`, stream: true, tools } });
+    const seen = await collect(events, (event) => {
+      if (event.event === 'tool.call') answered.push(post(`/v1/sessions/${id}/tool-results`, { tool_call_id: event.data.tool_call_id, output: 'fine' }));
+      return is_last_event(event);
+    });
+    assert.equal(answered.length, depth <= 256 ? 1 : 0);
+    for (const { status, text } of await Promise.all(answered)) assert.equal(status, 202, text);
+    assert.equal(seen.at(-1).event, 'turn.completed', JSON.stringify(seen.at(-1).data));
+    const [turn] = seen[0].id.split('.');
+    for (let i = 0; i < 8; i++) assert.equal((await server.request(turns(id, `/${turn}`), { key: keys.client })).json.state, 'completed');
+  }
+});
