@@ -317,6 +317,13 @@ sse_send(struct sse *s, struct str i, struct str e, struct str d)
 	return true;
 }
 void
+sse_end_with(struct sse *s, struct str event, struct str data)
+{
+	(void)event, (void)data;
+	check(s != NULL);
+}
+
+void
 sse_end(struct sse *s)
 {
 	check(s != NULL);
