@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/buf.h"
 #include "common/check.h"
 #include "common/list.h"
 
@@ -197,6 +198,24 @@ run_auto(struct loop_post *post)
 	end_call(c, &r);
 }
 
+/* The history is text: it must be JSON, whatever the record holds. */
+static json_t *
+all_messages(const struct provider_request *r)
+{
+	struct buf text = BUF_INIT;
+	json_t *all, *more = json_deep_copy(r->messages);
+
+	buf_add_char(&text, '[');
+	buf_add_str(&text, r->history);
+	buf_add_char(&text, ']');
+	all = json_loadb(text.data, text.len, 0, NULL);
+	check(all != NULL);
+	json_array_extend(all, more);
+	json_decref(more);
+	buf_fini(&text);
+	return all;
+}
+
 uint64_t
 provider_call(struct providers *p, const struct provider_request *request,
     const struct provider_handlers *handlers, void *arg)
@@ -211,7 +230,7 @@ provider_call(struct providers *p, const struct provider_request *request,
 	c->post.run = run_auto;
 	list_add_tail(&p->open, &c->node);
 	json_decref(p->messages);
-	p->messages = json_deep_copy(request->messages);
+	p->messages = all_messages(request);
 	json_decref(p->tools);
 	p->tools = request->tools != NULL ? json_deep_copy(request->tools) : NULL;
 	p->timeout_ms = request->timeout_ms;

@@ -48,13 +48,24 @@ add_json(struct buf *out, const char *before, const json_t *value)
 	check(json_dump_callback(value, on_dump, out, JSON_COMPACT) == 0);
 }
 
+static void
+add_messages(struct buf *out, const struct provider_request *r)
+{
+	buf_add_cstr(out, ",\"messages\":[");
+	buf_add_str(out, r->history);
+	for (size_t i = 0; i < json_array_size(r->messages); i++)
+		add_json(
+		    out, i > 0 || r->history.len > 0 ? "," : "", json_array_get(r->messages, i));
+	buf_add_char(out, ']');
+}
+
 void
 openai_request(const struct provider_request *r, const char *model, struct buf *out)
 {
 	buf_add_cstr(out, "{\"model\":\"");
 	buf_add_json_escaped(out, str_of(model));
 	buf_add_cstr(out, "\",\"stream\":true,\"stream_options\":{\"include_usage\":true}");
-	add_json(out, ",\"messages\":", r->messages);
+	add_messages(out, r);
 	if (json_array_size(r->tools) > 0) /* an empty list is refused by some */
 		add_json(out, ",\"tools\":", r->tools);
 	buf_add_char(out, '}');

@@ -25,9 +25,12 @@ struct providers *providers_new(struct loop *, struct client *, const struct con
 void providers_free(struct providers **);
 
 struct provider_request {
-	const char *model;       /* alias; NULL or "": the first model */
-	const json_t *messages;  /* OpenAI chat messages, an array; borrowed for the call */
-	const json_t *tools;     /* OpenAI tools array, or NULL; borrowed */
+	const char *model; /* alias; NULL or "": the first model */
+	/* OpenAI chat messages, JSON text, a comma between two; they come before those of
+	 * `messages`, and may be empty. Borrowed for the call, as the next two. */
+	struct str history;
+	const json_t *messages;  /* likewise, an array */
+	const json_t *tools;     /* OpenAI tools array, or NULL */
 	uint32_t timeout_ms;     /* what is left of the turn's time */
 	const char *request_id;  /* passed on as X-Request-Id; may be NULL */
 	const char *traceparent; /* passed on; may be NULL */

@@ -5,6 +5,17 @@
 
 #include "common/check.h"
 
+/* Within a JSON text's strings the marks' quotes would have a backslash before them. */
+bool
+history_is_plain(struct str body)
+{
+	static const char calls[] = "\"tool_calls\":";
+
+	return (str_starts(body, STR("{\"role\":\"user\",\"content\":")) ||
+		   str_starts(body, STR("{\"role\":\"assistant\",\"content\":"))) &&
+	       memmem(body.p, body.len, calls, sizeof(calls) - 1) == NULL;
+}
+
 uint64_t
 history_tokens(size_t bytes)
 {

@@ -14,11 +14,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/str.h"
+
 struct history_message {
-	const json_t *body; /* an OpenAI chat message */
+	const json_t *body; /* an OpenAI chat message; NULL: a plain one */
 	size_t bytes;       /* of its JSON text */
 	bool is_kept;       /* the answer */
 };
+
+/*
+ * A message of a user or the model, as we write it, that neither calls tools nor answers a call:
+ * there is nothing in it that the cut must know. False for everything else, also when it is one in
+ * another order of members.
+ */
+bool history_is_plain(struct str body_json);
 
 /* What a text costs: a quarter of its bytes, as nobody but the provider can count. */
 uint64_t history_tokens(size_t bytes);

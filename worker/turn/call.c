@@ -31,37 +31,55 @@ history_budget(const struct turn *t)
 }
 
 static void
+add_message(struct turn *t, struct str json)
+{
+	if (t->history.len > 0)
+		buf_add_char(&t->history, ',');
+	buf_add_str(&t->history, json);
+}
+
+static void
 add_system(struct turn *t)
 {
-	if (t->system != NULL)
-		json_array_append_new(
-		    t->messages, json_pack("{s:s, s:s}", "role", "system", "content", t->system));
+	if (t->system == NULL)
+		return;
+	buf_add_cstr(&t->history, "{\"role\":\"system\",\"content\":\"");
+	buf_add_json_escaped(&t->history, str_of(t->system));
+	buf_add_cstr(&t->history, "\"}");
+}
+
+/* Most messages go as the text that they are; only those of tools must be understood to be cut. */
+static bool
+look_at(struct history_message *h, const struct store_message *m)
+{
+	struct str text = str_of(m->body_json);
+
+	*h = (struct history_message){.bytes = text.len};
+	if (history_is_plain(text))
+		return true;
+	h->body = json_loadb(text.p, text.len, 0, NULL);
+	if (h->body == NULL)
+		log_error("message is no JSON message=%s", m->id);
+	return h->body != NULL;
 }
 
 static void
 add_history(struct turn *t, const struct store_message *m, size_t count)
 {
 	struct history_message *h = xcalloc(count + 1, sizeof(*h));
-	json_t **bodies = xcalloc(count + 1, sizeof(json_t *));
+	const char **texts = xcalloc(count + 1, sizeof(*texts));
 	size_t n = 0;
 
-	for (size_t i = 0; i < count; i++) {
-		json_t *body = json_loads(m[i].body_json, 0, NULL);
-
-		if (body == NULL) {
-			log_error("message is no JSON message=%s", m[i].id);
-			continue;
-		}
-		bodies[n] = body;
-		h[n++] = (struct history_message){body, strlen(m[i].body_json), false};
-	}
+	for (size_t i = 0; i < count; i++)
+		if (look_at(&h[n], &m[i]))
+			texts[n++] = m[i].body_json;
 	history_cut(h, n, history_budget(t), t->system != NULL ? strlen(t->system) : 0);
 	for (size_t i = 0; i < n; i++) {
 		if (h[i].is_kept)
-			json_array_append(t->messages, bodies[i]);
-		json_decref(bodies[i]);
+			add_message(t, str_sub(texts[i], h[i].bytes));
+		json_decref((json_t *)h[i].body);
 	}
-	free(bodies);
+	free(texts);
 	free(h);
 }
 
@@ -225,6 +243,7 @@ turn_step_call(struct turn *t)
 	static const struct provider_handlers handlers = {on_text, on_reasoning, on_done};
 	struct provider_request request = {
 	    .model = t->model,
+	    .history = buf_str(&t->history),
 	    .messages = t->messages,
 	    .tools = t->tools,
 	    .timeout_ms = time_left_ms(t),

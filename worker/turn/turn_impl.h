@@ -116,7 +116,9 @@ struct turn {
 
 	/* The model. */
 	struct id user_message_id;
-	json_t *messages; /* as sent to the provider */
+	struct buf
+	    history;      /* as sent to the provider: what was said before the call of this turn, */
+	json_t *messages; /* and what its tools' hops have added */
 	uint64_t provider_call;
 	uint32_t hop;
 	size_t hop_text; /* where this hop's text begins in the feed's */

@@ -133,6 +133,7 @@ turn_release_work(struct turn *t)
 	loop_timer_stop(loop, &t->total_timer);
 	loop_timer_stop(loop, &t->tool_timer);
 	loop_timer_stop(loop, &t->gone_timer);
+	buf_fini(&t->history);
 	json_decref(t->messages);
 	t->messages = NULL;
 	json_decref(t->tools);

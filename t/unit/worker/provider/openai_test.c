@@ -360,6 +360,17 @@ test_request(void **state)
 	r.tools = none;
 	openai_request(&r, "m", &out);
 	assert_null(strstr(out.data, "tools"));
+	r.history =
+	    STR("{\"role\":\"user\",\"content\":\"1\"},{\"role\":\"assistant\",\"content\":\"2\"}");
+	buf_clear(&out);
+	openai_request(&r, "m", &out);
+	assert_non_null(
+	    strstr(out.data, "\"messages\":[{\"role\":\"user\",\"content\":\"1\"},"
+			     "{\"role\":\"assistant\",\"content\":\"2\"},{\"role\":\"user\","));
+	json_array_clear(messages);
+	buf_clear(&out);
+	openai_request(&r, "m", &out);
+	assert_non_null(strstr(out.data, "\"content\":\"2\"}]"));
 	buf_fini(&out);
 	json_decref(messages);
 	json_decref(tools);

@@ -219,6 +219,44 @@ test_tokens_are_rounded_up(void **state)
 	assert_true(history_tokens(SIZE_MAX - 3) > 0);
 }
 
+static void
+test_plain_messages(void **state)
+{
+	static const char *const plain[] = {
+	    "{\"role\":\"user\",\"content\":\"Hello\"}",
+	    "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}]}",
+	    "{\"role\":\"assistant\",\"content\":\"\\\"tool_calls\\\":[]\"}",
+	    "{\"role\":\"assistant\",\"content\":\"tool_calls\"}",
+	};
+	static const char *const others[] = {
+	    "",
+	    "{}",
+	    "{\"content\":\"a\",\"role\":\"user\"}",
+	    "{\"role\":\"tool\",\"tool_call_id\":\"1\",\"content\":\"x\"}",
+	    "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\"}]}",
+	    "{\"role\":\"users\",\"content\":\"a\"}",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(plain); i++)
+		assert_true(history_is_plain(str_of(plain[i])));
+	for (size_t i = 0; i < ARRAY_LEN(others); i++)
+		assert_false(history_is_plain(str_of(others[i])));
+}
+
+/* What is known to be plain needs no body to be cut as any other. */
+static void
+test_plain_messages_without_a_body(void **state)
+{
+	struct history_message m[] = {{NULL, 400, false}, {NULL, 400, false}, {NULL, 400, false}};
+
+	(void)state;
+	history_cut(m, ARRAY_LEN(m), 200, 0);
+	assert_false(m[0].is_kept);
+	assert_true(m[1].is_kept);
+	assert_true(m[2].is_kept);
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, forget)
 
 int
@@ -237,6 +275,8 @@ main(void)
 	    TEST(test_results_without_their_call_are_left_out),
 	    TEST(test_two_hops_in_a_row),
 	    TEST(test_messages_of_no_known_kind),
+	    TEST(test_plain_messages),
+	    TEST(test_plain_messages_without_a_body),
 	    TEST(test_tokens_are_rounded_up),
 	};
 
