@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "common/err.h"
+#include "worker/provider/delta.h"
 #include "worker/provider/sse_parse.h"
 
 enum { MESSAGE_BYTES_MAX = 500 };
@@ -21,6 +22,7 @@ struct openai_answer {
 	struct sse_parse sse;
 	int err;
 	struct buf message;
+	struct buf scratch; /* a text whose escapes were undone */
 
 	bool has_finish, is_done, has_refusal, has_usage;
 	enum provider_finish finish;
@@ -191,9 +193,8 @@ take_bytes(struct openai_answer *a, size_t len)
 }
 
 static int
-take_text(struct openai_answer *a, const json_t *text, void (*on_delta)(void *, struct str))
+take_str(struct openai_answer *a, struct str s, void (*on_delta)(void *, struct str))
 {
-	struct str s = json_str(text);
 	int rc;
 
 	if (s.len == 0)
@@ -202,6 +203,12 @@ take_text(struct openai_answer *a, const json_t *text, void (*on_delta)(void *, 
 		return rc;
 	on_delta(a->arg, s);
 	return 0;
+}
+
+static int
+take_text(struct openai_answer *a, const json_t *text, void (*on_delta)(void *, struct str))
+{
+	return take_str(a, json_str(text), on_delta);
 }
 
 /* Content as a list of parts: text, and thinking in some dialects. */
@@ -409,7 +416,7 @@ static int
 on_event(void *arg, const struct sse_event *event)
 {
 	struct openai_answer *a = arg;
-	struct str data = str_trim(event->data);
+	struct str data = str_trim(event->data), text;
 
 	if (a->is_done || data.len == 0)
 		return 0;
@@ -417,6 +424,8 @@ on_event(void *arg, const struct sse_event *event)
 		a->is_done = a->has_finish;
 		return a->has_finish ? 0 : openai_answer_end(a);
 	}
+	if (delta_read(data, &a->scratch, &text))
+		return take_str(a, text, a->handlers.on_text);
 	json_t *root = json_loadb(data.p, data.len, 0, NULL);
 	int rc = json_is_object(root) ? take_object(a, root) : malformed(a);
 	json_decref(root);
@@ -451,6 +460,7 @@ openai_answer_free(struct openai_answer **ap)
 	}
 	sse_parse_fini(&a->sse);
 	buf_fini(&a->message);
+	buf_fini(&a->scratch);
 	free(a->calls);
 	free(a->results);
 	free(a);
