@@ -315,6 +315,23 @@ test_a_begin_whose_answer_was_lost(void **state)
 }
 
 static void
+test_a_begin_whose_answer_was_lost_blocks_nobody(void **state)
+{
+	for (unsigned worker = 0; worker < WORLD_WORKERS; worker++) {
+		struct request r;
+
+		fake_store_lie(world.store, FAKE_BEGIN, E_STORE_UNAVAILABLE);
+		fake_store_fail(world.store, FAKE_LOSE, E_STORE_UNAVAILABLE, 2);
+		send_with_id(&r, 0, "Hello", NULL);
+		assert_int_equal(r.err, E_STORE_UNAVAILABLE);
+		world_run(5000);
+		send_with_id(&r, worker, "Hello", NULL);
+		assert_int_equal(r.err, 0);
+		end_live();
+	}
+}
+
+static void
 test_draining_takes_no_new_ones(void **state)
 {
 	struct request waiting, late;
@@ -393,6 +410,7 @@ main(void)
 	    TEST(test_a_successor_takes_over),
 	    TEST(test_the_record_fails_to_lose_it),
 	    TEST(test_a_begin_whose_answer_was_lost),
+	    TEST(test_a_begin_whose_answer_was_lost_blocks_nobody),
 	    TEST(test_draining_takes_no_new_ones),
 	    TEST(test_a_request_that_was_drained_runs_anew),
 	    TEST(test_many_sessions_at_once),

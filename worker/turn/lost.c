@@ -6,6 +6,10 @@
  * die over that, they are declared lost one by one by whoever meets them: a new
  * turn of the session, a listener, a question. The first worker of a host's life
  * does the same for the turns of its former lives.
+ *
+ * A turn of our own may be live in the record without our knowing: the answer to its
+ * begin did not come, or too late. Every other worker would believe that we run it, so
+ * it is declared lost too, until the record has heard.
  */
 #include <stdlib.h>
 
@@ -18,6 +22,7 @@ enum {
 	LOOK_MAX_MS = 5000,    /* only the connection broke: it lives */
 	WRITE_AGAIN_MS = 1000, /* the dead one may have been the writer */
 	WRITE_TRIES_MAX = 30,
+	UNSURE_MAX = 4096, /* more are lost when this worker meets them again */
 };
 
 struct lost_owner {
@@ -26,6 +31,14 @@ struct lost_owner {
 	struct backplane_addr addr;
 	uint64_t since_ms, next_ms;
 	unsigned tries;
+	bool is_writing;
+};
+
+struct unsure_turn {
+	struct list node;
+	struct turns *turns;
+	struct id id;
+	uint64_t next_ms;
 	bool is_writing;
 };
 
@@ -89,6 +102,59 @@ look_at(struct lost_owner *o, uint64_t now)
 	store_turn_lose_all(ts->store, owner, clock_wall_ms(), on_lost_all, o);
 }
 
+/* ---- turns of our own that may have begun ---- */
+
+static void
+unsure_free(struct unsure_turn *u)
+{
+	u->turns->unsure_count--;
+	list_del(&u->node);
+	free(u);
+}
+
+static void
+on_unsure_lost(void *arg, int err)
+{
+	struct unsure_turn *u = arg;
+
+	u->is_writing = false;
+	u->next_ms = loop_now_ms(u->turns->loop) + WRITE_AGAIN_MS;
+	if (err == E_STORE_UNAVAILABLE)
+		return;
+	if (err == 0)
+		log_info("turn lost turn=%s reason=\"its begin was not answered\"", u->id.s);
+	unsure_free(u);
+}
+
+static void
+lose_unsure(struct unsure_turn *u, uint64_t now)
+{
+	struct turns *ts = u->turns;
+
+	if (u->is_writing || now < u->next_ms)
+		return;
+	u->is_writing = true;
+	store_turn_lose(ts->store, u->id.s, ts->owner, clock_wall_ms(), on_unsure_lost, u);
+}
+
+void
+lost_maybe_begun(struct turns *ts, const struct id *turn_id)
+{
+	struct unsure_turn *u;
+
+	if (ts->unsure_count >= UNSURE_MAX)
+		return;
+	u = xcalloc(1, sizeof(*u));
+	u->turns = ts;
+	u->id = *turn_id;
+	ts->unsure_count++;
+	list_add_tail(&ts->unsure, &u->node);
+	if (!loop_timer_is_set(&ts->lost_timer))
+		loop_timer_set(ts->loop, &ts->lost_timer, 0);
+}
+
+/* ---- all of them ---- */
+
 static void
 on_lost_timer(struct loop_timer *timer)
 {
@@ -97,7 +163,9 @@ on_lost_timer(struct loop_timer *timer)
 
 	list_for_safe (node, &ts->lost)
 		look_at(list_entry(node, struct lost_owner, node), now);
-	if (!list_empty(&ts->lost))
+	list_for_safe (node, &ts->unsure)
+		lose_unsure(list_entry(node, struct unsure_turn, node), now);
+	if (!list_empty(&ts->lost) || !list_empty(&ts->unsure))
 		loop_timer_set(ts->loop, timer, LOOK_MS);
 }
 
@@ -148,6 +216,7 @@ void
 lost_init(struct turns *ts)
 {
 	list_init(&ts->lost);
+	list_init(&ts->unsure);
 	ts->lost_timer.on_fire = on_lost_timer;
 	backplane_on_peer_gone(ts->backplane, on_peer_gone, ts);
 	lose_former_lives(ts);
@@ -159,4 +228,6 @@ lost_fini(struct turns *ts)
 	loop_timer_stop(ts->loop, &ts->lost_timer);
 	list_for_safe (node, &ts->lost)
 		free(list_entry(node, struct lost_owner, node));
+	list_for_safe (node, &ts->unsure)
+		free(list_entry(node, struct unsure_turn, node));
 }

@@ -266,6 +266,8 @@ refused_by_record(struct turn *t, int err, const struct store_turn *existing)
 	struct id id = {""};
 
 	turn_unpublish(t);
+	if (err == E_STORE_UNAVAILABLE)
+		lost_maybe_begun(t->turns, &t->id);
 	if (existing != NULL && !id_parse(str_of(existing->id), "turn", &id))
 		log_error("turn id malformed in the record session=%s", t->session_id.s);
 	if (t->has_outcome)

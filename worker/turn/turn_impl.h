@@ -66,7 +66,9 @@ struct turns {
 	struct list searches;  /* route.c */
 	struct list questions; /* remote.c */
 	struct idmap *question_handles;
-	struct list lost; /* owners to be declared dead */
+	struct list lost;   /* owners to be declared dead */
+	struct list unsure; /* turns of ours that the record may have as live */
+	uint32_t unsure_count;
 	struct loop_timer lost_timer;
 };
 
@@ -337,6 +339,7 @@ void turn_route_find(struct turns *ts, const struct id *session_id, const struct
 void remote_init(struct turns *);
 void remote_fini(struct turns *);
 void lost_init(struct turns *);
+void lost_maybe_begun(struct turns *, const struct id *turn_id); /* its begin was not answered */
 void lost_fini(struct turns *);
 
 #endif
