@@ -57,3 +57,21 @@ test('arguments nested as deeply as a parser goes are refused to the model, and 
     for (let i = 0; i < 8; i++) assert.equal((await server.request(turns(id, `/${turn}`), { key: keys.client })).json.state, 'completed');
   }
 });
+
+test('what was erased is shown by nobody any more', async () => {
+  const { id } = await newSession(server);
+  const events = await streamTurn(server, id, { input: 'my secret', request_id: 'r-1' });
+  const [turn] = events[0].id.split('.');
+  assert.equal((await server.request(`/v1/sessions/${id}?erase=true`, { method: 'DELETE', key: keys.client })).status, 403);
+  assert.equal((await server.request(`/v1/sessions/${id}?erase=true`, { method: 'DELETE', key: keys.server })).status, 200);
+  for (let i = 0; i < 8; i++) {
+    for (const route of [turns(id, `/${turn}`), turns(id, `/${turn}/events`)]) {
+      const { status, text } = await server.request(route, { key: keys.server });
+      assert.equal(status, 404, text);
+      assert.doesNotMatch(text, /my secret/);
+    }
+    assert.deepEqual((await server.request(`/v1/sessions/${id}/messages`, { key: keys.server })).json.data, []);
+  }
+  assert.equal((await post(turns(id), { input: 'my secret', request_id: 'r-1', stream: false })).status, 409);
+  assert.equal((await server.request(`/v1/sessions/${id}`, { key: keys.client })).json.status, 'closed');
+});

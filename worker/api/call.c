@@ -210,6 +210,11 @@ on_session_loaded(void *arg, int err, const struct store_session *session)
 		call_reply_error(call, err, NULL, err == E_NOT_FOUND ? "No such session." : NULL);
 		return;
 	}
+	/* A turn's owner keeps its events for a while: nobody is shown them. */
+	if (session->is_erased && call->turn_id.s[0] != '\0') {
+		call_reply_error(call, E_NOT_FOUND, NULL, "The session's content was erased.");
+		return;
+	}
 	call->on_session(call, req, session);
 }
 

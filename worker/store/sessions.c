@@ -11,7 +11,7 @@
 
 #define SESSION_COLUMNS                                                                            \
 	"id, app_id, device_id, status, model, system, tools, metadata, to_ms(created_at), "       \
-	"to_ms(last_activity_at)"
+	"to_ms(last_activity_at), CASE WHEN erased_at IS NULL THEN 0 ELSE 1 END"
 #define INSERT_SESSION                                                                             \
 	"INSERT INTO chat_sessions (id, app_id, device_id, status, model, system, tools,"          \
 	" metadata, created_at, last_activity_at) VALUES ($id, $app_id, $device_id, 'active',"     \
@@ -147,6 +147,7 @@ read_session(const struct op_value *v, struct store_session *ret)
 	    .metadata_json = op_text(&v[7]),
 	    .created_at = op_int(&v[8]),
 	    .last_activity_at = op_int(&v[9]),
+	    .is_erased = op_int(&v[10]) != 0,
 	};
 }
 
@@ -162,7 +163,7 @@ decode_opened(struct op_rows *rows, store_callback *callback, void *arg)
 		return;
 	}
 	read_session(v, &session);
-	on_opened(arg, 0, &session, op_int(&v[10]) != 0);
+	on_opened(arg, 0, &session, op_int(&v[11]) != 0);
 }
 
 void

@@ -89,6 +89,7 @@ struct store_session {
 	const char *model, *system;
 	const char *tools_json, *metadata_json;
 	int64_t created_at, last_activity_at;
+	bool is_erased; /* its content was removed */
 };
 
 struct store_session_open {
