@@ -5,6 +5,7 @@ import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { build } from './lib/process.mjs';
+import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { keys, startServer } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
 
@@ -63,4 +64,32 @@ test("a client key's rate limit is exact across the workers", async () => {
     assert.equal(headers['x-ratelimit-remaining'], '0');
     assert.ok(Number(headers['x-ratelimit-reset']) >= 1);
   }
+});
+
+test('requests without a valid key are limited by address, those with one are not', async (t) => {
+  const own = await startServer(t, { config: { limits: { address_limit: 10, address_window: '60s' } } });
+  const ask = (key) => own.request('/v1/sessions', { key, body: {} });
+  const wrong = ['pc_nobody_has_this_key_0123456789', 'nonsense', undefined];
+  const answers = await Promise.all(Array.from({ length: 30 }, (_, i) => ask(wrong[i % 3])));
+  assert.equal(answers.filter(({ status }) => status === 401).length, 10);
+  for (const { status, headers, json } of answers.filter((answer) => answer.status !== 401)) {
+    assert.equal(status, 429);
+    assert.equal(json.error.code, 'rate_limited');
+    assert.ok(Number(headers['retry-after']) >= 1);
+  }
+  assert.equal((await ask(keys.client)).status, 201);
+  assert.equal((await own.request('/health')).status, 200);
+  assert.equal(sumOf(parseMetrics((await own.request('/metrics')).text), 'parley_rate_limited_total', { kind: 'address' }), 20);
+});
+
+test('of several limits the client is told of one', async (t) => {
+  const key = 'ps_with_several_limits_0123456789';
+  const own = await startServer(t, { config: { keys: [{ kind: 'server', app: 'demo', secret: key, rpm: 3, rpd: 100, rate: { limit: 50, window: '60s' } }] } });
+  for (const want of ['2', '1', '0']) {
+    const { status, headers } = await own.request('/v1/sessions', { key });
+    assert.equal(status, 200);
+    assert.equal(headers['x-ratelimit-limit'], '3');
+    assert.equal(headers['x-ratelimit-remaining'], want);
+  }
+  assert.equal((await own.request('/v1/sessions', { key })).status, 429);
 });

@@ -226,6 +226,7 @@ test('a refusal of the provider reaches the client with its reason', async () =>
   }
   const limited = await post(id, { input: '[[mock fault=status:429 retry_after=7]]', stream: false });
   assert.equal(limited.status, 429);
+  assert.equal(limited.headers['retry-after'], '7');
 });
 
 test('a stream that is whole but lacks [DONE] is a success', async () => {

@@ -42,10 +42,20 @@ call_reply_error(struct api_call *call, int err, const char *param, const char *
 
 	if (message == NULL)
 		message = info->text;
-	if (req != NULL && info->status == 503)
+	if (req != NULL && (info->status == 503 || info->status == 429))
 		http_reply_retry(req, err, 1, message);
 	else if (req != NULL)
 		http_reply_error(req, err, param, "%s", message);
+	call_end(call);
+}
+
+void
+call_reply_retry(struct api_call *call, int err, uint32_t retry_after_s, const char *message)
+{
+	struct http_req *req = call_req(call);
+
+	if (req != NULL)
+		http_reply_retry(req, err, retry_after_s, message);
 	call_end(call);
 }
 
@@ -97,41 +107,88 @@ add_rate_headers(struct http_req *req, const struct limiter_verdict *v)
 
 /* False: over the limit, the request was answered. */
 static bool
-within_rate(struct api_call *call, struct http_req *req, const char *kind, const char *name,
-    struct limiter_rule rule)
+answer_verdict(
+    struct http_req *req, const struct limiter_verdict *v, unsigned kind, const char *message)
 {
-	if (rule.limit == 0)
+	uint32_t wait_s = (v->retry_after_ms + 999) / 1000;
+
+	add_rate_headers(req, v);
+	if (v->is_allowed)
 		return true;
-	struct limiter_verdict v = limiter_take(call->api->shm, limiter_key_of(kind, str_of(name)),
-	    rule, 1, loop_now_ms(call->api->loop));
-	uint32_t wait_s = (v.retry_after_ms + 999) / 1000;
-	add_rate_headers(req, &v);
-	if (v.is_allowed)
-		return true;
-	metric_add(METRIC_RATE_LIMITED,
-	    call->kind == KEY_CLIENT ? LIMITED_CLIENT_KEY : LIMITED_SERVER_KEY, 0, 1);
-	http_reply_retry(
-	    req, E_RATE_LIMITED, wait_s > 0 ? wait_s : 1, "Too many requests with this key.");
+	metric_add(METRIC_RATE_LIMITED, kind, 0, 1);
+	http_reply_retry(req, E_RATE_LIMITED, wait_s > 0 ? wait_s : 1, message);
 	return false;
 }
 
 enum { MINUTE_MS = 60 * 1000, DAY_MS = 24 * 60 * MINUTE_MS };
+
+struct limit {
+	const char *kind, *name;
+	struct limiter_rule rule;
+};
+
+/* The client is told of the limit that refuses it, or else of the one that is nearest. */
+static bool
+within_limits(struct api_call *call, struct http_req *req, const struct limit *limits, size_t count)
+{
+	struct limiter_verdict nearest = {.is_allowed = true, .remaining = UINT32_MAX};
+
+	for (size_t i = 0; i < count && nearest.is_allowed; i++) {
+		const struct limit *l = &limits[i];
+		struct limiter_verdict v;
+
+		if (l->rule.limit == 0)
+			continue;
+		v = limiter_take(call->api->shm, limiter_key_of(l->kind, str_of(l->name)), l->rule,
+		    1, loop_now_ms(call->api->loop));
+		if (!v.is_allowed || v.remaining < nearest.remaining)
+			nearest = v;
+	}
+	return nearest.limit == 0 ||
+	       answer_verdict(req, &nearest,
+		   call->kind == KEY_CLIENT ? LIMITED_CLIENT_KEY : LIMITED_SERVER_KEY,
+		   "Too many requests with this key.");
+}
 
 /* A client key's limit holds per key and device where it is bound, else per key and client address.
  */
 static bool
 passes_limits(struct api_call *call, struct http_req *req, const struct principal *who)
 {
-	const char *whose = call->device_id != NULL ? call->device_id : http_client_address(req);
+	const char *whose = call->device_id != NULL ? call->device_id : http_client_network(req);
+	const char *id = call->key_id;
+	const struct limit client = {
+	    "key", arena_printf(&call->arena, "%s/%s", id, whose), who->rate};
+	const struct limit server[] = {{"rpm", id, {who->rpm, MINUTE_MS}},
+	    {"rpd", id, {who->rpd, DAY_MS}}, {"key", id, who->rate}};
 
 	if (call->kind == KEY_CLIENT)
-		return within_rate(call, req, "key",
-		    arena_printf(&call->arena, "%s/%s", call->key_id, whose), who->rate);
-	return within_rate(
-		   call, req, "rpm", call->key_id, (struct limiter_rule){who->rpm, MINUTE_MS}) &&
-	       within_rate(
-		   call, req, "rpd", call->key_id, (struct limiter_rule){who->rpd, DAY_MS}) &&
-	       within_rate(call, req, "key", call->key_id, who->rate);
+		return within_limits(call, req, &client, 1);
+	return within_limits(call, req, server, ARRAY_LEN(server));
+}
+
+/* 401, as long as the address does not ask too often. */
+static void
+refuse_unknown(struct api_call *call, struct http_req *req)
+{
+	const struct conf *conf = call->api->conf;
+	const struct limiter_rule rule = {
+	    (uint32_t)conf->limits.address_limit, (uint32_t)conf->limits.address_window_ms};
+
+	if (rule.limit > 0) {
+		struct limiter_verdict v = limiter_take(call->api->shm,
+		    limiter_key_of("address", str_of(http_client_network(req))), rule, 1,
+		    loop_now_ms(call->api->loop));
+
+		if (!v.is_allowed) {
+			answer_verdict(
+			    req, &v, LIMITED_ADDRESS, "Too many requests without a valid key.");
+			call_end(call);
+			return;
+		}
+	}
+	http_add_header(req, "WWW-Authenticate", "Bearer");
+	call_reply_error(call, E_UNAUTHORIZED, NULL, NULL);
 }
 
 static void
@@ -156,8 +213,10 @@ on_principal(void *arg, int err, const struct principal *who)
 		call_end(call);
 		return;
 	}
-	if (err == E_UNAUTHORIZED)
-		http_add_header(req, "WWW-Authenticate", "Bearer");
+	if (err == E_UNAUTHORIZED) {
+		refuse_unknown(call, req);
+		return;
+	}
 	if (err != 0) {
 		call_reply_error(call, err, NULL, NULL);
 		return;
@@ -185,8 +244,7 @@ call_start(struct api *api, const struct api_endpoint *endpoint, struct http_req
 	call->endpoint = endpoint;
 	call->http = http_handle(req);
 	if (secret.len == 0) {
-		http_add_header(req, "WWW-Authenticate", "Bearer");
-		call_reply_error(call, E_UNAUTHORIZED, NULL, NULL);
+		refuse_unknown(call, req);
 		return;
 	}
 	keys_check(api->keys, secret, on_principal, call);

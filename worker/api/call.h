@@ -55,6 +55,7 @@ void call_end(struct api_call *);                   /* without an answer: someon
 
 void call_reply_json(struct api_call *, int status, json_t *); /* takes the reference */
 void call_reply_error(struct api_call *, int err, const char *param, const char *message);
+void call_reply_retry(struct api_call *, int err, uint32_t retry_after_s, const char *message);
 /* The error shape with one more member at the top; takes the reference. */
 void call_reply_error_with(struct api_call *, int err, const char *member, json_t *value);
 

@@ -30,8 +30,14 @@ reply_result(struct api_call *call, const json_t *state)
 	const json_t *error = json_object_get(state, "error");
 
 	if (strcmp(is, "failed") == 0) {
-		call_reply_error(call, err_by_code(text_of(error, "code")), NULL,
-		    arena_strdup(&call->arena, str_of(text_of(error, "message"))));
+		int err = err_by_code(text_of(error, "code"));
+		json_int_t retry_s = json_integer_value(json_object_get(error, "retry_after"));
+		const char *message = arena_strdup(&call->arena, str_of(text_of(error, "message")));
+
+		if (retry_s > 0)
+			call_reply_retry(call, err, (uint32_t)retry_s, message);
+		else
+			call_reply_error(call, err, NULL, message);
 		return;
 	}
 	bool is_waiting = strcmp(is, "waiting_tools") == 0;

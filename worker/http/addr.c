@@ -106,6 +106,16 @@ addr_format(const struct addr *a, char out[ADDR_TEXT_MAX])
 		snprintf(out, ADDR_TEXT_MAX, "%s", text);
 }
 
+void
+addr_format_network(const struct addr *a, char out[ADDR_TEXT_MAX])
+{
+	struct addr network = *a;
+
+	if (a->kind == ADDR_IP && !is_mapped(a))
+		memset(network.ip + 8, 0, 8);
+	addr_format(&network, out);
+}
+
 bool
 addr_is_loopback(const struct addr *a)
 {

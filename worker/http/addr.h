@@ -27,7 +27,9 @@ struct addr addr_of_sockaddr(const struct sockaddr *);
 /* An address alone, or with a port: 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1]:80. */
 bool addr_parse(struct str text, struct addr *ret);
 void addr_format(const struct addr *, char out[ADDR_TEXT_MAX]); /* "unix" for a Unix socket */
-bool addr_is_loopback(const struct addr *);                     /* a Unix socket is, too */
+/* What one customer of a network provider has: an IPv4 address, 2^64 of IPv6. */
+void addr_format_network(const struct addr *, char out[ADDR_TEXT_MAX]);
+bool addr_is_loopback(const struct addr *); /* a Unix socket is, too */
 
 /* Networks whose word is believed. A peer on a Unix socket counts as 127.0.0.1 here. */
 struct addr_nets {

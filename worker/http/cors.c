@@ -62,7 +62,8 @@ cors_add_headers(struct http_req *r)
 	add(r, "access-control-expose-headers",
 	    "X-Request-Id, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, "
 	    "X-RateLimit-Reset, "
-	    "X-Parley-Provider, X-Parley-Model, X-Parley-Attempts");
+	    "X-Parley-Provider, X-Parley-Model, X-Parley-Attempts, X-Parley-Turn, "
+	    "X-Parley-Connection");
 }
 
 /* Of a known path: a preflight, or just the question what is allowed. */

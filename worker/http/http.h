@@ -63,6 +63,7 @@ const char *http_query(const struct http_req *, const char *name); /* decoded; N
 struct str http_body(const struct http_req *);
 const char *http_request_id(const struct http_req *);
 const char *http_client_address(const struct http_req *); /* after trusted_proxies; no port */
+const char *http_client_network(struct http_req *);       /* the same for limits: of IPv6 the /64 */
 bool http_is_loopback_peer(const struct http_req *); /* socket and client address both loopback */
 struct arena *http_arena(struct http_req *);         /* as long as the request */
 

@@ -190,6 +190,16 @@ http_client_address(const struct http_req *cr)
 	return r->client_text;
 }
 
+const char *
+http_client_network(struct http_req *r)
+{
+	struct addr client = client_of(r);
+	char *text = arena_alloc(&r->arena, ADDR_TEXT_MAX);
+
+	addr_format_network(&client, text);
+	return text;
+}
+
 /* Somebody on this machine, not a proxy on this machine for somebody else. */
 bool
 http_is_loopback_peer(const struct http_req *r)

@@ -214,6 +214,7 @@ on_done(void *arg, const struct provider_result *r)
 		count_usage(t, &r->usage);
 		turn_save_usage(t, r);
 	}
+	t->retry_after_ms = r->err != 0 ? r->retry_after_ms : 0;
 	if (r->err != 0)
 		turn_fail(t, r->err, r->message);
 	else if (r->tool_call_count > 0 && hops_max > 0 && t->hop >= hops_max)

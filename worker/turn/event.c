@@ -9,7 +9,7 @@
  *   usage            {"input_tokens","output_tokens","cached_tokens","cost","is_estimated"}
  *   turn.snapshot    {"seq","text","tool_calls"}
  *   turn.completed   {"message","finish_reason","usage","sources","tool_calls"}
- *   turn.failed      {"error":{"message","type","code"},"usage","tool_calls"}
+ *   turn.failed      {"error":{"message","type","code","retry_after"?},"usage","tool_calls"}
  *   turn.cancelled   {"usage","tool_calls"}
  */
 #include <inttypes.h>
@@ -167,7 +167,12 @@ turn_format_end(struct turn *t)
 		json_object_set_new(data, "finish_reason", json_string(t->finish_reason));
 		json_object_set_new(data, "sources", json_array());
 	} else if (t->outcome == TURN_FAILED) {
-		json_object_set_new(data, "error", turn_format_error(t->err, t->err_message));
+		json_t *error = turn_format_error(t->err, t->err_message);
+
+		if (t->retry_after_ms > 0)
+			json_object_set_new(
+			    error, "retry_after", json_integer((t->retry_after_ms + 999) / 1000));
+		json_object_set_new(data, "error", error);
 	}
 	json_object_set_new(data, "usage", turn_format_usage(&t->usage));
 	json_object_set_new(data, "tool_calls", turn_format_calls(t));

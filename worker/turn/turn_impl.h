@@ -146,6 +146,7 @@ struct turn {
 	bool is_end_wanted; /* the end is to be written as soon as nothing else is on its way */
 	int err;
 	char *err_message;
+	uint32_t retry_after_ms; /* what the provider said with its error; 0: nothing */
 	const char *finish_reason;
 	struct id message_id;
 	char *result_json; /* the last event's data */

@@ -39,6 +39,25 @@ is(const struct addr *a, const char *text)
 }
 
 static void
+test_networks(void **state)
+{
+	static const char *const of[][2] = {
+	    {"192.0.2.1", "192.0.2.1"},
+	    {"::ffff:192.0.2.1", "192.0.2.1"},
+	    {"2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"},
+	    {"::1", "::"},
+	};
+	char out[ADDR_TEXT_MAX];
+
+	for (size_t i = 0; i < ARRAY_LEN(of); i++) {
+		struct addr a = addr(of[i][0]);
+
+		addr_format_network(&a, out);
+		assert_string_equal(out, of[i][1]);
+	}
+}
+
+static void
 test_addresses(void **state)
 {
 	static const char *const good[][2] = {
@@ -211,6 +230,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_addresses),
+	    cmocka_unit_test(test_networks),
 	    cmocka_unit_test(test_x_forwarded_for),
 	    cmocka_unit_test(test_forwarded),
 	    cmocka_unit_test(test_proxy_v1),
