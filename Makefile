@@ -217,7 +217,7 @@ ci: ## before a big push: tests, sanitizers, linters
 # What install puts where. DESTDIR is for packagers.
 BINDIR    = $(DESTDIR)$(PREFIX)/bin
 SHAREDIR  = $(DESTDIR)$(PREFIX)/share/parley
-PROGRAMS  = parleyd $(notdir $(TOOLS))
+PROGRAMS  = parleyd parley_load mock_llm
 
 $(B)/conf_gen: $(B)/common/gen/conf_gen.o $(LIB)
 	@echo '  LINK  $@'
