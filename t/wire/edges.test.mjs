@@ -75,3 +75,28 @@ test('what was erased is shown by nobody any more', async () => {
   assert.equal((await post(turns(id), { input: 'my secret', request_id: 'r-1', stream: false })).status, 409);
   assert.equal((await server.request(`/v1/sessions/${id}`, { key: keys.client })).json.status, 'closed');
 });
+
+test('a session that is deleted takes no turn any more, also none that waited', async () => {
+  for (let i = 0; i < 6; i++) {
+    const { id } = await newSession(server);
+    const live = await server.stream(turns(id), { key: keys.client, body: { input: '[[mock tokens=500 interval=20]]', stream: true } });
+    const heard = collect(live, is_last_event);
+    const waiting = Array.from({ length: 4 }, () => post(turns(id), { input: 'too late', stream: false, queue: true }));
+    // They are in the queue when the record refuses a turn that does not wait.
+    assert.equal((await post(turns(id), { input: 'x', stream: false })).json.error.code, 'turn_in_progress');
+    const deleted = await server.request(`/v1/sessions/${id}${i % 2 ? '?erase=true' : ''}`, { method: 'DELETE', key: keys.server });
+    assert.deepEqual(deleted.json, { id, status: 'closed' });
+    assert.equal((await heard).at(-1).event, 'turn.cancelled');
+    for (const { json } of await Promise.all(waiting)) assert.equal(json.error?.code, 'session_closed', JSON.stringify(json));
+  }
+});
+
+test('HEAD of a stream has no body', async () => {
+  const { id } = await newSession(server);
+  const events = await streamTurn(server, id, { input: 'hello' });
+  const [turn] = events[0].id.split('.');
+  const answer = await server.raw(`HEAD ${turns(id, `/${turn}/events`)} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer ${keys.client}\r\n\r\n`);
+  assert.match(answer, /^HTTP\/1.1 200 /);
+  assert.match(answer, /text\/event-stream/);
+  assert.ok(answer.endsWith('\r\n\r\n'), answer);
+});

@@ -44,6 +44,7 @@ struct api_call {
 	const struct conf_app *app; /* NULL: not of the config */
 
 	struct id session_id, turn_id; /* of the path, where the route has them */
+	bool is_erasing;               /* DELETE ?erase=true */
 	api_on_session *on_session;
 };
 

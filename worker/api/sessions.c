@@ -203,7 +203,8 @@ session_messages(struct api_call *call, struct http_req *req)
 	call_with_session(call, req, list_messages);
 }
 
-/* ---- DELETE /v1/sessions/{session}: the live turn is cancelled first ---- */
+/* ---- DELETE /v1/sessions/{session}: closed, so that no turn begins; then the live one ends ----
+ */
 
 static bool
 wants_erase(struct http_req *req)
@@ -226,63 +227,61 @@ on_deleted(void *arg, int err)
 	    call, 200, json_pack("{s:s,s:s}", "id", call->session_id.s, "status", "closed"));
 }
 
+/* Also when the client has gone meanwhile: what it asked for is done. */
 static void
-delete_record(struct api_call *call, struct http_req *req)
-{
-	struct store *store = call->api->store;
-	int64_t now = clock_wall_ms();
-
-	if (wants_erase(req))
-		store_session_erase(store, call->session_id.s, now, on_deleted, call);
-	else
-		store_session_close(store, call->session_id.s, now, on_deleted, call);
-}
-
-static void
-on_live_cancelled(void *arg, int err)
+on_live_ended(void *arg, int err)
 {
 	struct api_call *call = arg;
-	struct http_req *req = call_req(call);
 
-	/* The turn may have ended or lost its owner meanwhile: neither keeps the session open. */
+	/* It may have ended by itself or lost its owner: neither keeps its content. */
 	(void)err;
-	if (req == NULL)
-		call_end(call);
+	if (call->is_erasing)
+		store_session_erase(
+		    call->api->store, call->session_id.s, clock_wall_ms(), on_deleted, call);
 	else
-		delete_record(call, req);
+		on_deleted(call, 0);
 }
 
 static void
 on_live_turn(void *arg, int err, const struct store_turn *turn)
 {
 	struct api_call *call = arg;
-	struct http_req *req = call_req(call);
 
-	if (req == NULL)
-		call_end(call);
-	else if (err == 0 && id_parse(str_of(turn->id), "turn", &call->turn_id))
+	if (err == 0 && id_parse(str_of(turn->id), "turn", &call->turn_id))
 		turn_cancel(
-		    call->api->turns, &call->session_id, &call->turn_id, on_live_cancelled, call);
+		    call->api->turns, &call->session_id, &call->turn_id, on_live_ended, call);
 	else if (err == 0 || err == E_NOT_FOUND)
-		delete_record(call, req);
+		on_live_ended(call, 0);
 	else
 		call_reply_error(call, err, NULL, NULL);
 }
 
 static void
-end_live_turn(struct api_call *call, struct http_req *req, const struct store_session *session)
+on_closed(void *arg, int err)
 {
-	if (wants_erase(req) && call->kind != KEY_SERVER) {
+	struct api_call *call = arg;
+
+	if (err != 0)
+		call_reply_error(call, err, NULL, NULL);
+	else
+		store_turn_live(call->api->store, call->session_id.s, on_live_turn, call);
+}
+
+static void
+close_session(struct api_call *call, struct http_req *req, const struct store_session *session)
+{
+	call->is_erasing = wants_erase(req);
+	if (call->is_erasing && call->kind != KEY_SERVER) {
 		call_reply_error(call, E_FORBIDDEN, "erase", "erase needs a server key.");
 		return;
 	}
-	store_turn_live(call->api->store, session->id, on_live_turn, call);
+	store_session_close(call->api->store, session->id, clock_wall_ms(), on_closed, call);
 }
 
 static void
 session_delete(struct api_call *call, struct http_req *req)
 {
-	call_with_session(call, req, end_live_turn);
+	call_with_session(call, req, close_session);
 }
 
 const struct api_endpoint sessions_endpoints[] = {

@@ -286,7 +286,10 @@ on_state_before_events(void *arg, int err, json_t *state)
 		call_reply_error(call, err, NULL, err == E_NOT_FOUND ? "No such turn." : NULL);
 	else if (req == NULL)
 		call_end(call);
-	else if (read_after(call, req, &after))
+	else if (str_eq(http_method(req), STR("HEAD"))) {
+		http_reply(req, 200, "text/event-stream; charset=utf-8", STR_NONE);
+		call_end(call);
+	} else if (read_after(call, req, &after))
 		turn_stream_start(call, req, after, 0);
 }
 
