@@ -3,6 +3,7 @@
  */
 #include "worker/store/sqlite_db.h"
 
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,9 +184,17 @@ prepare_frame(struct sqlite_db *db)
 	return rc;
 }
 
+/* Its statistics of memory, which nobody asks for, cost a mutex at every allocation. */
+static void
+configure_library(void)
+{
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 int
 sqlite_db_open(const struct sqlite_db_conf *conf, struct sqlite_db **ret)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct sqlite_db *db = xcalloc(1, sizeof(*db));
 	/* Also readers open for writing: the shared index of the log is made by whoever comes
 	 * first. */
@@ -193,6 +202,7 @@ sqlite_db_open(const struct sqlite_db_conf *conf, struct sqlite_db **ret)
 		    (conf->is_writer ? SQLITE_OPEN_CREATE : 0);
 	int rc;
 
+	pthread_once(&once, configure_library);
 	db->path = xstrdup(conf->path);
 	db->failure = conf->failure;
 	db->is_writer = conf->is_writer;
