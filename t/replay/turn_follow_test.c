@@ -514,6 +514,26 @@ test_the_bytes_of_all_feeds_are_limited(void **state)
 	assert_in_range(snapshots, 1, 7);
 }
 
+static void
+test_finished_turns_are_counted(void **state)
+{
+	struct id turns[5];
+	struct client c;
+
+	world.conf.turns.max_retained = 3;
+	for (unsigned i = 0; i < ARRAY_LEN(turns); i++) {
+		turns[i] = world_begin(0, "Go");
+		say_word(0);
+		end_turn();
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(turns); i++) {
+		client_attach(&c, 0, &turns[i], 0);
+		assert_int_equal(c.heard[0].type == TURN_SNAPSHOT, i < 2);
+		assert_int_equal(c.ends, 1);
+		client_forget(&c);
+	}
+}
+
 /* ---- the owner dies ---- */
 
 static void
@@ -666,6 +686,7 @@ main(void)
 	    TEST(test_after_the_retention),
 	    TEST(test_tool_calls_outlive_the_retention),
 	    TEST(test_the_bytes_of_all_feeds_are_limited),
+	    TEST(test_finished_turns_are_counted),
 	    TEST(test_an_owner_that_dies),
 	    TEST(test_an_owner_dies_and_nobody_listens),
 	    TEST(test_an_owner_dies_and_the_record_is_away),

@@ -21,6 +21,7 @@ set_conf(struct conf *conf)
 	conf->turns.retain_events_ms = 300000;
 	conf->turns.feed_max_bytes = 256 << 10;
 	conf->turns.feed_total_bytes = 64 << 20;
+	conf->turns.max_retained = 100;
 	conf->turns.max_answer_bytes = 1 << 20;
 	conf->turns.disconnect_grace_ms = 5000;
 	conf->turns.progress_interval_ms = 1000;

@@ -56,7 +56,7 @@ struct turns {
 	struct loop_timer drain_timer;
 
 	struct list retained; /* ended turns, oldest first */
-	size_t retained_bytes;
+	size_t retained_bytes, retained_count;
 	struct loop_timer retain_timer;
 
 	struct list far_followers; /* followers in other workers */

@@ -192,6 +192,7 @@ forget(struct turn *t)
 
 	list_del(&t->retained_node);
 	ts->retained_bytes -= t->retained_bytes;
+	ts->retained_count--;
 	check(strmap_del(ts->by_id, id_str(&t->id)) == t);
 	backplane_disown(ts->backplane, &t->id);
 	turn_free_later(t);
@@ -234,16 +235,26 @@ on_retain(struct loop_timer *timer)
 	set_retain_timer(ts, now);
 }
 
-/* Above the bytes of all feeds those that ended first go first. */
+static bool
+are_too_many_retained(const struct turns *ts)
+{
+	uint64_t max_bytes = ts->conf->turns.feed_total_bytes;
+
+	return (max_bytes > 0 && ts->retained_bytes > max_bytes) ||
+	       ts->retained_count > (size_t)ts->conf->turns.max_retained;
+}
+
+/*
+ * Above the limits those that ended first go first. Each has a place among the owners in shared
+ * memory, of which there are OWNERS_MAX: the live ones and their calls need theirs more.
+ */
 static void
 keep_within_total(struct turns *ts)
 {
-	uint64_t max = ts->conf->turns.feed_total_bytes;
-
 	list_for_safe (node, &ts->retained) {
 		struct turn *t = list_entry(node, struct turn, retained_node);
 
-		if (max == 0 || ts->retained_bytes <= max)
+		if (!are_too_many_retained(ts))
 			return;
 		if (!t->is_unrecorded && list_empty(&t->followers))
 			forget(t);
@@ -260,6 +271,7 @@ turn_retain(struct turn *t)
 	t->retained_until_ms = now + ts->conf->turns.retain_events_ms;
 	t->retained_bytes = sizeof(*t) + t->feed.bytes + t->feed.text.len;
 	ts->retained_bytes += t->retained_bytes;
+	ts->retained_count++;
 	list_add_tail(&ts->retained, &t->retained_node);
 	if (!loop_timer_is_set(&ts->retain_timer))
 		set_retain_timer(ts, now);
