@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { collect } from './lib/http.mjs';
 import { is_last_event, keys, newSession, startMock, startServer, streamTurn } from './lib/server.mjs';
+import { waitFor } from './lib/wait.mjs';
 
 const tools = [{ type: 'function', function: { name: 'weather', parameters: { type: 'object' } } }];
 let server, mock;
@@ -99,4 +100,22 @@ test('HEAD of a stream has no body', async () => {
   assert.match(answer, /^HTTP\/1.1 200 /);
   assert.match(answer, /text\/event-stream/);
   assert.ok(answer.endsWith('\r\n\r\n'), answer);
+});
+
+test('clients that leave in the middle of the flow harm nobody', async () => {
+  for (let round = 0; round < 3; round++) {
+    const sessions = await Promise.all(Array.from({ length: 10 }, () => newSession(server)));
+    await Promise.all(sessions.map(async ({ id }) => {
+      const body = { input: '[[mock tokens=400 interval=2]]', stream: true };
+      const first = await server.stream(turns(id), { key: keys.client, body });
+      const turn = first.headers['x-parley-turn'];
+      const others = await Promise.all(Array.from({ length: 16 }, () => server.stream(turns(id, `/${turn}/events`), { key: keys.client })));
+      const left = others.map((events, i) => collect(events, ({ event }) => event === 'text.delta' && events.seen++ > i).catch(() => {}).then(() => events.close()));
+      for (const events of others) events.seen = 0;
+      await Promise.all(left);
+      assert.equal((await collect(first, is_last_event)).at(-1).event, 'turn.completed');
+    }));
+  }
+  // Nobody's place is kept.
+  await waitFor(async () => (await server.request('/health')).json.connections.active === 0, 'end of all requests', 3000);
 });

@@ -14,6 +14,7 @@ struct http_stream {
 	size_t max_bytes;
 	bool is_sending;
 	bool is_ending; /* end with what is pending */
+	bool is_cut;    /* h2o has been told: it takes nothing more, and disposes of us soon */
 	void (*on_closed)(void *arg);
 	void *arg;
 };
@@ -51,9 +52,12 @@ on_proceed(h2o_generator_t *g, h2o_req_t *h)
 {
 	struct http_stream *s = container_of(g, struct http_stream, generator);
 
-	(void)h;
 	s->is_sending = false;
 	s->in_flight.len = 0;
+	if (s->is_cut) { /* while the last write was on its way: it had got out already */
+		h2o_send(h, NULL, 0, H2O_SEND_STATE_ERROR);
+		return;
+	}
 	if (s->pending.len > 0 || s->is_ending) {
 		stream_flush(s);
 		return;
@@ -90,6 +94,8 @@ void
 http_stream_send(struct http_stream *s, struct str bytes)
 {
 	check(!s->is_ending);
+	if (s->is_cut)
+		return;
 	buf_add_str(&s->pending, bytes);
 	if (!s->is_sending)
 		stream_flush(s);
@@ -101,7 +107,7 @@ http_stream_end(struct http_stream *s)
 	check(!s->is_ending);
 	s->is_ending = true;
 	s->on_closed = NULL;
-	if (!s->is_sending)
+	if (!s->is_sending && !s->is_cut)
 		stream_flush(s);
 }
 
@@ -113,9 +119,12 @@ http_stream_cut(struct http_stream *s)
 
 	loop_watch_stop(r->server->loop, &r->gone_watch);
 	conn_cut(r->conn);
+	if (s->is_cut)
+		return;
+	s->is_cut = true;
+	/* A write in flight fails now that the socket is shut down. */
 	if (!s->is_sending)
 		h2o_send(r->h2o, NULL, 0, H2O_SEND_STATE_ERROR);
-	/* else: the write in flight fails now that the socket is shut down */
 }
 
 void
