@@ -1,5 +1,7 @@
 // What is larger, deeper or odder than usual: whole, refused with its reason, or gone, never a hang and never a crash.
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { collect } from './lib/http.mjs';
 import { is_last_event, keys, newSession, startMock, startServer, streamTurn } from './lib/server.mjs';
@@ -118,4 +120,22 @@ test('clients that leave in the middle of the flow harm nobody', async () => {
   }
   // Nobody's place is kept.
   await waitFor(async () => (await server.request('/health')).json.connections.active === 0, 'end of all requests', 3000);
+});
+
+test('a database that is deleted under the server is an outage, not a loss that nobody sees', async (t) => {
+  const own = await startServer(t, { mock, config: { store: { acquire_timeout: '500ms', grace: '1s' } } });
+  for (const expected of [/store (write|read|slow read) (failed|waits)/, /store \w+ fail/, /store cannot be opened/, /turn (hop|end) not saved/, /session sweep failed/]) own.expectLog(expected);
+  const { id } = await newSession(own);
+  await streamTurn(own, id, { input: 'hello' });
+  for (const end of ['', '-wal', '-shm']) fs.rmSync(path.join(own.dir, `parley.db${end}`), { force: true });
+  await waitFor(async () => {
+    const { status, json } = await own.request('/v1/sessions', { key: keys.client, body: {} });
+    assert.ok(status === 201 || (status === 503 && json.error.code === 'store_unavailable'), `${status} ${JSON.stringify(json)}`);
+    return status === 503;
+  }, 'refusal', 5000);
+  await waitFor(async () => (await own.request('/health/ready')).status === 503, 'not ready', 5000);
+  const pid = own.killWorker(1);
+  own.expectLog(/worker (not ready|exited|died)/);
+  await waitFor(() => !fs.existsSync(`/proc/${pid}`), 'death');
+  assert.equal(fs.existsSync(path.join(own.dir, 'parley.db')), false, 'a new, empty database was made');
 });

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/err.h"
 
 struct statement {
@@ -23,12 +24,16 @@ struct sqlite_db {
 	char *path;
 	struct sqlite_failure *failure;
 	bool is_writer;
+	uint64_t looked_ms; /* when a reader has last seen that its file is still the one */
 	unsigned log_pages, moved_pages;
 	struct statement statements[OP_COUNT][OP_STATEMENTS_MAX];
 	sqlite3_stmt *begin, *commit, *savepoint, *release;
 };
 
-enum { OPEN_WAIT_MS = 2000 };
+enum {
+	OPEN_WAIT_MS = 2000,
+	LOOK_MS = 500, /* a reader looks so often whether its file is still the one */
+};
 
 /* How a statement went: go on, the operation is done, or the result code is a failure. */
 enum outcome { NEXT, DONE, FAILED };
@@ -199,7 +204,7 @@ sqlite_db_open(const struct sqlite_db_conf *conf, struct sqlite_db **ret)
 	/* Also readers open for writing: the shared index of the log is made by whoever comes
 	 * first. */
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
-		    (conf->is_writer ? SQLITE_OPEN_CREATE : 0);
+		    (conf->may_create ? SQLITE_OPEN_CREATE : 0);
 	int rc;
 
 	pthread_once(&once, configure_library);
@@ -462,12 +467,35 @@ step_frame(sqlite3_stmt *stmt)
 	return rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
+/*
+ * A file that was deleted or replaced under us takes writes and gives answers as ever, which
+ * nobody will see again: that is no record.
+ */
+static int
+still_there(struct sqlite_db *db)
+{
+	int has_moved = 0;
+
+	sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_HAS_MOVED, &has_moved);
+	if (!has_moved)
+		return 0;
+	snprintf(db->failure->text, sizeof(db->failure->text),
+	    "reason=\"the file was moved or deleted\" path=\"%s\"", db->path);
+	return E_STORE_UNAVAILABLE;
+}
+
 int
 sqlite_db_read(struct sqlite_db *db, struct op_call_view *view, struct op_answer *answer)
 {
+	uint64_t now_ms = clock_mono_ms();
 	int rc, err;
 
 	check(!view->op->is_write);
+	if (now_ms - db->looked_ms >= LOOK_MS) {
+		if ((err = still_there(db)) != 0)
+			return err;
+		db->looked_ms = now_ms;
+	}
 	if (view->op->statements[1].sql == NULL)
 		return run_op(db, view, answer);
 	/* Several statements see one state of the database. */
@@ -500,8 +528,11 @@ sqlite_db_write(struct sqlite_db *db, struct op_call_view *view, struct op_answe
 int
 sqlite_db_begin(struct sqlite_db *db)
 {
-	int rc = step_frame(db->begin);
+	int rc = still_there(db);
 
+	if (rc != 0)
+		return rc;
+	rc = step_frame(db->begin);
 	return rc == SQLITE_OK ? 0 : failure_of(db, rc, "begin");
 }
 

@@ -22,7 +22,8 @@ struct sqlite_failure {
 
 struct sqlite_db_conf {
 	const char *path;
-	bool is_writer;        /* also makes the file when it is not there */
+	bool is_writer;
+	bool may_create;       /* makes the file when it is not there */
 	bool is_synced_late;   /* commits survive a crash of the program, not of the machine */
 	unsigned busy_wait_ms; /* how long another process's lock is waited for, once it is open */
 	unsigned open_wait_ms; /* the same while it is opened; 0: two seconds, as fits a start */

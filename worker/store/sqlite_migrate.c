@@ -95,8 +95,11 @@ int
 sqlite_migrate(const char *path)
 {
 	struct sqlite_failure failure = {""};
-	struct sqlite_db_conf conf = {
-	    .path = path, .is_writer = true, .busy_wait_ms = LOCK_WAIT_MS, .failure = &failure};
+	struct sqlite_db_conf conf = {.path = path,
+	    .is_writer = true,
+	    .may_create = true,
+	    .busy_wait_ms = LOCK_WAIT_MS,
+	    .failure = &failure};
 	struct sqlite_db *db = NULL;
 	int err = make_folder(path);
 
