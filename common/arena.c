@@ -8,7 +8,8 @@
 
 #include "common/check.h"
 
-enum { BLOCK_MIN = 4096, BLOCK_MAX = 65536 };
+/* The first block is small because what is idle holds one: a stream of events two of them. */
+enum { BLOCK_MIN = 224, BLOCK_MAX = 65536 };
 
 struct arena_block {
 	struct arena_block *older;

@@ -2,7 +2,7 @@
  * arena - memory that lives as long as one request or one turn.
  *
  * Allocations are never freed one by one; arena_fini() frees them all.
- * Blocks grow from 4 KiB by doubling up to 64 KiB; larger requests get a
+ * Blocks grow from 224 bytes by doubling up to 64 KiB; larger requests get a
  * block of their own. Memory is not zeroed unless the call says so.
  */
 #ifndef COMMON_ARENA_H

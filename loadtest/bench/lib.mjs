@@ -41,12 +41,17 @@ export async function load(address, scenario, { key = keys.server, users = 16, c
   return result;
 }
 
-/** Holds idle connections: {stop()}. */
+/** Holds idle connections: {release()}, which fails when one did not stay. */
 export async function hold(address, scenario, { count, users = 64 }) {
   const child = new Child(path.join(build, 'parley_load'), ['--target', address, '--key', keys.server, '--users', String(users),
     '--count', String(count), '--limit', '120', scenario]);
   await child.line(/^standing/, 60000);
-  return child;
+  const release = async () => {
+    await child.stop();
+    const { failed } = JSON.parse(child.lines.find((line) => line.startsWith('{')));
+    if (failed > 0) throw new Error(`${scenario}: ${failed} of ${count} did not stay`);
+  };
+  return { release };
 }
 
 /** wrk: requests done and the seconds it took. */

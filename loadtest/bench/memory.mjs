@@ -6,7 +6,8 @@ const count = 8000;
 
 export default async function memory() {
   const mock = await startMock(null);
-  const config = { workers: 1, max_connections: 15000, http: { keepalive_timeout: '10m' }, tools: { client_timeout: '10m' } };
+  const config = { workers: 1, max_connections: 15000, http: { keepalive_timeout: '10m' }, tools: { client_timeout: '10m' },
+    turns: { max_listeners: 100000 } };
   const grown = async (scenario) => {
     const values = [];
     for (let round = 0; round < 3; round++) {
@@ -14,7 +15,7 @@ export default async function memory() {
       const before = pssBytes(all_pids(server));
       const holder = await hold(server.address, scenario, { count });
       values.push((pssBytes(all_pids(server)) - before) / count);
-      await holder.stop();
+      await holder.release();
       await server.stop();
     }
     return median(values);

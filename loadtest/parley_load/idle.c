@@ -52,8 +52,8 @@ on_stream_end(void *arg, int status)
 {
 	struct idler *idler = arg;
 
-	fprintf(stderr, "a stream ended, status %d\n", status);
-	idler->load->failed++;
+	if (idler->load->failed++ == 0)
+		fprintf(stderr, "a stream ended, status %d\n", status);
 }
 
 static const struct conn_handlers keepalive_handlers = {NULL, on_answered};
