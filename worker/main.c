@@ -463,8 +463,10 @@ worker_main(const struct handoff *handoff)
 	metric_init(handoff->shm, handoff->who);
 	w.loop = loop_new();
 	loop_watch_start(w.loop, &w.master, handoff->master_fd, EPOLLIN);
-	if (services_start(&w) < 0)
-		return EXIT_FAILURE;
+	if (services_start(&w) < 0) { /* half of them: the kernel takes them apart */
+		log_flush();
+		_exit(EXIT_FAILURE);
+	}
 	serve(&w);
 	end(&w);
 	return w.status;
