@@ -104,6 +104,18 @@ test('HEAD of a stream has no body', async () => {
   assert.ok(answer.endsWith('\r\n\r\n'), answer);
 });
 
+test('who has heard the end of a turn is told not to come again', async () => {
+  const { id } = await newSession(server);
+  const events = await streamTurn(server, id, { input: 'hello' });
+  const [turn, last] = events.at(-1).id.split('.');
+  for (let i = 0; i < 8; i++) {
+    const none = await server.request(turns(id, `/${turn}/events`), { key: keys.client, headers: { 'last-event-id': `${turn}.${last}` } });
+    assert.equal(none.status, 204);
+    assert.equal(none.text, '');
+    assert.deepEqual((await replay(id, turn, last - 1)).map(({ event }) => event), ['turn.completed']);
+  }
+});
+
 test('clients that leave in the middle of the flow harm nobody', async () => {
   for (let round = 0; round < 3; round++) {
     const sessions = await Promise.all(Array.from({ length: 10 }, () => newSession(server)));

@@ -274,6 +274,18 @@ read_after(struct api_call *call, struct http_req *req, uint64_t *ret_after)
 	return false;
 }
 
+/* Nothing is left to say. The failure of a lost turn has a number that the record does not know. */
+static bool
+has_heard_all(const json_t *state, uint64_t after)
+{
+	const char *is = text_of(state, "state");
+	json_int_t last = json_integer_value(json_object_get(state, "last_seq"));
+
+	return strcmp(is, "live") != 0 && strcmp(is, "waiting_tools") != 0 && last > 0 &&
+	       after >= (uint64_t)last &&
+	       strcmp(text_of(json_object_get(state, "error"), "code"), "worker_lost") != 0;
+}
+
 static void
 on_state_before_events(void *arg, int err, json_t *state)
 {
@@ -281,16 +293,22 @@ on_state_before_events(void *arg, int err, json_t *state)
 	struct http_req *req = call_req(call);
 	uint64_t after = 0;
 
-	(void)state;
-	if (err != 0)
+	if (err != 0) {
 		call_reply_error(call, err, NULL, err == E_NOT_FOUND ? "No such turn." : NULL);
-	else if (req == NULL)
+	} else if (req == NULL) {
 		call_end(call);
-	else if (str_eq(http_method(req), STR("HEAD"))) {
+	} else if (str_eq(http_method(req), STR("HEAD"))) {
 		http_reply(req, 200, "text/event-stream; charset=utf-8", STR_NONE);
 		call_end(call);
-	} else if (read_after(call, req, &after))
-		turn_stream_start(call, req, after, 0);
+	} else if (read_after(call, req, &after)) {
+		if (!has_heard_all(state, after)) {
+			turn_stream_start(call, req, after, 0);
+			return;
+		}
+		/* 204 tells an EventSource that it need not come again. */
+		http_reply(req, 204, NULL, STR_NONE);
+		call_end(call);
+	}
 }
 
 static void
