@@ -138,7 +138,7 @@ test('a finished turn is replayed exactly, later as a snapshot', async () => {
   const { id } = await newSession(server);
   const events = await streamTurn(server, id, { input: '[[mock tokens=10]]' });
   const turn = check_ids(events);
-  for (const from of [0, 1, 5, events.length - 1]) {
+  for (const from of [0, 1, 2, events.length - 1]) {
     assert.deepEqual(await collect(await follow(id, turn, from)), events.slice(from));
   }
   const snapshot = await waitFor(async () => {
