@@ -4,6 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+process.setMaxListeners(0); // each helper process has one
 const here = path.dirname(fileURLToPath(import.meta.url));
 const known = ['start', 'health', 'turns', 'first_event', 'tool_results', 'memory', 'micro'];
 const wanted = process.argv.slice(2);

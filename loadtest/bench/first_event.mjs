@@ -31,7 +31,7 @@ async function figures(mock, users, synchronous) {
     seen.p99.push(turns.first_us.p99 - direct.first_us.p99);
   }
   const at = `${users} user${users > 1 ? 's' : ''}, synchronous=${synchronous}`;
-  print(`first token from the mock itself, p50, ${users} users`, median(seen.direct50), 'us', `p99 ${median(seen.direct99)} us; medians of 5`);
+  print(`first token from the mock itself, p50, ${users} user${users > 1 ? 's' : ''}`, median(seen.direct50), 'us', `p99 ${median(seen.direct99)} us; medians of 5`);
   print(`added by the server, p50, ${at}`, median(seen.p50), 'us', 'the user message is committed first');
   print(`added by the server, p99, ${at}`, median(seen.p99), 'us');
   print('  of it: a write, queued, committed and answered, mean', median(seen.write), 'us');

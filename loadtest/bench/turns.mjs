@@ -3,12 +3,12 @@ import { startMock, startServer } from '../../t/wire/lib/server.mjs';
 import { all_pids, cpuSeconds, load, median, print } from './lib.mjs';
 
 // As many users as the provider's pool keeps connections. A conversation's opening counts with its turns. The mock's
-// 3 ms between tokens keep them apart; without them one packet brings all.
+// 5 ms between tokens keep them apart; without them one packet brings all.
 const kinds = [
   ['turns, not streamed', { plain: true, count: 4000 }],
   ['turns, not streamed, in conversations of 100 turns', { plain: true, count: 4000, turns: 100 }],
   ['turns, streamed, 20 tokens in one piece', { count: 4000 }],
-  ['turns, streamed, 20 chunks', { count: 2000, interval: 3 }],
+  ['turns, streamed, 20 chunks', { count: 1500, interval: 5 }],
 ];
 
 async function figures(config, note) {
