@@ -98,7 +98,7 @@ $(LIB): $(LIB_SRC:%.c=$(B)/%.o)
 
 # Each folder of loadtest/ but bench/ is one program of that name.
 define tool_rule
-$(B)/$(1): $(patsubst %.c,$(B)/%.o,$(wildcard loadtest/$(1)/*.c)) $(LIB)
+$(B)/$(1): $(patsubst %.c,$(B)/%.o,$(wildcard loadtest/$(1)/*.c loadtest/$(1)/*/*.c)) $(LIB)
 	@echo '  LINK  $$@'
 	$(Q)$(CC) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) $(LIB) $(LIBS)
 endef

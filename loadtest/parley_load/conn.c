@@ -10,24 +10,34 @@
 
 #include "common/buf.h"
 #include "common/check.h"
+#include "common/clock.h"
+#include "loadtest/parley_load/tally.h"
+
+/* Below the server's keep-alive time, or a request may cross the server's close. */
+enum { IDLE_MAX_MS = 4000, SLOW_BUFFER = 4096, SOURCE_LAST = 250 };
 
 enum conn_state { IDLE, HEAD, COUNTED, CHUNK_SIZE, CHUNK, CHUNK_END, TRAILER, UNTIL_CLOSE };
 
 struct conn {
-	const struct conn_target *target;
+	struct conn_target *target;
 	const struct conn_handlers *handlers;
 	void *arg;
 	struct bufferevent *bev;
 	enum conn_state state;
 	int status;
 	uint64_t left; /* of the body or chunk */
-	bool closes;
+	bool closes, is_made;
+	uint64_t began_us; /* connecting; then idle */
+	uint64_t retry_after_s;
+	uint32_t slow_bytes_per_s;
+	struct ev_token_bucket_cfg *slow;
 };
 
 static void
 finish(struct conn *c, int status)
 {
 	c->state = IDLE;
+	c->began_us = clock_mono_us();
 	if (c->closes || status == 0)
 		conn_close(c);
 	c->handlers->on_done(c->arg, status);
@@ -44,6 +54,8 @@ parse_header(struct conn *c, struct str line, bool *is_chunked, bool *is_counted
 		*is_chunked = str_ieq(value, STR("chunked"));
 	else if (str_ieq(name, STR("connection")))
 		c->closes = str_ieq(value, STR("close"));
+	else if (str_ieq(name, STR("retry-after")))
+		str_to_u64(value, &c->retry_after_s);
 }
 
 /* A whole head is in `text`. */
@@ -176,12 +188,15 @@ static void
 on_event(struct bufferevent *bev, short what, void *arg)
 {
 	struct conn *c = arg;
-	int on = 1;
 
+	(void)bev;
 	if (what & BEV_EVENT_CONNECTED) {
-		setsockopt(bufferevent_getfd(bev), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+		c->is_made = true;
+		c->target->tally->connects++;
+		latency_add(&c->target->tally->connect, clock_mono_us() - c->began_us);
 		return;
 	}
+	c->target->tally->unmade += !c->is_made;
 	bool was_busy = c->state != IDLE;
 	bool is_whole = c->state == UNTIL_CLOSE && (what & BEV_EVENT_EOF);
 	conn_close(c);
@@ -189,22 +204,66 @@ on_event(struct bufferevent *bev, short what, void *arg)
 		finish(c, is_whole ? c->status : 0);
 }
 
+/* Source n is 127.0.x.y, x from 1, y from 1 to SOURCE_LAST: 60,000 addresses, none of them .0 or
+ * .255. */
+static void
+bind_source(struct conn_target *target, int fd)
+{
+	uint32_t n = target->source_first + target->source_next++ % target->source_count;
+	uint32_t address = (127U << 24) | ((1 + n / SOURCE_LAST) << 8) | (1 + n % SOURCE_LAST);
+	struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(address)};
+	int on = 1;
+
+	/* The port is chosen when it connects, so that it need be free for this target only. */
+	setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+	int failed = bind(fd, (struct sockaddr *)&from, sizeof(from));
+	check(failed == 0);
+}
+
+/* -1: no descriptor is left. */
+static int
+open_socket(struct conn *c)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
+	int small = SLOW_BUFFER;
+
+	if (fd < 0)
+		return -1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	if (c->slow_bytes_per_s > 0)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	if (c->target->source_count > 0)
+		bind_source(c->target, fd);
+	return fd;
+}
+
 static void
 conn_connect(struct conn *c)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(c->target->port)};
+	int is_address = inet_pton(AF_INET, c->target->host, &to.sin_addr);
+	int fd = open_socket(c);
 
-	check(inet_pton(AF_INET, c->target->host, &to.sin_addr) == 1);
+	check(is_address == 1);
+	if (fd < 0) {
+		fprintf(stderr, "parley_load: no more sockets: %m\n");
+		exit(71);
+	}
+	c->is_made = false;
+	c->began_us = clock_mono_us();
 	c->bev = bufferevent_socket_new(
-	    c->target->base, -1, BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
+	    c->target->base, fd, BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
 	check(c->bev != NULL);
+	c->target->tally->open++;
+	if (c->slow != NULL)
+		bufferevent_set_rate_limit(c->bev, c->slow);
 	bufferevent_setcb(c->bev, on_read, NULL, on_event, c);
 	bufferevent_enable(c->bev, EV_READ | EV_WRITE);
 	bufferevent_socket_connect(c->bev, (struct sockaddr *)&to, sizeof(to));
 }
 
 struct conn *
-conn_new(const struct conn_target *target, const struct conn_handlers *handlers, void *arg)
+conn_new(struct conn_target *target, const struct conn_handlers *handlers, void *arg)
 {
 	struct conn *c = xcalloc(1, sizeof(*c));
 
@@ -220,6 +279,8 @@ conn_free(struct conn **c)
 	if (*c == NULL)
 		return;
 	conn_close(*c);
+	if ((*c)->slow != NULL)
+		ev_token_bucket_cfg_free((*c)->slow);
 	free(*c);
 	*c = NULL;
 }
@@ -227,20 +288,52 @@ conn_free(struct conn **c)
 void
 conn_close(struct conn *c)
 {
-	if (c->bev != NULL)
-		bufferevent_free(c->bev);
+	if (c->bev == NULL)
+		return;
+	bufferevent_free(c->bev);
 	c->bev = NULL;
+	c->state = IDLE;
+	c->target->tally->open--;
 }
 
 void
-conn_request(struct conn *c, const char *method, const char *path, struct str body)
+conn_slow(struct conn *c, uint32_t bytes_per_s)
+{
+	if (c->bev != NULL)
+		bufferevent_set_rate_limit(c->bev, NULL);
+	if (c->slow != NULL)
+		ev_token_bucket_cfg_free(c->slow);
+	c->slow_bytes_per_s = bytes_per_s;
+	c->slow = bytes_per_s == 0 ? NULL
+				   : ev_token_bucket_cfg_new(bytes_per_s, bytes_per_s,
+					 EV_RATE_LIMIT_MAX, EV_RATE_LIMIT_MAX, NULL);
+}
+
+int
+conn_status(const struct conn *c)
+{
+	return c->status;
+}
+
+uint64_t
+conn_retry_after_s(const struct conn *c)
+{
+	return c->retry_after_s;
+}
+
+static void
+send_request(
+    struct conn *c, const char *method, const char *path, const char *headers, struct str body)
 {
 	struct buf head = BUF_INIT;
 
 	check(c->state == IDLE);
+	if (c->bev != NULL && clock_mono_us() - c->began_us > IDLE_MAX_MS * UINT64_C(1000))
+		conn_close(c);
 	if (c->bev == NULL)
 		conn_connect(c);
-	buf_printf(&head, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, c->target->host);
+	buf_printf(
+	    &head, "%s %s HTTP/1.1\r\nHost: %s\r\n%s", method, path, c->target->host, headers);
 	if (c->target->key != NULL)
 		buf_printf(&head, "Authorization: Bearer %s\r\n", c->target->key);
 	if (body.len > 0)
@@ -249,6 +342,23 @@ conn_request(struct conn *c, const char *method, const char *path, struct str bo
 	buf_add_cstr(&head, "\r\n");
 	buf_add_str(&head, body);
 	c->state = HEAD;
+	c->retry_after_s = 0;
 	bufferevent_write(c->bev, head.data, head.len);
 	buf_fini(&head);
+}
+
+void
+conn_request(struct conn *c, const char *method, const char *path, struct str body)
+{
+	send_request(c, method, path, "", body);
+}
+
+void
+conn_follow(struct conn *c, const char *path, const char *last_event_id)
+{
+	char header[128] = "";
+
+	if (last_event_id != NULL && last_event_id[0] != '\0')
+		snprintf(header, sizeof(header), "Last-Event-ID: %s\r\n", last_event_id);
+	send_request(c, "GET", path, header, STR_NONE);
 }

@@ -30,6 +30,7 @@ latency_add(struct latency *l, uint64_t us)
 {
 	l->cells[cell_of(us)]++;
 	l->count++;
+	l->sum_us += us;
 	if (us > l->max_us)
 		l->max_us = us;
 }
@@ -45,4 +46,21 @@ latency_percentile(const struct latency *l, double percent)
 			return upper_of(i) < l->max_us ? upper_of(i) : l->max_us;
 	}
 	return l->max_us;
+}
+
+void
+latency_merge(struct latency *into, const struct latency *l)
+{
+	for (unsigned i = 0; i < LATENCY_CELLS; i++)
+		into->cells[i] += l->cells[i];
+	into->count += l->count;
+	into->sum_us += l->sum_us;
+	if (l->max_us > into->max_us)
+		into->max_us = l->max_us;
+}
+
+double
+latency_mean(const struct latency *l)
+{
+	return l->count > 0 ? (double)l->sum_us / (double)l->count : 0;
 }

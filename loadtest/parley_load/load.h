@@ -1,39 +1,62 @@
 /*
- * load - what all scenarios share: the target, the goal, the counts.
+ * load - one process of a run: its share of the users and of the goal, what it
+ * counts, and the clock of its users.
  */
 #ifndef LOADTEST_PARLEY_LOAD_LOAD_H
 #define LOADTEST_PARLEY_LOAD_LOAD_H
 
 #include "loadtest/parley_load/conn.h"
-#include "loadtest/parley_load/latency.h"
+#include "loadtest/parley_load/options.h"
+#include "loadtest/parley_load/tally.h"
 
 struct load {
+	const struct options *options;
 	struct conn_target target;
-
-	uint32_t users;       /* connections or conversations at once */
-	uint64_t goal;        /* operations in all */
-	uint32_t tokens;      /* of an answer */
-	uint32_t interval_ms; /* between its tokens; 0: the mock sends them all at once */
-	uint32_t turns;       /* of a conversation */
-	bool is_streamed;
-
-	uint64_t started, done, failed; /* operations */
-	uint64_t deltas;                /* text.delta events, of streamed turns */
-	struct latency whole, first;    /* from request to end, to first event */
-	bool is_over;
+	struct tally *tally;
+	uint32_t users; /* our share */
+	uint64_t goal;  /* operations, our share; UINT64_MAX: until the duration ends */
+	double offered; /* our share */
+	uint32_t process;
+	bool is_closing; /* no more operations begin */
 };
+
+enum outcome { LOAD_WHOLE, LOAD_FAILED, LOAD_REFUSED };
 
 /* Claims the next operation; false: the goal is reached, the user rests. */
 bool load_next(struct load *);
-void load_done(struct load *, bool is_ok, uint64_t began_us, uint64_t first_us);
+/* It ended. first_us: when the first event of its answer came; 0: none did, or none is meant. */
+void load_done(struct load *, enum outcome, uint64_t began_us, uint64_t first_us);
+/* A user cannot go on. When none is left the run is over. */
+void load_gone(struct load *);
+
+/* What a status says: 200 to 299 whole, 503 refused, the rest failed. */
+enum outcome load_outcome(int status);
+
+/* The measured part begins here, if not where the process began: what came before was preparation.
+ */
+void load_measure(struct load *);
+
+/* Calls fn once, on the loop. */
+void load_after(struct load *, uint64_t delay_ms, void (*fn)(void *arg), void *arg);
+/* How long a user thinks who asked at began_us, by the pace; differs by chance. */
+uint64_t load_think_ms(const struct load *, uint64_t began_us);
 
 struct scenario {
 	const char *name, *help;
-	void (*start)(
-	    struct load *); /* makes load->users users, who work until load_next() says no */
+	bool holds; /* an operation is one that stands; they stand until the program is told to end
+		     */
+	bool needs_offer;
+	/* One user: works until load_next() says no. Users live as long as the process. */
+	void (*begin)(struct load *, uint32_t user);
+	/* Once, before any user; NULL: nothing to do. */
+	void (*start)(struct load *);
 };
 
-extern const struct scenario scenario_turns, scenario_direct, scenario_tool_results,
-    scenario_idle_keepalive, scenario_idle_sse;
+#define X(name) extern const struct scenario scenario_##name;
+#include "loadtest/parley_load/scenarios.tbl"
+#undef X
+
+/* One process's part of the run, from here to its end. */
+void load_run(const struct options *, const struct scenario *, uint32_t process, struct tally *);
 
 #endif

@@ -6,6 +6,7 @@
 #include "common/check.h"
 
 struct opening {
+	struct load *load;
 	struct conn *conn;
 	struct buf body;
 	void (*on_session)(void *arg, struct str id);
@@ -40,11 +41,26 @@ on_data(void *arg, struct str bytes)
 }
 
 static void
-on_done(void *arg, int status)
+open_again(void *arg)
 {
 	struct opening *o = arg;
 
-	o->on_session(o->arg, status == 201 ? user_find(buf_str(&o->body), "id") : STR_NONE);
+	buf_clear(&o->body);
+	conn_request(o->conn, "POST", "/v1/sessions", STR("{}"));
+}
+
+static void
+on_done(void *arg, int status)
+{
+	struct opening *o = arg;
+	struct str id = status == 201 ? user_find(buf_str(&o->body), "id") : STR_NONE;
+
+	if (status == 503) {
+		load_after(o->load, 1000 * conn_retry_after_s(o->conn) + (uint64_t)random() % 1000,
+		    open_again, o);
+		return;
+	}
+	o->on_session(o->arg, id.len < USER_SESSION_MAX ? id : STR_NONE);
 	conn_free(&o->conn);
 	buf_fini(&o->body);
 	free(o);
@@ -57,8 +73,9 @@ user_open_session(struct load *load, void (*on_session)(void *arg, struct str id
 {
 	struct opening *o = xcalloc(1, sizeof(*o));
 
+	o->load = load;
 	o->on_session = on_session;
 	o->arg = arg;
 	o->conn = conn_new(&load->target, &handlers, o);
-	conn_request(o->conn, "POST", "/v1/sessions", STR("{}"));
+	open_again(o);
 }

@@ -8,10 +8,13 @@
 #include "common/buf.h"
 #include "loadtest/parley_load/load.h"
 
+enum { USER_SESSION_MAX = 64 };
+
 /* The value of the first "name":"value" in the text, or empty. */
 struct str user_find(struct str json, const char *name);
 
-/* Opens a session on its own connection; on_session once, with an empty id when it failed. */
+/* Opens a session on its own connection, again when the server is full; on_session once, with an
+ * empty id when it failed otherwise. */
 void user_open_session(struct load *, void (*on_session)(void *arg, struct str id), void *arg);
 
 #endif

@@ -16,7 +16,7 @@
 struct poster {
 	struct load *load;
 	struct conn *stream, *conn;
-	char session[64];
+	char session[USER_SESSION_MAX];
 	struct buf seen; /* of the stream, until the first call */
 	struct buf body;
 	uint64_t began_us;
@@ -38,7 +38,8 @@ on_posted(void *arg, int status)
 	struct poster *p = arg;
 
 	if (status != 202)
-		load_done(p->load, status == 409, p->began_us, 0);
+		load_done(
+		    p->load, status == 409 ? LOAD_WHOLE : load_outcome(status), p->began_us, 0);
 	if (load_next(p->load))
 		post(p);
 }
@@ -67,9 +68,9 @@ on_stream_done(void *arg, int status)
 	struct poster *p = arg;
 
 	/* The turn must outlive the load. */
-	if (!p->load->is_over) {
-		fprintf(stderr, "a turn ended too early, status %d\n", status);
-		p->load->failed++;
+	if (!p->load->is_closing) {
+		fprintf(stderr, "parley_load: a turn ended too early, status %d\n", status);
+		p->load->tally->failed++;
 	}
 }
 
@@ -85,24 +86,27 @@ on_session(void *arg, struct str id)
 	struct poster *p = arg;
 	char path[128];
 
-	check(id.len > 0 && id.len < sizeof(p->session));
+	if (id.len == 0) {
+		load_gone(p->load);
+		return;
+	}
 	memcpy(p->session, id.p, id.len);
 	snprintf(path, sizeof(path), "/v1/sessions/%s/turns", p->session);
 	conn_request(p->stream, "POST", path, STR(body));
 }
 
 static void
-start(struct load *load)
+begin(struct load *load, uint32_t user)
 {
-	for (uint32_t i = 0; i < load->users; i++) {
-		struct poster *p = xcalloc(1, sizeof(*p));
+	struct poster *p = xcalloc(1, sizeof(*p));
 
-		p->load = load;
-		p->stream = conn_new(&load->target, &stream_handlers, p);
-		p->conn = conn_new(&load->target, &post_handlers, p);
-		user_open_session(load, on_session, p);
-	}
+	(void)user;
+	p->load = load;
+	p->stream = conn_new(&load->target, &stream_handlers, p);
+	p->conn = conn_new(&load->target, &post_handlers, p);
+	user_open_session(load, on_session, p);
 }
 
-const struct scenario scenario_tool_results = {
-    "tool-results", "results of client tools, posted to any worker", start};
+const struct scenario scenario_tool_results = {.name = "tool-results",
+    .help = "results of client tools, posted to any worker",
+    .begin = begin};

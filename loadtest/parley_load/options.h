@@ -1,0 +1,42 @@
+/*
+ * options - the command line of parley_load. Pure: prints nothing, ends
+ * nothing.
+ */
+#ifndef LOADTEST_PARLEY_LOAD_OPTIONS_H
+#define LOADTEST_PARLEY_LOAD_OPTIONS_H
+
+#include <stdio.h>
+
+#include "loadtest/parley_load/expect.h"
+
+enum { OPTIONS_EXPECTS_MAX = 16, OPTIONS_HOST_MAX = 16 };
+
+struct options {
+	char host[OPTIONS_HOST_MAX]; /* IPv4 */
+	uint16_t port;
+	const char *key; /* borrowed from argv, as expects; NULL: none */
+	const char *scenario;
+
+	uint32_t processes;
+	uint32_t sources; /* loopback addresses a process connects from; 0: as many as it needs */
+	uint32_t users;   /* of all processes, as all that follows */
+	uint64_t count;   /* 0: until the duration ends */
+	uint32_t duration_s; /* 0: until the count is reached */
+	uint32_t limit_s;
+	double rate;    /* users who begin per second; 0: all at once */
+	double offered; /* operations per second, done or not */
+	double pace_s;  /* of one user */
+
+	uint32_t tokens, interval_ms, turns, stall_s;
+	bool is_plain, wants_help;
+
+	struct expect expects[OPTIONS_EXPECTS_MAX];
+	size_t expect_count;
+};
+
+/* False: *ret_error (in static memory) says what is wrong. */
+bool options_parse(struct options *ret, int argc, char **argv, const char **ret_error);
+
+void options_print(FILE *);
+
+#endif

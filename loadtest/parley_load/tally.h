@@ -1,0 +1,53 @@
+/*
+ * tally - what one process counted: plain data in memory that it shares with
+ * the one that adds them up.
+ */
+#ifndef LOADTEST_PARLEY_LOAD_TALLY_H
+#define LOADTEST_PARLEY_LOAD_TALLY_H
+
+#include <stdbool.h>
+
+#include "loadtest/parley_load/latency.h"
+
+/* X(name, what) */
+#define TALLY_COUNTS(X)                                                                            \
+	X(started, "operations begun")                                                             \
+	X(done, "operations ended, however")                                                       \
+	X(failed, "of them broken, or answered with an error")                                     \
+	X(refused, "of them answered 503")                                                         \
+	X(unexplained, "refusals without Retry-After")                                             \
+	X(deltas, "text.delta events of streamed turns")                                           \
+	X(cut, "streams that the server ended before their last event")                            \
+	X(connects, "connections made")                                                            \
+	X(unmade, "connections that failed")                                                       \
+	X(gone, "users who could not go on")                                                       \
+	X(unoffered, "arrivals for which no user was free")
+
+#define TALLY_TIMES(X)                                                                             \
+	X(whole, "from request to its end, of what went well")                                     \
+	X(first, "from request to the first event of the answer")                                  \
+	X(refusal, "from request to a refusal")                                                    \
+	X(connect, "of a connection")                                                              \
+	X(resume, "from the cut of a stream to its next event")                                    \
+	X(tool, "from a tool's result to its 202")                                                 \
+	X(spread, "from the first follower of a turn who has an event to each other one")          \
+	X(lag, "that the generator's loop was late")
+
+struct tally {
+#define X(name, what) uint64_t name;
+	TALLY_COUNTS(X)
+#undef X
+#define X(name, what) struct latency name;
+	TALLY_TIMES(X)
+#undef X
+	uint64_t open;                       /* connections at present */
+	uint64_t began_us, took_us;          /* the measured part; took_us once it is over */
+	uint64_t cpu_us;                     /* used by the process, in all */
+	uint64_t measured_cpu_us, waited_us; /* in the measured part: on a core, waiting for one */
+	double cpu_share_max;                /* of one core, over the processes */
+	bool is_standing;                    /* the goal is reached and held */
+};
+
+void tally_merge(struct tally *into, const struct tally *);
+
+#endif

@@ -1,0 +1,182 @@
+// parley_load - each scenario small against the real server, and what the program says of it.
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { Child, build } from './lib/process.mjs';
+import { keys, startServer } from './lib/server.mjs';
+
+let server;
+before(async () => {
+  server = await startServer(null, { config: { workers: 2, turns: { max_listeners: 1000 } } });
+  server.expectLog(/accepting paused reason=queue/);
+});
+after(() => server?.stop());
+
+/** Runs to the end: {code, result, stderr}. */
+function run(address, args, key = keys.client) {
+  const all = ['--target', address, '--limit', '60', ...(key ? ['--key', key] : []), ...args.map(String)];
+  return new Promise((resolve) => {
+    execFile(path.join(build, 'parley_load'), all, { timeout: 90000 }, (error, stdout, stderr) => {
+      const last = stdout.trim().split('\n').at(-1);
+      resolve({ code: error ? error.code : 0, result: last.startsWith('{') ? JSON.parse(last) : null, stderr, stdout });
+    });
+  });
+}
+
+/** A run that must pass: its result, after what holds for every scenario. */
+async function passed(args, key) {
+  const { code, result, stderr, stdout } = await run(server.address, args, key);
+  assert.equal(code, 0, `${args.join(' ')}: ${stdout}${stderr}`);
+  assert.equal(result.passed, true);
+  assert.equal(result.scenario, args.at(-1));
+  assert.equal(result.failed, 0);
+  assert.equal(result.refused, 0);
+  assert.equal(result.missing, 0);
+  assert.equal(result.died, 0);
+  assert.equal(result.done, result.started);
+  assert.ok(result.seconds > 0);
+  assert.equal(typeof result.generator.saturated, 'boolean');
+  assert.ok(result.generator.cpu_share_max >= 0);
+  assert.ok(result.expect.every(({ holds }) => holds));
+  return result;
+}
+
+function ordered({ count, p50, p90, p99, p999, max }, expected_count) {
+  assert.equal(count, expected_count);
+  const values = [p50, p90, p99, p999, max];
+  assert.deepEqual(values, [...values].sort((a, b) => a - b));
+  assert.ok(p50 > 0);
+}
+
+test('turns, streamed: every one has a first event and its tokens', async () => {
+  const result = await passed(['--users', 4, '--count', 40, '--tokens', 5, '--interval', 2, '--turns', 3, 'turns']);
+  assert.equal(result.done, 40);
+  ordered(result.whole_us, 40);
+  ordered(result.first_us, 40);
+  assert.ok(result.deltas > 40 && result.deltas <= 200, `${result.deltas}`);
+  assert.ok(result.first_us.p50 < result.whole_us.p50);
+});
+
+test('turns, not streamed, in three processes: shares and counts add up', async () => {
+  const result = await passed(['--processes', 3, '--users', 7, '--count', 50, '--plain', 'turns']);
+  assert.equal(result.processes, 3);
+  assert.equal(result.done, 50);
+  assert.equal(result.deltas, 0);
+  ordered(result.whole_us, 50);
+});
+
+test('from several source addresses', async () => {
+  const result = await passed(['--processes', 2, '--sources', 3, '--users', 12, '--count', 24, 'connect']);
+  assert.equal(result.connects, 24);
+  ordered(result.connect_us, 24);
+});
+
+test('the mock asked directly', async () => {
+  const { code, result } = await run(server.mock.address, ['--users', 2, '--count', 20, 'direct'], null);
+  assert.equal(code, 0);
+  ordered(result.first_us, 20);
+});
+
+test('chat at a pace, for a time', async () => {
+  const result = await passed(['--users', 10, '--duration', 1, '--pace', 0.2, 'chat']);
+  // 10 users, 5 a second each at most 10; what the pace allows, not what the server could.
+  assert.ok(result.done > 10 && result.done < 110, `${result.done}`);
+});
+
+test('arrivals come at their rate, users begin at theirs', async () => {
+  const result = await passed(['--users', 30, '--rate', 300, '--offer', 60, '--count', 60, 'arrivals']);
+  assert.equal(result.unoffered, 0);
+  assert.ok(result.seconds > 0.9 && result.seconds < 10, `${result.seconds}`);
+});
+
+test('arrivals for which there are no users are told from what the server does', async () => {
+  const { result, stderr } = await run(server.address, ['--users', 1, '--offer', 100, '--tokens', 5, '--interval', 20, '--duration', 1, 'arrivals']);
+  assert.ok(result.unoffered > 10);
+  assert.equal(result.generator.saturated, true);
+  assert.match(result.generator.why, /generator saturated/);
+  assert.match(stderr, /generator saturated/);
+});
+
+test('tools of the client', async () => {
+  const result = await passed(['--users', 4, '--count', 20, 'client-tools']);
+  ordered(result.tool_us, 20);
+  ordered(result.first_us, 20);
+});
+
+test('results posted again and again', async () => {
+  const result = await passed(['--users', 4, '--count', 100, 'tool-results']);
+  ordered(result.whole_us, 100);
+});
+
+test('followers of one turn have all events, together', async () => {
+  const result = await passed(['--users', 20, '--count', 40, '--tokens', 10, '--interval', 2, 'followers']);
+  assert.ok(result.deltas >= 40 * 2, `${result.deltas}`);
+  assert.ok(result.spread_us.count > 0);
+  ordered(result.whole_us, 40);
+});
+
+test('streams cut in the middle are resumed where they were', async () => {
+  const result = await passed(['--users', 4, '--count', 20, '--tokens', 10, '--interval', 3, 'resume']);
+  ordered(result.resume_us, 20);
+});
+
+test('a storm: all cut, all back', async () => {
+  const result = await passed(['--processes', 2, '--users', 60, '--count', 120, 'storm']);
+  ordered(result.resume_us, 120);
+  assert.ok(result.connects >= 180);
+});
+
+test('slow readers do not hold up the others', async () => {
+  const result = await passed(['--users', 4, '--duration', 2, '--pace', 0.1, '--stall', 1, 'slow-readers']);
+  assert.ok(result.done > 10, `${result.done}`);
+});
+
+test('a mixed day', async () => {
+  const result = await passed(['--users', 40, '--duration', 2, '--pace', 0.3, '--interval', 2, '--stall', 1, 'mixed']);
+  assert.ok(result.tool_us.count > 0);
+  assert.ok(result.resume_us.count > 0);
+  assert.ok(result.deltas > 0);
+});
+
+for (const scenario of ['idle-keepalive', 'idle-sse']) {
+  for (const [name, args] of [['as fast as they come', []], ['at a rate', ['--rate', 500]]]) {
+    test(`${scenario}, ${name}, held until it is told to end`, async () => {
+      const holder = new Child(path.join(build, 'parley_load'), ['--target', server.address, '--key', keys.client, '--limit', '60',
+        '--processes', '2', '--users', '8', '--count', '100', ...args.map(String), scenario]);
+      const [, standing] = await holder.line(/^standing (\d+)/, 30000);
+      assert.equal(standing, '100');
+      assert.deepEqual(await holder.stop(), { code: 0, signal: null });
+      const result = JSON.parse(holder.lines.at(-1));
+      assert.equal(result.done, 100);
+      assert.ok(result.passed);
+    });
+  }
+}
+
+test('thresholds decide how it ends', async () => {
+  const { code, result } = await run(server.address, ['--count', 20, '--expect', 'first_p99_us<1', '--expect', 'done=20', 'turns']);
+  assert.equal(code, 1);
+  assert.equal(result.passed, false);
+  assert.deepEqual(result.expect[1], { test: 'done=20', value: 20, holds: true });
+  assert.equal(result.expect[0].holds, false);
+  assert.ok(result.expect[0].value >= 1);
+});
+
+test('failures, missing ones and refused keys are no success', async () => {
+  const refused = await run(server.address, ['--users', 4, '--count', 8, 'turns'], 'pc_nobody_has_this_key_0123456789');
+  assert.equal(refused.code, 1);
+  assert.equal(refused.result.gone, 4);
+  assert.equal(refused.result.missing, 8);
+  const late = await run(server.address, ['--count', 1000000, '--limit', 1, 'connect']);
+  assert.equal(late.code, 1);
+  assert.ok(late.result.missing > 0);
+});
+
+test('a wrong command line is 64', async () => {
+  for (const args of [[], ['nonsense'], ['--users', 'x', 'turns'], ['arrivals'], ['--expect', 'nonsense<1', 'turns']]) {
+    const { code, stderr } = await run(server.address, args);
+    assert.equal(code, 64, args.join(' '));
+    assert.match(stderr, /^parley_load: /);
+  }
+});
