@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/metric.h"
 
 struct http_req *
@@ -127,7 +128,10 @@ struct limit {
 	struct limiter_rule rule;
 };
 
-/* The client is told of the limit that refuses it, or else of the one that is nearest. */
+/*
+ * The client is told of the limit that refuses it, or else of the one that is nearest. The time is
+ * asked for anew: the loop's may be old when much is to be done, and units would expire too early.
+ */
 static bool
 within_limits(struct api_call *call, struct http_req *req, const struct limit *limits, size_t count)
 {
@@ -140,7 +144,7 @@ within_limits(struct api_call *call, struct http_req *req, const struct limit *l
 		if (l->rule.limit == 0)
 			continue;
 		v = limiter_take(call->api->shm, limiter_key_of(l->kind, str_of(l->name)), l->rule,
-		    1, loop_now_ms(call->api->loop));
+		    1, clock_mono_ms());
 		if (!v.is_allowed || v.remaining < nearest.remaining)
 			nearest = v;
 	}
@@ -178,7 +182,7 @@ refuse_unknown(struct api_call *call, struct http_req *req)
 	if (rule.limit > 0) {
 		struct limiter_verdict v = limiter_take(call->api->shm,
 		    limiter_key_of("address", str_of(http_client_network(req))), rule, 1,
-		    loop_now_ms(call->api->loop));
+		    clock_mono_ms());
 
 		if (!v.is_allowed) {
 			answer_verdict(
