@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 process.setMaxListeners(0); // each helper process has one
 const here = path.dirname(fileURLToPath(import.meta.url));
-const known = ['start', 'health', 'turns', 'first_event', 'tool_results', 'memory', 'micro'];
+const known = ['start', 'health', 'turns', 'first_event', 'tool_results', 'memory', 'overload', 'micro'];
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !known.includes(name));
 if (unknown.length > 0) {

@@ -21,6 +21,12 @@ export function pssBytes(pids) {
   return pids.reduce((sum, pid) => sum + 1024 * Number(/^Pss:\s+(\d+) kB/m.exec(fs.readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))[1]), 0);
 }
 
+/** Seconds that the threads of a process were ready to run and waited for a core, by the kernel's account. */
+export function waitedSeconds(pid) {
+  return fs.readdirSync(`/proc/${pid}/task`).reduce((sum, task) =>
+    sum + Number(fs.readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[1]) / 1e9, 0);
+}
+
 export function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
@@ -39,6 +45,14 @@ export async function load(address, scenario, { key = keys.server, users = 16, c
   const result = JSON.parse(stdout.trim().split('\n').at(-1));
   if (result.failed > 0 || result.done < count) throw new Error(`${scenario}: ${stdout}`);
   return result;
+}
+
+/** parley_load with these arguments, whatever comes of it: its result. */
+export async function generate(address, args, key = keys.server) {
+  const all = ['--target', address, '--key', key, '--limit', '120', ...args.map(String)];
+  const { stdout, stderr } = await promisify(execFile)(path.join(build, 'parley_load'), all).catch((e) => e);
+  if (!stdout) throw new Error(`parley_load ${all.join(' ')}: ${stderr}`);
+  return JSON.parse(stdout.trim().split('\n').at(-1));
 }
 
 /** Holds idle connections: {release()}, which fails when one did not stay. */

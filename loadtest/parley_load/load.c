@@ -17,6 +17,7 @@ struct run {
 	const struct scenario *scenario;
 	struct pacer ramp;
 	struct event *ramp_timer;
+	struct event *duration_timer; /* from where the measured part begins */
 	struct self self;
 	uint32_t begun;
 };
@@ -90,8 +91,12 @@ load_outcome(int status)
 void
 load_measure(struct load *load)
 {
+	struct timeval duration = {(time_t)load->options->duration_s, 0};
+
 	load->tally->began_us = clock_mono_us();
 	self_measure(&run.self);
+	if (load->options->duration_s > 0)
+		event_add(run.duration_timer, &duration);
 }
 
 /* ---- time ---- */
@@ -185,28 +190,23 @@ init_target(struct conn_target *target, const struct options *o, uint64_t socket
 }
 
 static void
-add_timer(uint32_t seconds, event_callback_fn fn)
-{
-	struct timeval after = {(time_t)seconds, 0};
-
-	event_add(evtimer_new(run.load.target.base, fn, NULL), &after);
-}
-
-static void
 start(void)
 {
 	struct event_base *base = run.load.target.base;
 	const struct options *o = run.load.options;
+	struct timeval limit = {(time_t)o->limit_s, 0};
 
 	event_add(evsignal_new(base, SIGTERM, on_stop, NULL), NULL);
 	event_add(evsignal_new(base, SIGINT, on_stop, NULL), NULL);
-	add_timer(o->limit_s, on_stop);
-	if (o->duration_s > 0)
-		add_timer(o->duration_s, on_duration);
+	event_add(evtimer_new(base, on_stop, NULL), &limit);
+	run.duration_timer = evtimer_new(base, on_duration, NULL);
 	self_start(&run.self, base, run.load.tally);
 	run.ramp = (struct pacer){.per_s = o->rate / o->processes, .began_us = clock_mono_us()};
 	run.ramp_timer = evtimer_new(base, on_ramp, NULL);
-	load_measure(&run.load);
+	run.load.tally->began_us = clock_mono_us();
+	self_measure(&run.self);
+	if (!run.scenario->prepares)
+		load_measure(&run.load);
 	if (run.scenario->start != NULL)
 		run.scenario->start(&run.load);
 	event_active(run.ramp_timer, EV_TIMEOUT, 0);

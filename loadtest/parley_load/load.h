@@ -46,6 +46,7 @@ struct scenario {
 	bool holds; /* an operation is one that stands; they stand until the program is told to end
 		     */
 	bool needs_offer;
+	bool prepares; /* says itself, by load_measure(), when the measured part begins */
 	/* One user: works until load_next() says no. Users live as long as the process. */
 	void (*begin)(struct load *, uint32_t user);
 	/* Once, before any user; NULL: nothing to do. */

@@ -14,7 +14,6 @@ talker_ask(struct talker *t, uint64_t began_us)
 	const struct options *o = t->load->options;
 	const char *is_streamed = o->is_plain ? "false" : "true";
 
-	t->turns++;
 	if (!t->is_direct)
 		buf_printf(&body, "{\"input\":\"[[mock tokens=%u interval=%u]]\",\"stream\":%s}",
 		    o->tokens, o->interval_ms, is_streamed);
@@ -102,6 +101,7 @@ on_done(void *arg, int status)
 	if (outcome == LOAD_WHOLE && !t->saw_last)
 		outcome = LOAD_FAILED;
 	load->tally->unexplained += outcome == LOAD_REFUSED && retry_after_s == 0;
+	t->turns += outcome != LOAD_REFUSED;
 	load_done(load, outcome, t->began_us, t->first_us);
 	if (!t->is_direct && t->turns >= load->options->turns && !load->is_closing)
 		user_open_session(load, on_session, t);

@@ -18,7 +18,7 @@ struct talker {
 
 	bool is_direct; /* the provider itself is asked */
 	char path[128];
-	uint32_t turns; /* asked in this session */
+	uint32_t turns; /* of this session, those refused left out */
 	uint64_t began_us, first_us;
 	char tail[64]; /* the end of what came, to find the last event */
 	size_t tail_len;

@@ -89,5 +89,6 @@ start(struct load *load)
 const struct scenario scenario_arrivals = {.name = "arrivals",
     .help = "turns at --offer a second, answered or not",
     .needs_offer = true,
+    .prepares = true,
     .begin = begin,
     .start = start};

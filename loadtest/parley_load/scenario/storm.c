@@ -148,5 +148,6 @@ begin(struct load *load, uint32_t user)
 
 const struct scenario scenario_storm = {.name = "storm",
     .help = "all streams are cut at once and resumed, again and again",
+    .prepares = true,
     .begin = begin,
     .start = start};
