@@ -118,10 +118,9 @@ call_fail(struct call *c, int err, unsigned outcome, const char *message, const 
 
 	call_count(c, outcome);
 	if (c->target != NULL && err != E_PROVIDER_REFUSED)
-		log_warn(
-		    "provider call failed provider=%s model=%s error=%s status=%d detail=\"%s\"",
+		log_warn("provider call failed provider=%s model=%s error=%s status=%d detail=%s",
 		    call_conf(c)->name, c->target->model, err_info(err)->code, c->status,
-		    without_key(c, err, detail));
+		    log_quote(str_of(without_key(c, err, detail))).s);
 	call_end(c, &r);
 }
 
