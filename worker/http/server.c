@@ -29,9 +29,7 @@ set_h2o_up(struct http_server *s)
 
 	h2o_config_init(g);
 	g->server_name = h2o_iovec_init(H2O_STRLIT("parley"));
-	g->max_request_entity_size = conf->http.max_body_gateway_bytes > conf->http.max_body_bytes
-					 ? conf->http.max_body_gateway_bytes
-					 : conf->http.max_body_bytes;
+	g->max_request_entity_size = conf->http.max_body_bytes;
 	g->handshake_timeout = conf->http.header_timeout_ms;
 	g->http1.req_timeout = H2O_NEVER_MS;
 	g->http1.upgrade_to_http2 = 0;
@@ -84,10 +82,18 @@ void
 http_server_add_routes(
     struct http_server *s, const struct http_route *routes, size_t count, void *arg)
 {
+	uint64_t gateway_bytes = s->conf->http.max_body_gateway_bytes;
+
 	check(!s->is_started);
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
+		/* A chunked body is held before its route is known: no more than any route takes.
+		 */
+		if ((routes[i].flags & HTTP_GATEWAY) &&
+		    s->h2o_conf.max_request_entity_size < gateway_bytes)
+			s->h2o_conf.max_request_entity_size = gateway_bytes;
 		route_table_add(s->routes, &routes[i], arg,
 		    metric_label(LABEL_ROUTE, str_of(routes[i].pattern)));
+	}
 }
 
 static bool
