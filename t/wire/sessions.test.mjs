@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { keys, newSession, startServer, streamTurn } from './lib/server.mjs';
+import { waitFor } from './lib/wait.mjs';
 
 const bound_key = 'pc_test_bound_key_0123456789abcdef';
 const trusting_key = 'pc_test_trusting_key_0123456789ab';
@@ -58,6 +59,7 @@ test('a session is made and shown by any worker', async () => {
 
 test('reuse takes the newest active session of the device and replaces what is given', async () => {
   const first = await open({ device_id: 'd2' });
+  await waitFor(() => Date.now() > Date.parse(first.json.created_at), 'another millisecond');
   const second = await open({ device_id: 'd2', metadata: { n: 2 } });
   assert.notEqual(first.json.id, second.json.id);
   const again = await open({ device_id: 'd2', reuse: true, metadata: { n: 3 } });
@@ -150,6 +152,8 @@ test('a server key lists its sessions by pages, newest first', async () => {
     seen.push(...json.data.map(({ id }) => id));
     after_id = json.has_more ? json.data.at(-1).id : null;
   } while (after_id);
+  // Ids sort by time; those of one millisecond in an order of their own.
+  ids.sort().reverse();
   assert.deepEqual(seen, ids);
   await server.request(`/v1/sessions/${ids[0]}`, { key: keys.server, method: 'DELETE' });
   const closed = await server.request('/v1/sessions?device_id=lister&status=closed', { key: keys.server });
