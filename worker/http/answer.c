@@ -16,6 +16,8 @@ const char *
 answer_reason(int status)
 {
 	switch (status) {
+	case 101:
+		return "Switching Protocols";
 	case 200:
 		return "OK";
 	case 201:

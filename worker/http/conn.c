@@ -206,6 +206,16 @@ conn_is_flooding(struct http_conn *c, bool is_reset)
 
 /* ---- life ---- */
 
+void
+conn_give_up(struct http_conn *c)
+{
+	check(c->in_progress == 0 && c->has_dispatched && c->linger_fd < 0);
+	wheel_stop(c->listener->server->wheel, &c->timer);
+	list_del(&c->node);
+	free(c->raw_answer);
+	free(c);
+}
+
 static void
 on_close(void *data)
 {

@@ -27,6 +27,14 @@ is_any_allowed(const struct conf_list *origins)
 	return false;
 }
 
+bool
+http_is_origin_allowed(const struct http_req *r)
+{
+	struct str origin = http_header(r, "origin");
+
+	return origin.p == NULL || is_origin_allowed(&r->server->conf->cors.allow_origins, origin);
+}
+
 void
 cors_decide(struct http_req *r)
 {

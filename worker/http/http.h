@@ -31,6 +31,7 @@ enum http_flags {
 	HTTP_ANY_BODY = 1 << 3,    /* the body need not be application/json */
 	HTTP_GATEWAY = 1 << 4,     /* body limit http.max_body_gateway instead of http.max_body */
 	HTTP_SAME_ORIGIN = 1 << 5, /* cors does not govern it: /mcp, /admin, /console */
+	HTTP_UPGRADE = 1 << 6, /* may be upgraded (upgrade.h): its handler runs also at capacity */
 };
 
 struct http_route {
@@ -57,13 +58,18 @@ void http_server_free(struct http_server **); /* idle; connections that are open
 struct str http_method(const struct http_req *);
 struct str http_path(const struct http_req *);
 struct str http_header(
-    const struct http_req *, const char *lower_case_name);         /* .p == NULL: absent */
+    const struct http_req *, const char *lower_case_name); /* .p == NULL: absent */
+struct str http_header_list(
+    struct http_req *, const char *lower_case_name); /* all of that name, joined with commas */
 const char *http_param(const struct http_req *, const char *name); /* path parameter, decoded */
 const char *http_query(const struct http_req *, const char *name); /* decoded; NULL: absent */
 struct str http_body(const struct http_req *);
 const char *http_request_id(const struct http_req *);
 const char *http_client_address(const struct http_req *); /* after trusted_proxies; no port */
 const char *http_client_network(struct http_req *);       /* the same for limits: of IPv6 the /64 */
+/* cors.allow_origins has the request's Origin, or it names none: it does not come from a web page.
+ */
+bool http_is_origin_allowed(const struct http_req *);
 bool http_is_loopback_peer(const struct http_req *); /* socket and client address both loopback */
 struct arena *http_arena(struct http_req *);         /* as long as the request */
 

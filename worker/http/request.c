@@ -50,6 +50,27 @@ http_header(const struct http_req *r, const char *name)
 	return str_sub(h->headers.entries[i].value.base, h->headers.entries[i].value.len);
 }
 
+struct str
+http_header_list(struct http_req *r, const char *name)
+{
+	const h2o_headers_t *headers = &r->h2o->headers;
+	struct buf joined = BUF_INIT;
+
+	for (size_t i = 0; i < headers->size; i++) {
+		const h2o_header_t *h = &headers->entries[i];
+
+		if (!h2o_memis(h->name->base, h->name->len, name, strlen(name)))
+			continue;
+		if (joined.len > 0)
+			buf_add_char(&joined, ',');
+		buf_add(&joined, h->value.base, h->value.len);
+	}
+	struct str list =
+	    joined.data != NULL ? str_of(arena_strdup(&r->arena, buf_str(&joined))) : STR_NONE;
+	buf_fini(&joined);
+	return list;
+}
+
 const char *
 http_param(const struct http_req *r, const char *name)
 {
@@ -467,33 +488,48 @@ enter_conn(struct http_conn *c)
 	listen_reconsider(s);
 }
 
-static void
-refuse_capacity(struct http_req *r)
+void
+request_reply_capacity(struct http_req *r)
 {
-	struct http_server *s = r->server;
-
-	log_warn("connection refused reason=capacity active=%u max=%lld", s->active,
-	    (long long)s->conf->max_connections);
-	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_CAPACITY, 0, 1);
 	r->is_last = true;
 	http_reply_retry(r, E_AT_CAPACITY, AT_CAPACITY_RETRY_S, NULL);
 }
 
 static bool
-take_place(struct http_req *r)
+has_place(const struct http_server *s)
+{
+	return s->active < (uint64_t)s->conf->max_connections;
+}
+
+bool
+request_take_place(struct http_req *r)
 {
 	struct http_server *s = r->server;
 
-	if ((r->route->flags & HTTP_OPS) != 0)
-		return true;
-	if (s->active >= (uint64_t)s->conf->max_connections) {
-		refuse_capacity(r);
+	if (!has_place(s)) {
+		log_warn("connection refused reason=capacity active=%u max=%lld", s->active,
+		    (long long)s->conf->max_connections);
+		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_CAPACITY, 0, 1);
 		return false;
 	}
 	s->active++;
 	r->is_counted = true;
 	metric_gauge(METRIC_CONNECTIONS, r->kind, 0, 1);
 	return true;
+}
+
+/* False: it was refused. What may be upgraded is told later, after other refusals. */
+static bool
+may_run(struct http_req *r)
+{
+	unsigned flags = r->route->flags;
+
+	if ((flags & HTTP_OPS) != 0 || ((flags & HTTP_UPGRADE) != 0 && !has_place(r->server)))
+		return true;
+	if (request_take_place(r))
+		return true;
+	request_reply_capacity(r);
+	return false;
 }
 
 static bool
@@ -617,7 +653,7 @@ request_dispatch(h2o_handler_t *handler, h2o_req_t *h)
 		answer_refusal(r, E_REQUEST_TIMEOUT, NULL);
 		return 0;
 	}
-	if (find_route(r) && decode_params(r) && accept_body(r) && take_place(r))
+	if (find_route(r) && decode_params(r) && accept_body(r) && may_run(r))
 		run_handler(r);
 	return 0;
 }

@@ -73,6 +73,7 @@ http_server_new(struct loop *loop, const struct handoff *handoff)
 	s->requests = idmap_new();
 	for (int i = 0; i < CONN_PHASES; i++)
 		list_init(&s->conns[i]);
+	list_init(&s->closing_sockets);
 	read_trusted(s);
 	set_h2o_up(s);
 	return s;
@@ -156,8 +157,9 @@ http_server_drain(struct http_server *s)
 bool
 http_server_is_idle(const struct http_server *s)
 {
-	return s->in_progress == 0 && s->lingering == 0 && list_empty(&s->conns[CONN_NEW]) &&
-	       list_empty(&s->conns[CONN_HEAD]) && list_empty(&s->conns[CONN_BODY]);
+	return s->in_progress == 0 && s->lingering == 0 && s->sockets == 0 &&
+	       list_empty(&s->conns[CONN_NEW]) && list_empty(&s->conns[CONN_HEAD]) &&
+	       list_empty(&s->conns[CONN_BODY]);
 }
 
 uint32_t
@@ -189,6 +191,7 @@ http_server_free(struct http_server **sp)
 		return;
 	*sp = NULL;
 	loop_timer_stop(s->loop, &s->accept_again);
+	loop_post_cancel(s->loop, &s->close_sockets);
 	for (uint32_t i = 0; i < s->listener_count; i++) {
 		if (s->listeners[i].sock != NULL)
 			h2o_socket_close(s->listeners[i].sock);

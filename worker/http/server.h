@@ -80,6 +80,9 @@ struct http_server {
 	uint32_t in_progress; /* requests */
 	uint32_t active;      /* of them: counted against max_connections */
 	uint32_t lingering;
+	uint32_t sockets; /* upgraded, or being upgraded */
+	struct list closing_sockets;
+	struct loop_post close_sockets;
 	bool is_paused; /* listeners are not read: too many sockets */
 	bool is_draining;
 	bool is_started;
@@ -123,8 +126,9 @@ struct http_req {
 struct http_conn *conn_of(h2o_req_t *);
 void conn_open(struct http_listener *, h2o_socket_t *);
 void conn_enter(struct http_conn *, enum conn_phase);
-void conn_cut(struct http_conn *);    /* shutdown(2); h2o then finds the end and cleans up */
-void conn_linger(struct http_conn *); /* when it closes: let the peer read our answer first */
+void conn_cut(struct http_conn *);     /* shutdown(2); h2o then finds the end and cleans up */
+void conn_give_up(struct http_conn *); /* its socket is upgraded: frees it, the socket lives on */
+void conn_linger(struct http_conn *);  /* when it closes: let the peer read our answer first */
 const struct addr *conn_peer(struct http_conn *);
 bool conn_is_flooding(struct http_conn *, bool is_reset);
 void conn_evict_idle(struct http_server *);
@@ -140,7 +144,9 @@ void listen_drain(struct http_server *);
 int request_dispatch(h2o_handler_t *, h2o_req_t *);
 void request_forget(struct http_req *); /* its handle finds nothing any more */
 void request_watch_gone(struct http_req *);
-void request_fail(struct http_req *); /* ends it without a (whole) answer */
+void request_fail(struct http_req *);       /* ends it without a (whole) answer */
+bool request_take_place(struct http_req *); /* false: at capacity; counted and logged */
+void request_reply_capacity(struct http_req *);
 
 /* answer.c */
 void answer_refusal(struct http_req *, int err, const char *text);

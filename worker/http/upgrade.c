@@ -1,0 +1,247 @@
+/*
+ * upgrade - h2o hands the socket over, and forgets the connection.
+ *
+ * While h2o sends the 101 the socket still belongs to its HTTP connection and to
+ * our http_conn; then both are freed, and sock->on_close leads here. Sockets are
+ * closed from a post, so that nobody frees one below a callback of its own.
+ */
+#include "worker/http/upgrade.h"
+
+#include <sys/socket.h>
+
+#include "common/check.h"
+#include "worker/http/server.h"
+
+#include <h2o/http1.h> /* wants h2o.h before it */
+
+/* ---- the end ---- */
+
+static void
+release(struct http_socket *s)
+{
+	struct http_server *server = s->server;
+
+	server->sockets--;
+	if (s->is_counted) {
+		server->active--;
+		metric_gauge(METRIC_CONNECTIONS, s->kind, 0, -1);
+	}
+	list_del(&s->node);
+}
+
+/* h2o has closed the socket. */
+static void
+on_sock_closed(void *data)
+{
+	struct http_socket *s = data;
+	struct http_server *server = s->server;
+
+	release(s);
+	server->open--;
+	s->handlers->on_closed(s);
+	listen_reconsider(server);
+}
+
+/* TLS would wait for the peer's farewell, without a limit. */
+static void
+run_closing(struct loop_post *post)
+{
+	struct http_server *server = container_of(post, struct http_server, close_sockets);
+	struct http_socket *s;
+
+	while ((s = list_first(&server->closing_sockets, struct http_socket, node)) != NULL) {
+		list_del(&s->node);
+		shutdown(h2o_socket_get_fd(s->sock), SHUT_RDWR);
+		h2o_socket_close(s->sock);
+	}
+}
+
+void
+http_socket_close(struct http_socket *s)
+{
+	struct http_server *server = s->server;
+
+	check(s->is_open);
+	if (s->is_closing)
+		return;
+	s->is_closing = true;
+	http_socket_pause(s);
+	list_del(&s->node);
+	list_add_tail(&server->closing_sockets, &s->node);
+	server->close_sockets.run = run_closing;
+	loop_post(server->loop, &server->close_sockets);
+}
+
+void
+http_socket_end_output(struct http_socket *s)
+{
+	check(s->is_open && !s->is_writing);
+	shutdown(h2o_socket_get_fd(s->sock), SHUT_WR);
+}
+
+/* ---- bytes ---- */
+
+/* All of the buffer goes back to h2o, which frees it: 4 KB. It may also be an empty one, reserved
+ * for what then was no more than a part of a TLS record. */
+static void
+drop_input(h2o_socket_t *sock)
+{
+	if (sock->input->size > 0) {
+		h2o_buffer_consume(&sock->input, sock->input->size);
+	} else if (sock->input->capacity > 0) {
+		h2o_buffer_dispose(&sock->input);
+		h2o_buffer_init(&sock->input, &h2o_socket_buffer_prototype);
+	}
+}
+
+static void
+give_input(struct http_socket *s)
+{
+	h2o_socket_t *sock = s->sock;
+
+	if (sock->input->size > 0 && !s->is_closing)
+		s->handlers->on_read(s, (uint8_t *)sock->input->bytes, sock->input->size);
+	drop_input(sock);
+}
+
+static void
+on_readable(h2o_socket_t *sock, const char *err)
+{
+	struct http_socket *s = sock->data;
+
+	if (err != NULL)
+		http_socket_close(s);
+	else
+		give_input(s);
+}
+
+void
+http_socket_pause(struct http_socket *s)
+{
+	if (!s->is_reading)
+		return;
+	s->is_reading = false;
+	h2o_socket_read_stop(s->sock);
+}
+
+void
+http_socket_resume(struct http_socket *s)
+{
+	if (s->is_reading || s->is_closing)
+		return;
+	s->is_reading = true;
+	h2o_socket_read_start(s->sock, on_readable);
+}
+
+static void
+on_sent(h2o_socket_t *sock, const char *err)
+{
+	struct http_socket *s = sock->data;
+
+	s->is_writing = false;
+	if (err != NULL)
+		http_socket_close(s);
+	else if (!s->is_closing)
+		s->handlers->on_written(s);
+}
+
+void
+http_socket_write(struct http_socket *s, const struct iovec *iov, size_t count)
+{
+	h2o_iovec_t bufs[HTTP_SOCKET_IOV_MAX];
+
+	check(s->is_open && !s->is_writing && count > 0 && count <= HTTP_SOCKET_IOV_MAX);
+	if (s->is_closing)
+		return;
+	for (size_t i = 0; i < count; i++)
+		bufs[i] = h2o_iovec_init(iov[i].iov_base, iov[i].iov_len);
+	s->is_writing = true;
+	h2o_socket_write(s->sock, bufs, count, on_sent);
+}
+
+/* ---- the beginning ---- */
+
+bool
+http_take_place(struct http_req *r)
+{
+	return r->is_counted || request_take_place(r);
+}
+
+void
+http_reply_capacity(struct http_req *r)
+{
+	request_reply_capacity(r);
+}
+
+/* The request is disposed of; its bytes are still at the front of the input. */
+static void
+on_upgraded(void *data, h2o_socket_t *sock, size_t request_bytes)
+{
+	struct http_socket *s = data;
+
+	if (sock == NULL) {
+		release(s);
+		s->handlers->on_closed(s);
+		return;
+	}
+	conn_give_up(sock->on_close.data);
+	sock->on_close.cb = on_sock_closed;
+	sock->on_close.data = s;
+	sock->data = s;
+	free(sock->_peername);
+	sock->_peername = NULL;
+	h2o_buffer_consume(&sock->input, request_bytes);
+	s->sock = sock;
+	s->is_open = true;
+	http_socket_resume(s);
+	s->handlers->on_open(s);
+	give_input(s); /* who did not wait for the answer */
+}
+
+/* The place goes from the request to the socket. */
+static void
+adopt_place(struct http_socket *s, struct http_req *r)
+{
+	s->is_counted = r->is_counted;
+	if (!r->is_counted)
+		return;
+	r->is_counted = false;
+	metric_gauge(METRIC_CONNECTIONS, r->kind, 0, -1);
+	metric_gauge(METRIC_CONNECTIONS, s->kind, 0, 1);
+}
+
+void
+http_upgrade(struct http_req *r, struct http_socket *s, const struct http_socket_handlers *handlers,
+    unsigned kind)
+{
+	struct http_server *server = r->server;
+
+	check(!r->is_begun && !r->conn->is_http2);
+	*s = (struct http_socket){.handlers = handlers, .server = server, .kind = (uint8_t)kind};
+	server->sockets++;
+	adopt_place(s, r);
+	request_forget(r);
+	answer_begin(r, 101, NULL);
+	r->is_answered = true;
+	r->sent_mark = conn_taken_bytes(r->conn);
+	wheel_set(server->wheel, &r->timer, server->conf->http.send_timeout_ms);
+	h2o_http1_upgrade(r->h2o, NULL, 0, on_upgraded, s);
+}
+
+struct wheel *
+http_server_wheel(const struct http_server *server)
+{
+	return server->wheel;
+}
+
+struct loop *
+http_server_loop(const struct http_server *server)
+{
+	return server->loop;
+}
+
+const struct conf *
+http_server_conf(const struct http_server *server)
+{
+	return server->conf;
+}

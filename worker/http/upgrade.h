@@ -1,0 +1,72 @@
+/*
+ * upgrade - a request becomes a connection in both directions, for worker/ws.
+ *
+ *   http_take_place --> http_upgrade --> on_open --> on_read, on_written .. --> on_closed
+ *
+ * The connection keeps the request's place (max_connections) until it is closed,
+ * and is counted under its own kind. Idle it holds no buffers, and nothing of the
+ * HTTP connection that it was. It has no limits in time of its own: who upgrades
+ * must close what is silent or does not take what it is sent.
+ */
+#ifndef WORKER_HTTP_UPGRADE_H
+#define WORKER_HTTP_UPGRADE_H
+
+#include <sys/uio.h>
+
+#include "worker/http/http.h"
+
+struct http_socket;
+
+/* None is called from inside a verb. */
+struct http_socket_handlers {
+	void (*on_open)(struct http_socket *); /* the answer is out */
+	/* All bytes are taken; they may be changed. */
+	void (*on_read)(struct http_socket *, uint8_t *bytes, size_t len);
+	void (*on_written)(struct http_socket *); /* all of the last write is with the kernel */
+	/* Last, once, also when the upgrade failed. The struct may be freed in it. */
+	void (*on_closed)(struct http_socket *);
+};
+
+/* Embedded in the caller's struct, which stays until on_closed. All of it is upgrade.c's. */
+struct http_socket {
+	const struct http_socket_handlers *handlers;
+	struct http_server *server;
+	void *sock; /* h2o's; NULL until on_open */
+	struct list node;
+	uint8_t kind;
+	bool is_counted, is_open, is_reading, is_writing, is_closing;
+};
+
+/*
+ * For routes with HTTP_UPGRADE, once it is known that the request will be upgraded: a place among
+ * max_connections. False: there is none, which was counted and logged; upgrade it all the same to
+ * say so, or reply with http_reply_capacity().
+ */
+bool http_take_place(struct http_req *);
+void http_reply_capacity(struct http_req *); /* 503 */
+
+/* Answers an HTTP/1 request with 101 and the headers that were added. kind: KIND_WEBSOCKET .. of
+ * the metrics. The request is gone then. */
+void http_upgrade(
+    struct http_req *, struct http_socket *, const struct http_socket_handlers *, unsigned kind);
+
+/* One write at a time: the next after on_written. The bytes stay valid until then, or until
+ * on_closed. At most HTTP_SOCKET_IOV_MAX pieces. */
+enum { HTTP_SOCKET_IOV_MAX = 16 };
+void http_socket_write(struct http_socket *, const struct iovec *, size_t count);
+void http_socket_pause(struct http_socket *); /* nothing is read until .. */
+void http_socket_resume(struct http_socket *);
+void http_socket_end_output(struct http_socket *); /* the peer sees the end of what was written */
+void http_socket_close(struct http_socket *);      /* soon; on_closed follows, nothing else */
+
+static inline bool
+http_socket_is_closing(const struct http_socket *s)
+{
+	return s->is_closing;
+}
+
+struct wheel *http_server_wheel(const struct http_server *); /* for coarse timeouts */
+struct loop *http_server_loop(const struct http_server *);
+const struct conf *http_server_conf(const struct http_server *);
+
+#endif
