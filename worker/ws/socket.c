@@ -1,0 +1,315 @@
+/*
+ * socket - between the codec, the queue and the upgraded connection.
+ */
+#include "worker/ws/socket.h"
+
+#include "common/check.h"
+#include "common/log.h"
+#include "common/metric.h"
+
+enum { HIGH_PART = 2 }; /* of the queue's limit: what is above is slow */
+
+static const struct conf *
+conf_of(const struct ws_socket *w)
+{
+	return http_server_conf(w->http.server);
+}
+
+static void
+set_timer(struct ws_socket *w, uint64_t delay_ms)
+{
+	wheel_set(http_server_wheel(w->http.server), &w->timer, delay_ms);
+}
+
+static void
+stop_timer(struct ws_socket *w)
+{
+	wheel_stop(http_server_wheel(w->http.server), &w->timer);
+}
+
+static void
+await_silence(struct ws_socket *w)
+{
+	uint64_t interval_ms = conf_of(w)->websocket.ping_interval_ms;
+
+	w->is_pinged = false;
+	if (interval_ms > 0)
+		set_timer(w, interval_ms);
+	else
+		stop_timer(w);
+}
+
+/* ---- out ---- */
+
+static struct ws_queue_limits
+limits_of(const struct ws_socket *w)
+{
+	uint64_t max = conf_of(w)->websocket.max_queue_bytes;
+
+	/* low: it goes on when all is out, which on_written sees by itself. */
+	return (struct ws_queue_limits){
+	    .low_bytes = 0, .high_bytes = max / HIGH_PART, .bytes_max = max};
+}
+
+/* All is out that ever will be: the peer has the last word, by closing. */
+static void
+end_output(struct ws_socket *w)
+{
+	http_socket_end_output(&w->http);
+}
+
+static void
+flush(struct ws_socket *w)
+{
+	struct iovec iov[HTTP_SOCKET_IOV_MAX];
+
+	if (w->in_flight > 0 || w->state == WS_SOCKET_OPENING || http_socket_is_closing(&w->http))
+		return;
+	size_t n = ws_queue_peek(&w->out, iov, ARRAY_LEN(iov));
+	if (n == 0) {
+		if (w->state == WS_SOCKET_ENDING)
+			end_output(w);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		w->in_flight += (uint32_t)iov[i].iov_len;
+	http_socket_write(&w->http, iov, n);
+}
+
+/* Without a limit: control frames, of which there is at most one for each that came in. */
+static void
+push_frame(struct ws_socket *w, const uint8_t *frame, size_t len)
+{
+	struct ws_out *out = ws_out_of_frame(frame, len);
+
+	ws_queue_push(&w->out, out, NULL);
+	ws_out_unref(&out);
+	flush(w);
+}
+
+static void
+become_slow(struct ws_socket *w)
+{
+	if (w->is_slow)
+		return;
+	w->is_slow = true;
+	http_socket_pause(&w->http);
+	set_timer(w, conf_of(w)->http.send_timeout_ms);
+}
+
+static void
+become_quick(struct ws_socket *w)
+{
+	w->is_slow = false;
+	http_socket_resume(&w->http);
+	await_silence(w);
+	w->handlers->on_writable(w);
+}
+
+static void
+on_written(struct http_socket *http)
+{
+	struct ws_socket *w = container_of(http, struct ws_socket, http);
+	struct ws_queue_limits limits = limits_of(w);
+
+	ws_queue_consume(&w->out, w->in_flight, &limits);
+	w->in_flight = 0;
+	if (w->is_slow && w->state == WS_SOCKET_OPEN && ws_queue_is_empty(&w->out))
+		become_quick(w);
+	flush(w);
+}
+
+enum ws_sent
+ws_socket_send(struct ws_socket *w, struct ws_out *out)
+{
+	struct ws_queue_limits limits = limits_of(w);
+
+	if (!ws_socket_is_open(w))
+		return WS_GONE;
+	switch (ws_queue_push(&w->out, out, &limits)) {
+	case WS_QUEUE_TAKEN:
+		flush(w);
+		return w->is_slow ? WS_SLOW : WS_SENT;
+	case WS_QUEUE_HIGH:
+		become_slow(w);
+		flush(w);
+		return WS_SLOW;
+	case WS_QUEUE_FULL:
+		break;
+	}
+	become_slow(w);
+	return WS_FULL;
+}
+
+/* ---- the end ---- */
+
+static void
+enter_ending(struct ws_socket *w)
+{
+	w->state = WS_SOCKET_ENDING;
+	http_socket_resume(&w->http); /* to see the peer's end */
+	set_timer(w, conf_of(w)->websocket.close_timeout_ms);
+	flush(w);
+}
+
+void
+ws_socket_close(struct ws_socket *w, uint16_t code, struct str reason)
+{
+	uint8_t frame[WS_CONTROL_FRAME_MAX];
+
+	if (!ws_socket_is_open(w))
+		return;
+	size_t len = ws_message_close(&w->in, code, reason, frame);
+	check(len > 0);
+	w->state = WS_SOCKET_CLOSING;
+	if (w->is_slow) /* it would come too late behind all that waits */
+		ws_queue_cut(&w->out, w->in_flight);
+	http_socket_resume(&w->http);
+	set_timer(w, conf_of(w)->websocket.close_timeout_ms);
+	push_frame(w, frame, len);
+}
+
+static void
+on_timer(struct wheel_entry *e)
+{
+	struct ws_socket *w = container_of(e, struct ws_socket, timer);
+	const struct conf *conf = conf_of(w);
+	uint64_t silent_ms = loop_now_ms(http_server_loop(w->http.server)) - w->heard_ms;
+	uint8_t ping[WS_CONTROL_FRAME_MAX];
+
+	if (w->state != WS_SOCKET_OPEN) {
+		http_socket_close(&w->http);
+	} else if (w->is_slow) {
+		metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_SLOW, 0, 1);
+		ws_socket_close(w, WS_CLOSE_POLICY, STR("reader is too slow"));
+	} else if (w->is_pinged) {
+		metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_PONG, 0, 1);
+		http_socket_close(&w->http);
+	} else if (silent_ms < conf->websocket.ping_interval_ms) {
+		set_timer(w, conf->websocket.ping_interval_ms - silent_ms);
+	} else {
+		w->is_pinged = true;
+		set_timer(w, conf->websocket.ping_timeout_ms);
+		push_frame(w, ping, ws_control_frame(WS_OP_PING, STR_NONE, ping));
+	}
+}
+
+/* ---- in ---- */
+
+/* Who floods pings without reading is slow, too, and gets no more pongs meanwhile. */
+static void
+answer_ping(struct ws_socket *w, const struct ws_event *ev)
+{
+	if (ev->reply_len == 0 || w->is_slow)
+		return;
+	push_frame(w, ev->reply, ev->reply_len);
+	if (w->state == WS_SOCKET_OPEN && ws_queue_cost(&w->out) > limits_of(w).high_bytes)
+		become_slow(w);
+}
+
+static void
+take_event(struct ws_socket *w, enum ws_event_kind kind, const struct ws_event *ev)
+{
+	switch (kind) {
+	case WS_TEXT:
+	case WS_BINARY:
+		if (w->state == WS_SOCKET_OPEN)
+			w->handlers->on_message(w, ev->data, kind == WS_TEXT);
+		break;
+	case WS_PING:
+		answer_ping(w, ev);
+		break;
+	case WS_FAIL:
+		log_debug("websocket failed code=%u reason=%s", ev->code, log_quote(ev->data).s);
+		metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_FAULT, 0, 1);
+		enter_ending(w);
+		break;
+	case WS_CLOSE:
+		enter_ending(w);
+		break;
+	case WS_PONG:
+	case WS_MORE:
+		break;
+	}
+}
+
+static void /* NOLINTNEXTLINE(readability-non-const-parameter): they are unmasked in place */
+on_read(struct http_socket *http, uint8_t *bytes, size_t len)
+{
+	struct ws_socket *w = container_of(http, struct ws_socket, http);
+	struct ws_limits limits = {
+	    conf_of(w)->websocket.max_message_bytes, conf_of(w)->websocket.max_message_bytes};
+	struct ws_bytes in = {bytes, len};
+	enum ws_event_kind kind;
+	struct ws_event ev;
+
+	w->heard_ms = loop_now_ms(http_server_loop(http->server));
+	if (w->is_pinged && w->state == WS_SOCKET_OPEN)
+		await_silence(w);
+	do {
+		kind = ws_message_next(&w->in, &limits, &in, &ev);
+		if (ev.reply_len > 0 && kind != WS_PING)
+			push_frame(w, ev.reply, ev.reply_len);
+		take_event(w, kind, &ev);
+	} while (kind != WS_MORE && !http_socket_is_closing(http));
+}
+
+/* ---- life ---- */
+
+static void
+on_open(struct http_socket *http)
+{
+	struct ws_socket *w = container_of(http, struct ws_socket, http);
+
+	w->state = WS_SOCKET_OPEN;
+	w->heard_ms = loop_now_ms(http_server_loop(http->server));
+	await_silence(w);
+	w->handlers->on_open(w);
+}
+
+static void
+on_closed(struct http_socket *http)
+{
+	struct ws_socket *w = container_of(http, struct ws_socket, http);
+
+	stop_timer(w);
+	ws_message_fini(&w->in);
+	ws_queue_fini(&w->out);
+	w->handlers->on_closed(w);
+}
+
+static const struct http_socket_handlers http_handlers = {on_open, on_read, on_written, on_closed};
+
+bool
+ws_socket_check(struct http_req *req, char ret_accept[WS_ACCEPT_LEN + 1])
+{
+	struct ws_offer offer = {
+	    .upgrade = http_header(req, "upgrade"),
+	    .connection = http_header_list(req, "connection"),
+	    .version = http_header(req, "sec-websocket-version"),
+	    .key = http_header(req, "sec-websocket-key"),
+	};
+	const char *fault;
+	int err = ws_handshake_check(&offer, ret_accept, &fault);
+
+	if (err == 0)
+		return true;
+	if (err == E_UPGRADE_REQUIRED) {
+		http_add_header(req, "upgrade", "websocket");
+		http_add_header(req, "sec-websocket-version", WS_VERSION);
+	}
+	http_reply_error(req, err, NULL, "%s", fault);
+	return false;
+}
+
+void
+ws_socket_open(struct ws_socket *w, struct http_req *req, const char *accept, const char *protocol,
+    const struct ws_handlers *handlers)
+{
+	*w = (struct ws_socket){.handlers = handlers, .timer.on_fire = on_timer};
+	http_add_header(req, "upgrade", "websocket");
+	http_add_header(req, "sec-websocket-accept", accept);
+	if (protocol != NULL)
+		http_add_header(req, "sec-websocket-protocol", protocol);
+	http_upgrade(req, &w->http, &http_handlers, KIND_WEBSOCKET);
+}
