@@ -222,6 +222,7 @@ begun(struct turn *t)
 	t->model_label = metric_label(LABEL_MODEL, str_of(t->model));
 	set_total_timer(t);
 	turn_emit_started(t);
+	turn_announce(t);
 	turn_enter(t, t->has_outcome ? TURN_STATE_SAVE : TURN_STATE_PREPARE);
 	turn_run(t);
 	follow_consider_user_gone(t); /* until the first listener has come */

@@ -109,6 +109,14 @@ uint64_t turn_attach(struct turns *, const struct id *session_id, const struct i
  * reason. */
 void turn_detach(struct turns *, uint64_t listener, bool is_disconnect);
 
+/*
+ * Told of each turn that begins, in this worker before its first event is delivered, in others of
+ * the host soon after. originator: as given to turn_start() here; 0 from elsewhere. One watcher.
+ */
+typedef void turns_on_turn_begun(
+    void *arg, const struct id *session_id, const struct id *turn_id, uint64_t originator);
+void turns_on_begun(struct turns *, turns_on_turn_begun *, void *arg);
+
 /* ---- ask and tell, wherever the turn runs ---- */
 
 /* {"id","session_id","state",..,"pending_tool_calls":[..]} as GET .../turns/{turn} answers;

@@ -12,6 +12,7 @@
  *   route.c     where a turn is: here, at a peer, in the record
  *   remote.c    cancel, state and tool results from anywhere
  *   lost.c      turns of dead owners
+ *   announce.c  a turn has begun: all workers hear it
  *   turns.c     the worker's turns: maps, retention, drain
  */
 #ifndef WORKER_TURN_TURN_IMPL_H
@@ -70,6 +71,9 @@ struct turns {
 	struct list unsure; /* turns of ours that the record may have as live */
 	uint32_t unsure_count;
 	struct loop_timer lost_timer;
+
+	turns_on_turn_begun *on_turn_begun; /* NULL: nobody asked */
+	void *on_turn_begun_arg;
 };
 
 struct turn_usage {
@@ -342,5 +346,10 @@ void remote_fini(struct turns *);
 void lost_init(struct turns *);
 void lost_maybe_begun(struct turns *, const struct id *turn_id); /* its begin was not answered */
 void lost_fini(struct turns *);
+
+/* ---- announce.c ---- */
+
+void turn_announce(struct turn *);
+void announce_init(struct turns *);
 
 #endif

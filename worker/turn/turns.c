@@ -307,6 +307,7 @@ turns_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct ba
 	listener_init(ts);
 	remote_init(ts);
 	lost_init(ts);
+	announce_init(ts);
 	return ts;
 }
 
