@@ -72,6 +72,8 @@ struct keys {
 	uint64_t stored_generation;                      /* 0: not known yet */
 	bool is_polling;
 	struct loop_timer poll;
+	void (*on_change)(void *arg); /* NULL: nobody asked */
+	void *on_change_arg;
 };
 
 static struct str
@@ -88,6 +90,7 @@ entry_new(const uint8_t hash[SHA256_LEN])
 	struct entry *e = xcalloc(1, sizeof(*e));
 
 	memcpy(e->hash, hash, SHA256_LEN);
+	memcpy(e->principal.hash, hash, SHA256_LEN);
 	e->refs = 1;
 	return e;
 }
@@ -206,6 +209,8 @@ cache_drop(struct keys *k)
 		cache_remove(k, e);
 	while ((e = list_first(&k->unknown, struct entry, node)) != NULL)
 		cache_remove(k, e);
+	if (k->on_change != NULL)
+		k->on_change(k->on_change_arg);
 }
 
 static void
@@ -274,6 +279,7 @@ on_poll(struct loop_timer *timer)
 {
 	struct keys *k = container_of(timer, struct keys, poll);
 
+	look_at_shared(k);
 	if (!k->is_polling) {
 		k->is_polling = true;
 		store_key_generation(k->store, on_generation, k);
@@ -365,23 +371,39 @@ ask_store(
 }
 
 void
-keys_check(struct keys *k, struct str secret, keys_on_principal *on_principal, void *arg)
+keys_check_hash(
+    struct keys *k, const uint8_t hash[SHA256_LEN], keys_on_principal *on_principal, void *arg)
 {
-	uint8_t hash[SHA256_LEN];
 	struct entry *e;
 
-	if (!key_text_is_sane(secret)) {
-		on_principal(arg, E_UNAUTHORIZED, NULL);
-		return;
-	}
 	look_at_shared(k);
-	crypto_sha256(secret, hash);
 	if ((e = strmap_get(k->configured, hash_str(hash))) == NULL)
 		e = cache_get(k, hash);
 	if (e != NULL)
 		answer(e, on_principal, arg);
 	else
 		ask_store(k, hash, on_principal, arg);
+}
+
+void
+keys_check(struct keys *k, struct str secret, keys_on_principal *on_principal, void *arg)
+{
+	uint8_t hash[SHA256_LEN];
+
+	if (!key_text_is_sane(secret)) {
+		on_principal(arg, E_UNAUTHORIZED, NULL);
+		return;
+	}
+	crypto_sha256(secret, hash);
+	keys_check_hash(k, hash, on_principal, arg);
+}
+
+void
+keys_on_change(struct keys *k, void (*on_change)(void *arg), void *arg)
+{
+	check(k->on_change == NULL);
+	k->on_change = on_change;
+	k->on_change_arg = arg;
 }
 
 /* ---- making and revoking ---- */
@@ -569,6 +591,7 @@ keys_free(struct keys **ref)
 		return;
 	*ref = NULL;
 	loop_timer_stop(k->loop, &k->poll);
+	k->on_change = NULL;
 	cache_drop(k);
 	forget_lookups(k);
 	forget_changes(k);

@@ -28,6 +28,7 @@ struct principal {
 	struct limiter_rule rate;   /* requests; limit 0: none */
 	uint32_t rpm, tpm, rpd;     /* server keys; 0: none */
 	int64_t expires_at;         /* wall ms; 0: never */
+	uint8_t hash[32];           /* of the secret, for keys_check_hash() */
 };
 
 struct keys *keys_new(struct loop *, const struct conf *, struct shm *, struct store *);
@@ -37,6 +38,13 @@ void keys_free(struct keys **); /* before the store; no callback comes any more 
  * answer is cached. */
 typedef void keys_on_principal(void *arg, int err, const struct principal *);
 void keys_check(struct keys *, struct str secret, keys_on_principal *, void *arg);
+
+/* The same for who holds on to a key longer than a request: what it was still may be not any more.
+ */
+void keys_check_hash(struct keys *, const uint8_t hash[32], keys_on_principal *, void *arg);
+/* Told within a second after keys may have changed, on any worker or by `parleyd key`: ask again.
+ * Called in the midst of things: only post. One watcher. */
+void keys_on_change(struct keys *, void (*on_change)(void *arg), void *arg);
 
 /* Makes a key; secret is shown once, in the callback. limits_json may be NULL. */
 struct keys_create {
