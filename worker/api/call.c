@@ -5,8 +5,7 @@
 #include <stdlib.h>
 
 #include "common/check.h"
-#include "common/clock.h"
-#include "common/metric.h"
+#include "worker/api/rate.h"
 
 struct http_req *
 call_req(const struct api_call *call)
@@ -38,6 +37,10 @@ call_reply_json(struct api_call *call, int status, json_t *json)
 void
 call_reply_error(struct api_call *call, int err, const char *param, const char *message)
 {
+	if (call->on_error != NULL) {
+		call->on_error(call, err, param, message);
+		return;
+	}
 	struct http_req *req = call_req(call);
 	const struct err_info *info = err_info(err);
 
@@ -74,8 +77,8 @@ call_reply_error_with(struct api_call *call, int err, const char *member, json_t
 
 /* ---- authentication ---- */
 
-static struct str
-secret_of(const struct http_req *req, unsigned access)
+struct str
+call_secret(const struct http_req *req, bool by_query)
 {
 	struct str auth = http_header(req, "authorization");
 	struct str key = http_header(req, "x-api-key");
@@ -88,7 +91,7 @@ secret_of(const struct http_req *req, unsigned access)
 	}
 	if (key.p != NULL)
 		return str_trim(key);
-	if ((access & API_BY_QUERY) && (token = http_query(req, "access_token")) != NULL)
+	if (by_query && (token = http_query(req, "access_token")) != NULL)
 		return str_of(token);
 	return STR_NONE;
 }
@@ -106,93 +109,47 @@ add_rate_headers(struct http_req *req, const struct limiter_verdict *v)
 	http_add_header(req, "X-RateLimit-Reset", text);
 }
 
-/* False: over the limit, the request was answered. */
-static bool
-answer_verdict(
-    struct http_req *req, const struct limiter_verdict *v, unsigned kind, const char *message)
+static void
+refuse_rate(struct http_req *req, const struct limiter_verdict *v, const char *message)
 {
-	uint32_t wait_s = (v->retry_after_ms + 999) / 1000;
-
 	add_rate_headers(req, v);
-	if (v->is_allowed)
-		return true;
-	metric_add(METRIC_RATE_LIMITED, kind, 0, 1);
-	http_reply_retry(req, E_RATE_LIMITED, wait_s > 0 ? wait_s : 1, message);
-	return false;
+	http_reply_retry(req, E_RATE_LIMITED, rate_retry_after_s(v), message);
 }
 
-enum { MINUTE_MS = 60 * 1000, DAY_MS = 24 * 60 * MINUTE_MS };
-
-struct limit {
-	const char *kind, *name;
-	struct limiter_rule rule;
-};
-
-/*
- * The client is told of the limit that refuses it, or else of the one that is nearest. The time is
- * asked for anew: the loop's may be old when much is to be done, and units would expire too early.
- */
-static bool
-within_limits(struct api_call *call, struct http_req *req, const struct limit *limits, size_t count)
-{
-	struct limiter_verdict nearest = {.is_allowed = true, .remaining = UINT32_MAX};
-
-	for (size_t i = 0; i < count && nearest.is_allowed; i++) {
-		const struct limit *l = &limits[i];
-		struct limiter_verdict v;
-
-		if (l->rule.limit == 0)
-			continue;
-		v = limiter_take(call->api->shm, limiter_key_of(l->kind, str_of(l->name)), l->rule,
-		    1, clock_mono_ms());
-		if (!v.is_allowed || v.remaining < nearest.remaining)
-			nearest = v;
-	}
-	return nearest.limit == 0 ||
-	       answer_verdict(req, &nearest,
-		   call->kind == KEY_CLIENT ? LIMITED_CLIENT_KEY : LIMITED_SERVER_KEY,
-		   "Too many requests with this key.");
-}
-
-/* A client key's limit holds per key and device where it is bound, else per key and client address.
- */
+/* False: over the limit, the request was answered. */
 static bool
 passes_limits(struct api_call *call, struct http_req *req, const struct principal *who)
 {
-	const char *whose = call->device_id != NULL ? call->device_id : http_client_network(req);
-	const char *id = call->key_id;
-	const struct limit client = {
-	    "key", arena_printf(&call->arena, "%s/%s", id, whose), who->rate};
-	const struct limit server[] = {{"rpm", id, {who->rpm, MINUTE_MS}},
-	    {"rpd", id, {who->rpd, DAY_MS}}, {"key", id, who->rate}};
+	struct rate_of of = rate_of_key(who, http_client_network(req));
+	struct limiter_verdict v;
 
-	if (call->kind == KEY_CLIENT)
-		return within_limits(call, req, &client, 1);
-	return within_limits(call, req, server, ARRAY_LEN(server));
+	if (!rate_take(call->api->shm, &of, &v)) {
+		refuse_rate(req, &v, "Too many requests with this key.");
+		return false;
+	}
+	if (v.limit > 0)
+		add_rate_headers(req, &v);
+	return true;
 }
 
-/* 401, as long as the address does not ask too often. */
+void
+call_refuse_key(struct api *api, struct http_req *req)
+{
+	struct limiter_verdict v;
+
+	if (!rate_take_address(api->shm, api->conf, http_client_network(req), &v)) {
+		refuse_rate(req, &v, "Too many requests without a valid key.");
+		return;
+	}
+	http_add_header(req, "WWW-Authenticate", "Bearer");
+	http_reply_error(req, E_UNAUTHORIZED, NULL, NULL);
+}
+
 static void
 refuse_unknown(struct api_call *call, struct http_req *req)
 {
-	const struct conf *conf = call->api->conf;
-	const struct limiter_rule rule = {
-	    (uint32_t)conf->limits.address_limit, (uint32_t)conf->limits.address_window_ms};
-
-	if (rule.limit > 0) {
-		struct limiter_verdict v = limiter_take(call->api->shm,
-		    limiter_key_of("address", str_of(http_client_network(req))), rule, 1,
-		    clock_mono_ms());
-
-		if (!v.is_allowed) {
-			answer_verdict(
-			    req, &v, LIMITED_ADDRESS, "Too many requests without a valid key.");
-			call_end(call);
-			return;
-		}
-	}
-	http_add_header(req, "WWW-Authenticate", "Bearer");
-	call_reply_error(call, E_UNAUTHORIZED, NULL, NULL);
+	call_refuse_key(call->api, req);
+	call_end(call);
 }
 
 static void
@@ -242,7 +199,7 @@ void
 call_start(struct api *api, const struct api_endpoint *endpoint, struct http_req *req)
 {
 	struct api_call *call = xcalloc(1, sizeof(*call));
-	struct str secret = secret_of(req, endpoint->access);
+	struct str secret = call_secret(req, (endpoint->access & API_BY_QUERY) != 0);
 
 	call->api = api;
 	call->endpoint = endpoint;

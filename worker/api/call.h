@@ -33,6 +33,8 @@ struct api_endpoint {
 
 struct api_call {
 	struct api *api;
+	/* Takes what call_reply_error() is given, and the call; NULL: it is an HTTP request. */
+	void (*on_error)(struct api_call *, int err, const char *param, const char *message);
 	const struct api_endpoint *endpoint;
 	uint64_t http; /* http_handle() */
 	struct arena arena;
@@ -47,6 +49,12 @@ struct api_call {
 	bool is_erasing;               /* DELETE ?erase=true */
 	api_on_session *on_session;
 };
+
+/* The key of Authorization, X-API-Key or, by_query, ?access_token=; empty: none. */
+struct str call_secret(const struct http_req *, bool by_query);
+
+/* Answers who has no valid key: 401, or 429 when its address asks too often. */
+void call_refuse_key(struct api *, struct http_req *);
 
 /* Authenticates and applies the key's rate limit, then runs the endpoint's handler. */
 void call_start(struct api *, const struct api_endpoint *, struct http_req *);
