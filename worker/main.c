@@ -213,6 +213,18 @@ api_init(struct worker *w)
 	return 0;
 }
 
+static void
+api_start_drain(struct worker *w)
+{
+	api_drain(&w->api);
+}
+
+static void
+api_stop(struct worker *w)
+{
+	api_fini(&w->api);
+}
+
 static int
 ops_init(struct worker *w)
 {
@@ -245,7 +257,7 @@ static const struct service services[] = {
     {"sweeper", sweeper_init, NULL, NULL, NULL, sweeper_stop},
     {"turns", turns_init, NULL, turns_start_drain, turns_are_idle, turns_stop},
     {"http", http_init, NULL, NULL, http_is_idle, http_stop},
-    {"api", api_init, NULL, NULL, NULL, NULL},
+    {"api", api_init, NULL, api_start_drain, NULL, api_stop},
     {"ops", ops_init, NULL, ops_drain, NULL, ops_stop},
     {"listen", NULL, http_start, http_drain, NULL, NULL},
 };

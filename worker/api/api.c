@@ -3,6 +3,7 @@
 
 #include "common/check.h"
 #include "worker/api/endpoints.h"
+#include "worker/api/ws_chat.h"
 
 static const struct api_endpoint *const tables[] = {
     sessions_endpoints,
@@ -42,4 +43,17 @@ api_add_routes(struct api *api)
 			http_server_add_routes(api->http, &b->route, 1, b);
 		}
 	}
+	api->chats = chats_new(api);
+}
+
+void
+api_drain(struct api *api)
+{
+	chats_drain(api->chats);
+}
+
+void
+api_fini(struct api *api)
+{
+	chats_free(&api->chats);
 }

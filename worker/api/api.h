@@ -26,10 +26,13 @@ struct api {
 	struct keys *keys;
 	struct providers *providers;
 	struct turns *turns;
+	struct chats *chats; /* api's own: the WebSockets */
 };
 
 /* Adds the routes to api->http, which has not started yet. The struct stays the caller's and valid.
  */
 void api_add_routes(struct api *);
+void api_drain(struct api *);
+void api_fini(struct api *); /* the server is idle */
 
 #endif

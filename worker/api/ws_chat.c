@@ -1,0 +1,215 @@
+/* ws_chat - the sockets of /ws/chat. */
+#include "worker/api/ws_chat_impl.h"
+
+#include <stdlib.h>
+
+#include "common/crypto.h"
+#include "common/log.h"
+#include "common/metric.h"
+
+enum {
+	DRAIN_BATCH = 256, /* sockets that are told to go at once: they all come back somewhere */
+	DRAIN_STEP_MS = 20,
+	DRAIN_MARGIN_MS =
+	    500, /* for the farewell, after turns have failed; less of a short timeout */
+	DRAIN_MARGIN_PART = 20,
+};
+
+/* ---- what a socket is told ---- */
+
+struct chat_socket *
+chat_socket_find(struct chats *c, uint64_t handle)
+{
+	struct chat_socket *cs = idmap_get(c->sockets, handle);
+
+	return cs != NULL && ws_socket_is_open(&cs->ws) ? cs : NULL;
+}
+
+void
+chat_socket_tell(struct chat_socket *cs, const struct buf *frame)
+{
+	struct ws_out *out = ws_out_new(WS_OP_TEXT, buf_str(frame));
+
+	/* Nothing is read of who is slow: this one asked faster than it took answers. */
+	if (ws_socket_send(&cs->ws, out) == WS_FULL) {
+		metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_SLOW, 0, 1);
+		ws_socket_close(&cs->ws, WS_CLOSE_POLICY, STR("reader is too slow"));
+	}
+	ws_out_unref(&out);
+}
+
+void
+chat_socket_tell_error(struct chat_socket *cs, const struct chat_error *error)
+{
+	struct buf frame = BUF_INIT;
+
+	chat_frame_of_error(&frame, error);
+	chat_socket_tell(cs, &frame);
+	buf_fini(&frame);
+}
+
+/* ---- draining ---- */
+
+static void
+say_goodbye(struct chat_socket *cs)
+{
+	if (!ws_socket_is_open(&cs->ws))
+		return;
+	metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_DRAINING, 0, 1);
+	ws_socket_close(&cs->ws, WS_CLOSE_GOING_AWAY, STR("draining"));
+}
+
+void
+chat_socket_consider_drain(struct chat_socket *cs)
+{
+	if (cs->chats->is_draining && cs->follow_count == 0 && cs->ask_count == 0)
+		say_goodbye(cs);
+}
+
+void
+chat_socket_consider_key(struct chat_socket *cs)
+{
+	const char *reason = cs->key->void_reason;
+
+	if (reason == NULL || !ws_socket_is_open(&cs->ws))
+		return;
+	metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_REVOKED, 0, 1);
+	ws_socket_close(&cs->ws, WS_CLOSE_POLICY, str_of(reason));
+}
+
+static void
+on_drain_step(struct loop_timer *t)
+{
+	struct chats *c = container_of(t, struct chats, drain_step);
+	struct chat_socket *cs = NULL;
+
+	for (int i = 0; i < DRAIN_BATCH; i++) {
+		if ((cs = idmap_next(c->sockets, &c->drain_cursor)) == NULL)
+			return;
+		chat_socket_consider_drain(cs);
+	}
+	loop_timer_set(c->api->loop, t, DRAIN_STEP_MS);
+}
+
+static void
+on_drain_end(struct loop_timer *t)
+{
+	struct chats *c = container_of(t, struct chats, drain_end);
+	uint32_t cursor = 0;
+
+	for (struct chat_socket *cs; (cs = idmap_next(c->sockets, &cursor)) != NULL;)
+		say_goodbye(cs);
+}
+
+void
+chats_drain(struct chats *c)
+{
+	uint64_t timeout_ms = c->api->conf->drain.timeout_ms;
+	uint64_t margin_ms = timeout_ms / DRAIN_MARGIN_PART;
+
+	if (c->is_draining)
+		return;
+	c->is_draining = true;
+	if (margin_ms > DRAIN_MARGIN_MS)
+		margin_ms = DRAIN_MARGIN_MS;
+	loop_timer_set(c->api->loop, &c->drain_step, 0);
+	loop_timer_set(c->api->loop, &c->drain_end, timeout_ms - margin_ms);
+}
+
+/* ---- one socket ---- */
+
+static struct chat_socket *
+socket_of(struct ws_socket *ws)
+{
+	return container_of(ws, struct chat_socket, ws);
+}
+
+static void
+on_open(struct ws_socket *ws)
+{
+	struct chat_socket *cs = socket_of(ws);
+	const struct api *api = cs->chats->api;
+
+	log_info("websocket open active=%u max=%lld", http_server_active(api->http),
+	    (long long)api->conf->max_connections);
+	chat_socket_consider_key(cs);
+	chat_socket_consider_drain(cs);
+}
+
+static void
+on_message(struct ws_socket *ws, struct str data, bool is_text)
+{
+	chat_on_message(socket_of(ws), data, is_text);
+}
+
+static void
+on_writable(struct ws_socket *ws)
+{
+	chat_members_resume(socket_of(ws));
+}
+
+static void
+on_closed(struct ws_socket *ws)
+{
+	struct chat_socket *cs = socket_of(ws);
+
+	idmap_remove(cs->chats->sockets, cs->handle);
+	chat_members_free(cs);
+	chat_key_put(&cs->key);
+	free(cs);
+}
+
+static const struct ws_handlers handlers = {on_open, on_message, on_writable, on_closed};
+
+void
+chat_socket_open(struct chats *c, struct http_req *req, const struct principal *who,
+    const char *accept, const char *protocol)
+{
+	struct chat_socket *cs = xcalloc(1, sizeof(*cs));
+
+	cs->chats = c;
+	cs->key = chat_key_get(c, who);
+	cs->handle = idmap_add(c->sockets, cs);
+	cs->rate_own = rate_of_key(who, http_client_network(req)).own;
+	list_init(&cs->members);
+	crypto_random(&cs->originator, sizeof(cs->originator));
+	cs->originator |= 1; /* 0 is nobody */
+	ws_socket_open(&cs->ws, req, accept, protocol, &handlers);
+}
+
+/* ---- all of them ---- */
+
+struct chats *
+chats_new(struct api *api)
+{
+	struct chats *c = xcalloc(1, sizeof(*c));
+
+	c->api = api;
+	c->sockets = idmap_new();
+	list_init(&c->asks);
+	c->drain_step.on_fire = on_drain_step;
+	c->drain_end.on_fire = on_drain_end;
+	chat_keys_init(c);
+	chat_follow_init(c);
+	http_server_add_routes(api->http, &chat_route, 1, c);
+	return c;
+}
+
+void
+chats_free(struct chats **ref)
+{
+	struct chats *c = *ref;
+
+	if (c == NULL)
+		return;
+	*ref = NULL;
+	check(idmap_count(c->sockets) == 0);
+	list_for_safe (node, &c->asks)
+		chat_ask_end(list_entry(node, struct chat_ask, node));
+	loop_timer_stop(c->api->loop, &c->drain_step);
+	loop_timer_stop(c->api->loop, &c->drain_end);
+	chat_follow_fini(c);
+	chat_keys_fini(c);
+	idmap_free(&c->sockets);
+	free(c);
+}

@@ -1,0 +1,21 @@
+/*
+ * ws_chat - /ws/chat: conversations over a WebSocket, as the API says.
+ *
+ * A socket follows the sessions that it chatted in, joined or resumed: whatever turn
+ * runs in them, on any worker of the host, begun by whomever, is told to it.
+ */
+#ifndef WORKER_API_WS_CHAT_H
+#define WORKER_API_WS_CHAT_H
+
+#include "worker/api/api.h"
+
+struct chats;
+
+struct chats *chats_new(struct api *); /* adds its route to the server */
+void chats_free(struct chats **);      /* no socket is open */
+
+/* Each socket is closed with 1001 when no turn is told to it any more, at the latest shortly before
+ * drain.timeout. New ones are refused. */
+void chats_drain(struct chats *);
+
+#endif

@@ -1,0 +1,180 @@
+/*
+ * ws_chat_impl - what the files of /ws/chat share. Nobody else includes it.
+ *
+ *   ws_chat.c         all sockets, and one from its upgrade to its end
+ *   ws_chat_open.c    a request becomes a socket, or is refused
+ *   ws_chat_key.c     the keys that sockets were opened with: do they still hold?
+ *   ws_chat_ask.c     one message of a client on its way through asynchronous steps
+ *   ws_chat_action.c  what a message may ask for
+ *   ws_chat_follow.c  sessions and turns that sockets follow
+ *   ws_chat_frame.c   what is sent
+ */
+#ifndef WORKER_API_WS_CHAT_IMPL_H
+#define WORKER_API_WS_CHAT_IMPL_H
+
+#include "common/check.h"
+#include "common/crypto.h"
+#include "common/idmap.h"
+#include "common/strmap.h"
+#include "worker/api/call.h"
+#include "worker/api/rate.h"
+#include "worker/api/ws_chat.h"
+#include "worker/api/ws_chat_frame.h"
+#include "worker/ws/socket.h"
+
+enum { CHAT_SHARED_MAX = 16, CHAT_REQUEST_ID_MAX = 256 };
+
+/* A frame that may go to more sockets in this round of the loop. */
+struct chat_shared {
+	struct id turn_id;
+	uint64_t seq;
+	struct ws_out *out; /* NULL: none */
+};
+
+struct chats {
+	struct api *api;
+	struct idmap *sockets;   /* struct chat_socket; across a gap only its handle is kept */
+	struct strmap *keys;     /* struct chat_key by hash */
+	struct strmap *sessions; /* struct chat_session by id */
+	struct list asks;        /* struct chat_ask */
+	uint32_t refused;        /* sockets that are told that there is no place */
+	struct chat_shared shared[CHAT_SHARED_MAX];
+	struct loop_post forget_shared, recheck_keys;
+	struct loop_timer recheck_again;
+
+	bool is_draining;
+	uint32_t drain_cursor;
+	struct loop_timer drain_step, drain_end;
+};
+
+struct chat_socket {
+	struct ws_socket ws;
+	struct chats *chats;
+	struct chat_key *key;
+	uint64_t handle;
+	uint64_t originator;         /* who it is when client tools are called */
+	struct limiter_key rate_own; /* whose requests its chats count as */
+	struct list members;         /* struct chat_member */
+	struct chat_member *present; /* the conversation; NULL: none yet */
+	uint16_t ask_count, member_count, follow_count;
+	bool is_opening_session, has_waiting;
+};
+
+/* ---- ws_chat.c ---- */
+
+void chat_socket_open(struct chats *, struct http_req *, const struct principal *,
+    const char *accept, const char *protocol);
+struct chat_socket *chat_socket_find(struct chats *, uint64_t handle); /* NULL: gone, or closing */
+/* Frames that answer: who does not take them is closed. */
+void chat_socket_tell(struct chat_socket *, const struct buf *frame);
+void chat_socket_tell_error(struct chat_socket *, const struct chat_error *);
+void chat_socket_consider_drain(struct chat_socket *); /* something that it waited for has ended */
+void chat_socket_consider_key(struct chat_socket *);   /* closed when it holds no more */
+
+/* ---- ws_chat_open.c ---- */
+
+extern const struct http_route chat_route;
+
+/* ---- ws_chat_key.c: one for all sockets that were opened with it ---- */
+
+struct chat_key {
+	struct chats *chats;
+	uint32_t refs;
+	struct arena arena;
+	uint8_t hash[SHA256_LEN];
+	enum key_kind kind;
+	const char *key_id, *app_id, *device_id; /* device_id NULL: unbound */
+	const struct conf_app *app;
+	struct rate_of rate; /* own is the socket's */
+	struct wheel_entry expiry;
+	const char *void_reason; /* NULL: it holds */
+};
+
+struct chat_key *chat_key_get(struct chats *, const struct principal *);
+void chat_key_put(struct chat_key **);
+void chat_keys_init(struct chats *);
+void chat_keys_fini(struct chats *);
+
+/* ---- ws_chat_follow.c ---- */
+
+struct chat_session {
+	struct id id;
+	struct list members;
+};
+
+/* A socket follows a session. */
+struct chat_member {
+	struct list of_session, of_socket;
+	struct chat_session *session;
+	struct chat_socket *socket;
+	struct list follows;
+	struct id last_turn; /* which it was told, or is being told */
+};
+
+struct chat_follow_start {
+	const struct id *turn_id;
+	uint64_t after_seq;
+	const char *request_id; /* NULL: somebody else's turn */
+	bool is_streamed;
+};
+
+struct chat_member *chat_member_find(struct chat_socket *, const struct id *session_id);
+struct chat_member *chat_member_new(struct chat_socket *, const struct id *session_id);
+void chat_members_free(struct chat_socket *);
+void chat_members_resume(struct chat_socket *); /* it takes frames again */
+/* Tells it a turn's events; one that it is being told begins anew after after_seq. */
+void chat_follow(struct chat_member *, const struct chat_follow_start *);
+/* The sessions of which a turn is being told, the present one first; ret_ids has room for all. */
+size_t chat_members_with_turns(struct chat_socket *, struct id *ret_ids);
+/* The turn that the socket's request began and that still runs. */
+bool chat_follow_find(
+    struct chat_socket *, const char *request_id, struct id *ret_session, struct id *ret_turn);
+/* This turn is being told, or was the last that was. */
+bool chat_follow_knows(const struct chat_member *, const struct id *turn_id);
+/* The session's turn that is being told; false: none. */
+bool chat_follow_live(const struct chat_member *, struct id *ret_turn);
+void chat_follow_init(struct chats *);
+void chat_follow_fini(struct chats *);
+
+/* ---- ws_chat_ask.c ---- */
+
+/* What the client sent, until it is answered or done. Its fields are read with fields.h. */
+struct chat_ask {
+	struct api_call call; /* its body is the payload */
+	struct list node;
+	struct chats *chats;
+	uint64_t socket;
+	const char *request_id; /* NULL: none */
+	void (*on_session)(struct chat_ask *, struct chat_socket *, struct chat_member *);
+
+	const json_t *input; /* chat */
+	const json_t *tools;
+	const char *idempotency_key, *model, *metadata_json;
+	bool is_streamed, may_queue, cancels_on_disconnect;
+	bool is_waiting;                       /* for the session that another one opens */
+	bool is_cancelled;                     /* its turn is to be cancelled when it has begun */
+	uint64_t after_seq;                    /* resume */
+	const char *tool_call_id, *tool_error; /* tool_result .. */
+	const json_t *tool_output;
+	struct id *sessions; /* .. tried one after the other */
+	size_t session_count, session_next;
+};
+
+/* NULL: too many; it was told. */
+struct chat_ask *chat_ask_new(struct chat_socket *, json_t *message);
+void chat_ask_end(struct chat_ask *);
+struct chat_socket *chat_ask_socket(struct chat_ask *); /* NULL: gone */
+void chat_ask_fail(
+    struct chat_ask *, int err, const char *param, const char *message); /* ends it */
+/* payload.session_id, which may be absent where the socket has a conversation. False: it failed. */
+bool chat_ask_session_id(struct chat_ask *, bool *ret_is_given);
+/* Loads the session, checks that it is of the key's app, makes the socket a member; then
+ * on_session, or it fails. */
+void chat_ask_with_session(struct chat_ask *,
+    void (*on_session)(struct chat_ask *, struct chat_socket *, struct chat_member *));
+
+/* ---- ws_chat_action.c ---- */
+
+void chat_on_message(struct chat_socket *, struct str data, bool is_text);
+
+#endif
