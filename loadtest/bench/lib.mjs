@@ -21,6 +21,11 @@ export function pssBytes(pids) {
   return pids.reduce((sum, pid) => sum + 1024 * Number(/^Pss:\s+(\d+) kB/m.exec(fs.readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))[1]), 0);
 }
 
+/** Of it what no file is behind: unlike shared pages it does not depend on who else runs on the machine. */
+export function anonymousBytes(pids) {
+  return pids.reduce((sum, pid) => sum + 1024 * Number(/^Pss_Anon:\s+(\d+) kB/m.exec(fs.readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))[1]), 0);
+}
+
 /** Seconds that the threads of a process were ready to run and waited for a core, by the kernel's account. */
 export function waitedSeconds(pid) {
   return fs.readdirSync(`/proc/${pid}/task`).reduce((sum, task) =>

@@ -1,6 +1,6 @@
 // memory - resident bytes (PSS, all processes) per idle connection, per idle stream and per idle session.
 import { keys, startMock, startServer } from '../../t/wire/lib/server.mjs';
-import { all_pids, hold, median, print, pssBytes } from './lib.mjs';
+import { all_pids, anonymousBytes, hold, median, print, pssBytes } from './lib.mjs';
 
 const count = 8000;
 
@@ -8,13 +8,13 @@ export default async function memory() {
   const mock = await startMock(null);
   const config = { workers: 1, max_connections: 15000, http: { keepalive_timeout: '10m' }, tools: { client_timeout: '10m' },
     turns: { max_listeners: 100000 } };
-  const grown = async (scenario) => {
+  const grown = async (scenario, bytesOf = pssBytes) => {
     const values = [];
     for (let round = 0; round < 3; round++) {
       const server = await startServer(null, { mock, config });
-      const before = pssBytes(all_pids(server));
+      const before = bytesOf(all_pids(server));
       const holder = await hold(server.address, scenario, { count });
-      values.push((pssBytes(all_pids(server)) - before) / count);
+      values.push((bytesOf(all_pids(server)) - before) / count);
       await holder.release();
       await server.stop();
     }
@@ -22,6 +22,8 @@ export default async function memory() {
   };
   print('per idle keep-alive connection', await grown('idle-keepalive'), 'bytes', `${count}, median of 3; reference 1,056`);
   print('per idle SSE stream', await grown('idle-sse'), 'bytes', `${count}, median of 3; reference 5,392`);
+  print('per idle WebSocket', await grown('idle-ws'), 'bytes', `${count}, median of 3`);
+  print('per idle WebSocket, anonymous memory only', await grown('idle-ws', anonymousBytes), 'bytes', 'reference 272 without the state of a chat');
   const server = await startServer(null, { mock, config });
   const before = pssBytes(all_pids(server));
   const sessions = 2000;

@@ -220,20 +220,18 @@ bind_source(struct conn_target *target, int fd)
 	check(failed == 0);
 }
 
-/* -1: no descriptor is left. */
-static int
-open_socket(struct conn *c)
+int
+conn_open_socket(struct conn_target *target)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
-	int small = SLOW_BUFFER;
 
-	if (fd < 0)
-		return -1;
+	if (fd < 0) {
+		fprintf(stderr, "parley_load: no more sockets: %m\n");
+		exit(71);
+	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	if (c->slow_bytes_per_s > 0)
-		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
-	if (c->target->source_count > 0)
-		bind_source(c->target, fd);
+	if (target->source_count > 0)
+		bind_source(target, fd);
 	return fd;
 }
 
@@ -242,13 +240,11 @@ conn_connect(struct conn *c)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(c->target->port)};
 	int is_address = inet_pton(AF_INET, c->target->host, &to.sin_addr);
-	int fd = open_socket(c);
+	int fd = conn_open_socket(c->target), small = SLOW_BUFFER;
 
 	check(is_address == 1);
-	if (fd < 0) {
-		fprintf(stderr, "parley_load: no more sockets: %m\n");
-		exit(71);
-	}
+	if (c->slow_bytes_per_s > 0)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
 	c->is_made = false;
 	c->began_us = clock_mono_us();
 	c->bev = bufferevent_socket_new(

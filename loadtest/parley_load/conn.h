@@ -46,6 +46,10 @@ void conn_follow(struct conn *, const char *path, const char *last_event_id);
 void conn_slow(struct conn *, uint32_t bytes_per_s);
 int conn_status(const struct conn *);             /* of the answer that is coming in */
 uint64_t conn_retry_after_s(const struct conn *); /* of the last answer; 0: none was given */
+/* A socket that is to be connected to the target, bound to its source; ends the program when no
+ * descriptor is left. For those who speak something else. */
+int conn_open_socket(struct conn_target *);
+
 /* Not from on_data. */
 void conn_close(struct conn *); /* the next request connects anew, perhaps to another worker */
 
