@@ -5,24 +5,10 @@
  */
 #include "t/unit/unit.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "common/check.h"
-#include "common/clock.h"
-#include "common/log.h"
-#include "common/metric.h"
-#include "worker/http/http.h"
+#include "t/unit/host.h"
 #include "worker/sse/sse.h"
 
 enum { EVENT_BYTES = 16 << 10 };
@@ -35,24 +21,20 @@ struct told {
 	_Atomic int timed_out; /* .. or that were given up; their handle must be dead */
 };
 
-static struct {
-	struct told *told;
-	struct conf *conf;
-	struct shm *shm;
-	struct handoff_listener listener;
-	struct sockaddr_in addr;
-	pid_t pid;
-} host;
+static struct host host;
+
+static struct told *
+told(void)
+{
+	return host.told;
+}
 
 /* ---- the server ---- */
-
-static struct loop *loop;
-static struct http_server *server;
 
 static void
 on_stream_gone(void *arg)
 {
-	atomic_fetch_add(&host.told->gone, 1);
+	atomic_fetch_add(&told()->gone, 1);
 }
 
 static void
@@ -83,7 +65,7 @@ on_too_much(struct http_req *req, void *arg)
 	memset(data, 'x', sizeof(data));
 	for (int i = 0; i < 10000; i++) {
 		if (!sse_send(s, STR_NONE, STR_NONE, str_sub(data, sizeof(data)))) {
-			atomic_fetch_add(&host.told->full, 1);
+			atomic_fetch_add(&told()->full, 1);
 			return; /* the reader is stalled: it is cut */
 		}
 	}
@@ -94,8 +76,8 @@ on_slow_left(void *arg)
 {
 	uint64_t *handle = arg;
 
-	if (http_find(server, *handle) == NULL)
-		atomic_fetch_add(&host.told->left, 1);
+	if (http_find(host.server, *handle) == NULL)
+		atomic_fetch_add(&told()->left, 1);
 	free(handle);
 }
 
@@ -105,7 +87,7 @@ on_slow(struct http_req *req, void *arg)
 	uint64_t *handle = malloc(sizeof(*handle));
 
 	*handle = http_handle(req);
-	check(http_find(server, *handle) == req);
+	check(http_find(host.server, *handle) == req);
 	http_on_gone(req, on_slow_left, handle);
 }
 
@@ -117,101 +99,42 @@ static const struct http_route routes[] = {
     {"GET", "/limited", 0, on_slow},
 };
 
-static void
-on_parent_gone(struct loop_timer *t)
-{
-	if (getppid() == 1)
-		_exit(1);
-	loop_timer_set(loop, t, 100);
-}
-
-static _Noreturn void
-serve(struct shm_who who)
-{
-	struct log_conf log = {.level = LOG_ERROR};
-	struct handoff h = {.conf = host.conf,
-	    .shm = host.shm,
-	    .who = who,
-	    .listeners = &host.listener,
-	    .listener_count = 1};
-	struct loop_timer parent = {.on_fire = on_parent_gone};
-
-	signal(SIGPIPE, SIG_IGN);
-	log_open(&log);
-	metric_init(host.shm, who);
-	loop = loop_new();
-	server = http_server_new(loop, &h);
-	http_server_add_routes(server, routes, ARRAY_LEN(routes), NULL);
-	check(http_server_start(server) == 0);
-	loop_timer_set(loop, &parent, 100);
-	loop_run(loop);
-	_exit(0);
-}
+static const struct conf_override own[] = {
+    {"http.send_timeout", "1s", "the test"},
+    {"http.request_timeout", "300ms", "the test"},
+    {"sse.keepalive_interval", "1s", "the test"},
+    {"sse.max_queue", "64KiB", "the test"},
+};
 
 /* ---- the client ---- */
 
 static int
 setup(void **state)
 {
-	static struct conf_override own[] = {
-	    {"http.send_timeout", "1s", "the test"},
-	    {"http.request_timeout", "300ms", "the test"},
-	    {"sse.keepalive_interval", "1s", "the test"},
-	    {"sse.max_queue", "64KiB", "the test"},
-	};
-	struct conf_source source = {.overrides = own, .override_count = ARRAY_LEN(own)};
-	struct buf errors = BUF_INIT;
-	socklen_t len = sizeof(host.addr);
-	struct shm_who who;
-
-	host.conf = conf_load(&source, &errors);
-	if (host.conf == NULL)
-		fail_msg("%s", errors.data);
-	buf_fini(&errors);
-	host.told = mmap(
-	    NULL, sizeof(*host.told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	host.shm = shm_create(1);
-	assert_true(shm_row_claim(host.shm, 0, 0, &who));
-	host.listener = (struct handoff_listener){.is_loopback = true};
-	host.listener.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	host.addr = (struct sockaddr_in){.sin_family = AF_INET};
-	host.addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	assert_int_equal(bind(host.listener.fd, (struct sockaddr *)&host.addr, len), 0);
-	assert_int_equal(listen(host.listener.fd, 64), 0);
-	assert_int_equal(getsockname(host.listener.fd, (struct sockaddr *)&host.addr, &len), 0);
-	host.pid = fork();
-	if (host.pid == 0)
-		serve(who);
+	host = (struct host){.routes = routes,
+	    .route_count = ARRAY_LEN(routes),
+	    .own = own,
+	    .own_count = ARRAY_LEN(own),
+	    .told_bytes = sizeof(struct told)};
+	host_start(&host);
 	return 0;
 }
 
 static int
 teardown(void **state)
 {
-	int status;
-
-	kill(host.pid, SIGKILL);
-	waitpid(host.pid, &status, 0);
-	assert_true(
-	    WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL); /* it had not died before */
-	close(host.listener.fd);
-	munmap(host.told, sizeof(*host.told));
-	shm_free(&host.shm);
-	conf_free(&host.conf);
+	host_stop(&host);
 	return 0;
 }
 
 static int
 get(const char *path)
 {
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), small = 4096;
-	struct timeval limit = {.tv_sec = 10};
+	int fd = host_connect(&host), small = 4096;
 	char request[128];
 	int len = snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path);
 
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
-	assert_int_equal(connect(fd, (struct sockaddr *)&host.addr, sizeof(host.addr)), 0);
 	assert_int_equal(write(fd, request, (size_t)len), len);
 	return fd;
 }
@@ -237,17 +160,6 @@ read_until(int fd, const char *needle)
 }
 
 static void
-wait_for(_Atomic int *counter, int value)
-{
-	uint64_t until_ms = clock_mono_ms() + 10000;
-
-	while (atomic_load(counter) != value) {
-		assert_true(clock_mono_ms() < until_ms);
-		poll(NULL, 0, 5);
-	}
-}
-
-static void
 test_events_have_their_form(void **state)
 {
 	int fd = get("/three");
@@ -260,7 +172,7 @@ test_events_have_their_form(void **state)
 	assert_non_null(strstr(text, "id: t.1\nevent: a\ndata: {\"n\":1}\n\n"));
 	assert_non_null(strstr(text, "data: 2\n\nid: t.3\nevent: c\ndata: \n\n"));
 	assert_non_null(strstr(text, "\r\n0\r\n\r\n")); /* a whole end */
-	assert_int_equal(atomic_load(&host.told->gone), 0);
+	assert_int_equal(atomic_load(&told()->gone), 0);
 	close(fd);
 }
 
@@ -278,7 +190,7 @@ test_quiet_client_that_goes_is_noticed(void **state)
 	start_ms = clock_mono_ms();
 	for (int i = 0; i < 20; i++)
 		close(fds[i]);
-	wait_for(&host.told->gone, 20);
+	host_wait(&told()->gone, 20);
 	assert_true(clock_mono_ms() - start_ms < 900); /* not by the next comment */
 	assert_int_equal(metric_total(host.shm, METRIC_CONNECTIONS, KIND_SSE, 0), 0);
 }
@@ -291,7 +203,7 @@ test_comments_keep_a_quiet_stream_alive(void **state)
 	read_until(fd, "\n:\n\n");
 	read_until(fd, ":\n\n");
 	close(fd);
-	wait_for(&host.told->gone, 1);
+	host_wait(&told()->gone, 1);
 }
 
 static void
@@ -299,8 +211,8 @@ test_stalled_reader_is_told_and_cut(void **state)
 {
 	int fd = get("/too-much");
 
-	wait_for(&host.told->full, 1);
-	wait_for(&host.told->gone, 1); /* nothing was read for send_timeout */
+	host_wait(&told()->full, 1);
+	host_wait(&told()->gone, 1); /* nothing was read for send_timeout */
 	close(fd);
 }
 
@@ -310,9 +222,9 @@ test_client_that_leaves_before_the_answer(void **state)
 	int fd = get("/slow");
 
 	poll(NULL, 0, 20);
-	assert_int_equal(atomic_load(&host.told->left), 0);
+	assert_int_equal(atomic_load(&told()->left), 0);
 	close(fd);
-	wait_for(&host.told->left, 1);
+	host_wait(&told()->left, 1);
 }
 
 static void
@@ -323,7 +235,7 @@ test_answer_that_takes_too_long(void **state)
 
 	assert_non_null(strstr(text, "HTTP/1.1 503 "));
 	assert_non_null(strstr(text, "dependency_unavailable"));
-	wait_for(&host.told->left, 1);
+	host_wait(&told()->left, 1);
 	close(fd);
 }
 
