@@ -7,7 +7,7 @@
 
 #include "common/check.h"
 
-enum kind { TARGET, TEXT, U32, U64, REAL, FLAG, EXPECT, HELP };
+enum kind { TARGET, TEXT, U32, U64, REAL, FLAG, WHERE, EXPECT, HELP };
 
 struct row {
 	const char *name, *arg, *help;
@@ -40,6 +40,9 @@ static const struct row rows[] = {
     {"turns", "N", "of a conversation, then a new one begins (10)", U32, AT(turns), 1},
     {"stall", "SECONDS", "that a slow reader reads nothing (20)", U32, AT(stall_s), 1},
     {"plain", NULL, "turns that are not streamed", FLAG, AT(is_plain), 0},
+    {"path", "PATH", "of WebSockets (/ws/chat)", TEXT, AT(path), 0},
+    {"key-in", "WHERE", "an upgrade carries the key: header, protocol or query (header)", WHERE, 0,
+	0},
     {"expect", "TEST", "the run fails unless, as first_p99_us<50000; may be repeated", EXPECT, 0,
 	0},
     {"help", NULL, "this", HELP, AT(wants_help), 0},
@@ -71,6 +74,19 @@ parse_real(const char *text, double min, double *ret)
 		return false;
 	*ret = value;
 	return true;
+}
+
+static bool
+parse_key_in(const char *text, enum key_in *ret)
+{
+	static const char *const names[] = {
+	    [KEY_IN_HEADER] = "header", [KEY_IN_PROTOCOL] = "protocol", [KEY_IN_QUERY] = "query"};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		if (strcmp(text, names[i]) == 0)
+			return *ret = (enum key_in)i, true;
+	}
+	return false;
 }
 
 static bool
@@ -106,6 +122,8 @@ parse_value(struct options *o, const struct row *row, const char *text)
 	case HELP:
 		*(bool *)at = true;
 		return true;
+	case WHERE:
+		return parse_key_in(text, &o->key_in);
 	case EXPECT:
 		return parse_expect(o, text);
 	}
@@ -136,7 +154,8 @@ options_parse(struct options *ret, int argc, char **argv, const char **ret_error
 	    .limit_s = 60,
 	    .tokens = 20,
 	    .turns = 10,
-	    .stall_s = 20};
+	    .stall_s = 20,
+	    .path = "/ws/chat"};
 	*ret_error = error;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
 		table[i] = (struct option){

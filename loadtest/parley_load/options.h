@@ -11,11 +11,16 @@
 
 enum { OPTIONS_EXPECTS_MAX = 16, OPTIONS_HOST_MAX = 16 };
 
+enum key_in { KEY_IN_HEADER, KEY_IN_PROTOCOL, KEY_IN_QUERY };
+
 struct options {
 	char host[OPTIONS_HOST_MAX]; /* IPv4 */
 	uint16_t port;
 	const char *key; /* borrowed from argv, as expects; NULL: none */
 	const char *scenario;
+
+	const char *path;   /* of WebSockets */
+	enum key_in key_in; /* of their upgrade */
 
 	uint32_t processes;
 	uint32_t sources; /* loopback addresses a process connects from; 0: as many as it needs */

@@ -21,6 +21,7 @@
 	X(connects, "connections made")                                                            \
 	X(unmade, "connections that failed")                                                       \
 	X(gone, "users who could not go on")                                                       \
+	X(pings, "of WebSockets that were answered")                                               \
 	X(unoffered, "arrivals for which no user was free")
 
 #define TALLY_TIMES(X)                                                                             \

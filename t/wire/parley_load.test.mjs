@@ -139,7 +139,7 @@ test('a mixed day', async () => {
   assert.ok(result.deltas > 0);
 });
 
-for (const scenario of ['idle-keepalive', 'idle-sse']) {
+for (const scenario of ['idle-keepalive', 'idle-sse', 'idle-ws']) {
   for (const [name, args] of [['as fast as they come', []], ['at a rate', ['--rate', 500]]]) {
     test(`${scenario}, ${name}, held until it is told to end`, async () => {
       const holder = new Child(path.join(build, 'parley_load'), ['--target', server.address, '--key', keys.client, '--limit', '60',

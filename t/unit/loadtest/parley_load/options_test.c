@@ -39,6 +39,8 @@ test_without_any(void **state)
 	assert_int_equal(o.interval_ms, 0);
 	assert_int_equal(o.turns, 10);
 	assert_false(o.is_plain);
+	assert_string_equal(o.path, "/ws/chat");
+	assert_int_equal(o.key_in, KEY_IN_HEADER);
 	assert_int_equal(o.expect_count, 0);
 }
 
@@ -51,7 +53,8 @@ test_all(void **state)
 	assert_true(parse(&o,
 	    "--target 127.0.0.9:99 --key pc_x --processes 3 --sources 4 --users 50 --count 70 "
 	    "--duration 8 --limit 9 --rate 0.5 --offer 120 --pace 2.5 --tokens 6 --interval 7 "
-	    "--turns 5 --stall 3 --plain --expect failed<3 --expect first_p99_us<50000 chat",
+	    "--turns 5 --stall 3 --plain --path /x --key-in query --expect failed<3 --expect "
+	    "first_p99_us<50000 chat",
 	    &error));
 	assert_string_equal(o.host, "127.0.0.9");
 	assert_int_equal(o.port, 99);
@@ -70,6 +73,8 @@ test_all(void **state)
 	assert_int_equal(o.turns, 5);
 	assert_int_equal(o.stall_s, 3);
 	assert_true(o.is_plain);
+	assert_string_equal(o.path, "/x");
+	assert_int_equal(o.key_in, KEY_IN_QUERY);
 	assert_int_equal(o.expect_count, 2);
 	assert_string_equal(o.expects[1].text, "first_p99_us<50000");
 	assert_string_equal(o.scenario, "chat");
@@ -103,7 +108,7 @@ test_what_is_refused(void **state)
 	    "--target 127.0.0.1 t", "--target localhost:80 t", "--target 127.0.0.1:0 t",
 	    "--target 127.0.0.1:65536 t", "--target :80 t", "--target 1111111111111111111:80 t",
 	    "--rate 0 t", "--rate -1 t", "--rate x t", "--rate 1x t", "--expect failed t",
-	    "--users 2 --processes 3 t", "--plain=yes t"};
+	    "--users 2 --processes 3 t", "--plain=yes t", "--key-in cookie t"};
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		struct options o;
