@@ -32,9 +32,7 @@ enum backplane_method {
 	BACKPLANE_TURN_CANCEL,
 	BACKPLANE_TURN_STATE, /* turn: state and pending tool calls */
 	BACKPLANE_TOOL_RESULT,
-	BACKPLANE_SESSION_TURN,   /* turn: one has begun */
-	BACKPLANE_SESSION_CLOSED, /* session: end its live turn */
-	BACKPLANE_KEYS_CHANGED,   /* keys: drop what is cached */
+	BACKPLANE_SESSION_TURN, /* turn: one has begun */
 	BACKPLANE_METHOD_COUNT = 64
 };
 
