@@ -90,21 +90,18 @@ session_open(struct api_call *call, struct http_req *req)
 	store_session_open(call->api->store, &open, on_opened, call);
 }
 
-/* ---- GET /v1/sessions ---- */
+/* ---- pages of a list ---- */
 
+/* Takes the reference. */
 static void
-on_sessions(void *arg, int err, const struct store_session *sessions, size_t count, bool has_more)
+reply_page(struct api_call *call, int err, json_t *data, bool has_more)
 {
-	struct api_call *call = arg;
-
-	if (err != 0) {
-		call_reply_error(call, err, NULL, NULL);
+	if (err == 0) {
+		call_reply_json(call, 200, shape_list(data, has_more));
 		return;
 	}
-	json_t *data = json_array();
-	for (size_t i = 0; i < count; i++)
-		json_array_append_new(data, shape_session(&sessions[i], true));
-	call_reply_json(call, 200, shape_list(data, has_more));
+	json_decref(data);
+	call_reply_error(call, err, NULL, NULL);
 }
 
 /* False after a refusal. An absent `after` leaves *ret alone. */
@@ -123,6 +120,18 @@ query_after(struct api_call *call, struct http_req *req, const char *prefix, con
 	}
 	*ret = arena_strdup(&call->arena, id_str(&id));
 	return true;
+}
+
+/* ---- GET /v1/sessions ---- */
+
+static void
+on_sessions(void *arg, int err, const struct store_session *sessions, size_t count, bool has_more)
+{
+	json_t *data = json_array();
+
+	for (size_t i = 0; i < count; i++)
+		json_array_append_new(data, shape_session(&sessions[i], true));
+	reply_page(arg, err, data, has_more);
 }
 
 static bool
@@ -172,16 +181,11 @@ session_show(struct api_call *call, struct http_req *req)
 static void
 on_messages(void *arg, int err, const struct store_message *messages, size_t count, bool has_more)
 {
-	struct api_call *call = arg;
-
-	if (err != 0) {
-		call_reply_error(call, err, NULL, NULL);
-		return;
-	}
 	json_t *data = json_array();
+
 	for (size_t i = 0; i < count; i++)
 		json_array_append_new(data, shape_message(&messages[i]));
-	call_reply_json(call, 200, shape_list(data, has_more));
+	reply_page(arg, err, data, has_more);
 }
 
 static void
