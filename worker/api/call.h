@@ -47,6 +47,7 @@ struct api_call {
 
 	struct id session_id, turn_id; /* of the path, where the route has them */
 	bool is_erasing;               /* DELETE ?erase=true */
+	uint64_t question;             /* of a long poll: turn_get_state()'s handle */
 	api_on_session *on_session;
 };
 

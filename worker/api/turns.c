@@ -58,6 +58,7 @@ reply_result(struct api_call *call, const json_t *state)
 struct turn_wait {
 	struct api_call *call;
 	uint64_t listener; /* 0: ended */
+	uint64_t question;
 };
 
 static bool
@@ -83,10 +84,13 @@ static void
 wait_on_gone(void *arg)
 {
 	struct turn_wait *wait = arg;
+	struct turns *turns = wait->call->api->turns;
 
 	if (wait->listener != 0)
-		turn_detach(wait->call->api->turns, wait->listener, true);
-	wait->listener = 0;
+		turn_detach(turns, wait->listener, true);
+	turn_forget_state(turns, wait->question);
+	call_end(wait->call);
+	free(wait);
 }
 
 static void
@@ -116,7 +120,7 @@ wait_for_result(struct api_call *call, struct http_req *req, uint64_t originator
 	wait->listener = turn_attach(call->api->turns, &call->session_id, &call->turn_id, 0,
 	    originator, &wait_handlers, wait);
 	http_on_gone(req, wait_on_gone, wait);
-	turn_get_state(call->api->turns, &call->session_id, &call->turn_id,
+	wait->question = turn_get_state(call->api->turns, &call->session_id, &call->turn_id,
 	    (uint32_t)call->api->conf->turns.total_timeout_ms + 5000, wait_on_state, wait);
 }
 
@@ -128,6 +132,13 @@ struct turn_post {
 	bool is_streamed;
 	uint64_t originator;
 };
+
+/* It gives its place back; the turn begins all the same. */
+static void
+on_gone_before_start(void *arg)
+{
+	(void)arg;
+}
 
 static void
 on_started(void *arg, int err, const struct turn_started *started, const char *message)
@@ -216,6 +227,8 @@ start(struct api_call *call, struct http_req *req, const struct store_session *s
 	turn.http_request_id = http_request_id(req);
 	turn.traceparent = traceparent.p != NULL ? arena_strdup(&call->arena, traceparent) : NULL;
 	turn.originator = post->originator;
+	if (turn.queue)
+		http_on_gone(req, on_gone_before_start, NULL);
 	turn_start(call->api->turns, &turn, on_started, post);
 }
 
@@ -228,10 +241,22 @@ turn_post(struct api_call *call, struct http_req *req)
 /* ---- GET .../turns/{turn} ---- */
 
 static void
-on_state(void *arg, int err, json_t *state)
+show_on_gone(void *arg)
 {
 	struct api_call *call = arg;
 
+	turn_forget_state(call->api->turns, call->question);
+	call_end(call);
+}
+
+static void
+on_state(void *arg, int err, json_t *state)
+{
+	struct api_call *call = arg;
+	struct http_req *req = call_req(call);
+
+	if (req != NULL)
+		http_on_gone(req, NULL, NULL);
 	if (err != 0)
 		call_reply_error(call, err, NULL, err == E_NOT_FOUND ? "No such turn." : NULL);
 	else
@@ -246,8 +271,10 @@ show(struct api_call *call, struct http_req *req, const struct store_session *se
 	(void)session;
 	if (!query_count(call, req, "wait", 0, WAIT_MAX_S, &wait_s))
 		return;
-	turn_get_state(call->api->turns, &call->session_id, &call->turn_id, (uint32_t)wait_s * 1000,
-	    on_state, call);
+	call->question = turn_get_state(call->api->turns, &call->session_id, &call->turn_id,
+	    (uint32_t)wait_s * 1000, on_state, call);
+	if (wait_s > 0)
+		http_on_gone(req, show_on_gone, call);
 }
 
 static void

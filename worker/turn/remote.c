@@ -448,7 +448,7 @@ question_new(
 	return q;
 }
 
-void
+uint64_t
 turn_get_state(struct turns *ts, const struct id *session_id, const struct id *turn_id,
     uint32_t wait_ms, turn_on_state *on_state, void *arg)
 {
@@ -457,6 +457,27 @@ turn_get_state(struct turns *ts, const struct id *session_id, const struct id *t
 	q->turn_id = *turn_id;
 	q->on_state = on_state;
 	q->arg = arg;
+	return q->handle;
+}
+
+/* What was asked of a peer is answered in its time, and finds nobody. */
+void
+turn_forget_state(struct turns *ts, uint64_t handle)
+{
+	struct question *q = idmap_get(ts->question_handles, handle);
+	struct turn *t = q != NULL ? turn_by_id(ts, &q->session_id, &q->turn_id) : NULL;
+
+	if (q == NULL)
+		return;
+	check(q->kind == ASKS_STATE);
+	if (t != NULL)
+		list_for_safe (node, &t->asks) {
+			struct turn_ask *a = list_entry(node, struct turn_ask, node);
+
+			if (a->question == handle)
+				ask_free(a);
+		}
+	question_free(q);
 }
 
 void

@@ -123,9 +123,11 @@ void turns_on_begun(struct turns *, turns_on_turn_begun *, void *arg);
  * E_NOT_FOUND .. */
 typedef void turn_on_state(void *arg, int err, json_t *state); /* borrowed */
 /* Answers at once, or with wait_ms > 0 when the turn has ended or waits for client tools, at the
- * latest after wait_ms. */
-void turn_get_state(struct turns *, const struct id *session_id, const struct id *turn_id,
+ * latest after wait_ms. Returns a handle, never 0. */
+uint64_t turn_get_state(struct turns *, const struct id *session_id, const struct id *turn_id,
     uint32_t wait_ms, turn_on_state *, void *arg);
+/* Nobody waits for the answer any more: on_state will not be called. Answered already: nothing. */
+void turn_forget_state(struct turns *, uint64_t handle);
 
 typedef void turn_on_done(void *arg, int err);
 void turn_cancel(struct turns *, const struct id *session_id, const struct id *turn_id,
