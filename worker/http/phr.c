@@ -65,6 +65,7 @@ phr_parse_request(const char *buf, size_t len, const char **method, size_t *meth
 	} else if (head.is_chunked || head.has_length) {
 		conn_enter(conn, CONN_BODY);
 	}
+	conn->head_bytes = (uint32_t)n;
 	*method = head.method.p;
 	*method_len = head.method.len;
 	*path = head.target.p;

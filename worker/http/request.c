@@ -6,6 +6,7 @@
  */
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 
 #include "common/check.h"
 #include "common/clock.h"
@@ -394,6 +395,34 @@ cut_flood(struct http_conn *c)
 	conn_cut(c);
 }
 
+/* Of HTTP/1: the client has sent more than this request. */
+static bool
+has_unread_input(const struct http_req *r)
+{
+	const h2o_buffer_t *input = r->conn->sock->input;
+	const h2o_iovec_t *body = &r->h2o->entity;
+	size_t taken = body->base != NULL ? (size_t)(body->base + body->len - input->bytes)
+					  : r->conn->head_bytes;
+	int in_kernel = 0;
+
+	if (input->size > taken)
+		return true;
+	return ioctl(h2o_socket_get_fd(r->conn->sock), FIONREAD, &in_kernel) == 0 && in_kernel > 0;
+}
+
+/* h2o closes after this answer, and close(2) with unread bytes would overtake the answer. */
+static void
+linger_if_needed(struct http_req *r)
+{
+	struct http_conn *c = r->conn;
+
+	if (c->is_http2 || c->is_cut || !r->is_answered || r->h2o->http1_is_persistent ||
+	    r->h2o->res.status == 101)
+		return;
+	if (has_unread_input(r))
+		conn_linger(c);
+}
+
 static void
 on_dispose(void *p)
 {
@@ -408,6 +437,7 @@ on_dispose(void *p)
 	if (r->stream == NULL)
 		metric_observe_us(METRIC_HTTP_REQUEST_SECONDS, r->label, us);
 	write_access_log(r, status, us);
+	linger_if_needed(r);
 	release_place(r);
 	if (!is_whole && r->conn->is_http2 && !r->conn->is_cut && conn_is_flooding(r->conn, true)) {
 		cut_flood(r->conn);

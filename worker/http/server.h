@@ -48,6 +48,7 @@ struct http_conn {
 	bool is_cut;         /* shut down: nothing more is read or answered */
 	bool is_http2;
 	uint16_t in_progress;
+	uint32_t head_bytes;       /* HTTP/1: of the present request's head in the input */
 	int linger_fd;             /* a second descriptor that outlives h2o's; -1: none */
 	uint32_t requests;         /* so far */
 	uint64_t flood_window_ms;  /* when the present window began */

@@ -160,6 +160,7 @@ release_input(struct http_req *r)
 		return;
 	/* http1.c would consume the request afterwards: it must close instead. */
 	r->is_last = true;
+	r->conn->head_bytes = 0;
 	if (sock->input->size > 0)
 		h2o_buffer_consume(&sock->input, sock->input->size);
 }
