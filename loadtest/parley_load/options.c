@@ -43,6 +43,9 @@ static const struct row rows[] = {
     {"path", "PATH", "of WebSockets (/ws/chat)", TEXT, AT(path), 0},
     {"key-in", "WHERE", "an upgrade carries the key: header, protocol or query (header)", WHERE, 0,
 	0},
+    {"say", "TEXT", "over WebSockets, which any message answers (a ping of Parley's own)", TEXT,
+	AT(say), 0},
+    {"window", "N", "messages under way on each WebSocket of ws-echo (1)", U32, AT(window), 1},
     {"expect", "TEST", "the run fails unless, as first_p99_us<50000; may be repeated", EXPECT, 0,
 	0},
     {"help", NULL, "this", HELP, AT(wants_help), 0},
@@ -155,7 +158,8 @@ options_parse(struct options *ret, int argc, char **argv, const char **ret_error
 	    .tokens = 20,
 	    .turns = 10,
 	    .stall_s = 20,
-	    .path = "/ws/chat"};
+	    .path = "/ws/chat",
+	    .window = 1};
 	*ret_error = error;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
 		table[i] = (struct option){

@@ -21,6 +21,8 @@ struct options {
 
 	const char *path;   /* of WebSockets */
 	enum key_in key_in; /* of their upgrade */
+	const char *say;    /* over them; NULL: a ping of Parley's own */
+	uint32_t window;    /* messages under way on each */
 
 	uint32_t processes;
 	uint32_t sources; /* loopback addresses a process connects from; 0: as many as it needs */

@@ -1,8 +1,10 @@
 // parley_load - each scenario small against the real server, and what the program says of it.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
+import { WebSocketServer } from 'ws';
 import { Child, build } from './lib/process.mjs';
 import { keys, startServer } from './lib/server.mjs';
 
@@ -153,6 +155,43 @@ for (const scenario of ['idle-keepalive', 'idle-sse', 'idle-ws']) {
     });
   }
 }
+
+test('WebSockets opened and closed; the key in any of its places', async () => {
+  for (const where of ['header', 'protocol', 'query']) {
+    const result = await passed(['--users', 4, '--count', 60, '--key-in', where, 'upgrades']);
+    assert.equal(result.connects, 60);
+    ordered(result.first_us, 60);
+    ordered(result.whole_us, 60);
+  }
+  const refused = await run(server.address, ['--users', 2, '--count', 6, 'upgrades'], 'pc_nobody_has_this_key_0123456789');
+  assert.equal(refused.code, 1);
+  assert.equal(refused.result.failed, 6);
+});
+
+test('messages over WebSockets, one at a time and in a window', async () => {
+  for (const window of [1, 16]) {
+    const result = await passed(['--processes', 2, '--users', 10, '--count', 2000, '--window', window, 'ws-echo']);
+    assert.equal(result.connects, 10);
+    ordered(result.whole_us, 2000);
+  }
+  // What is not understood is answered with an error, which is an answer when one's own text was asked for.
+  await passed(['--users', 2, '--count', 50, '--say', '{"action":"nonsense"}', 'ws-echo']);
+});
+
+test('WebSockets of another server', async (t) => {
+  const other = new WebSocketServer({ port: 0, host: '127.0.0.1', path: '/echo' });
+  t.after(() => other.close());
+  await once(other, 'listening');
+  other.on('connection', (socket) => socket.on('message', (text) => socket.send(`${text}`)));
+  const address = `127.0.0.1:${other.address().port}`;
+  for (const args of [['--say', 'x'.repeat(100000), 'ws-echo'], ['--window', 4, '--say', 'hello', 'ws-echo'], ['upgrades']]) {
+    const { code, result, stdout, stderr } = await run(address, ['--users', 3, '--count', 60, '--path', '/echo', ...args], null);
+    assert.equal(code, 0, `${stdout}${stderr}`);
+    ordered(result.whole_us, 60);
+  }
+  const lost = await run(address, ['--users', 1, '--count', 2, '--path', '/nowhere', 'upgrades'], null);
+  assert.equal(lost.result.failed, 2);
+});
 
 test('thresholds decide how it ends', async () => {
   const { code, result } = await run(server.address, ['--count', 20, '--expect', 'first_p99_us<1', '--expect', 'done=20', 'turns']);

@@ -41,6 +41,8 @@ test_without_any(void **state)
 	assert_false(o.is_plain);
 	assert_string_equal(o.path, "/ws/chat");
 	assert_int_equal(o.key_in, KEY_IN_HEADER);
+	assert_null(o.say);
+	assert_int_equal(o.window, 1);
 	assert_int_equal(o.expect_count, 0);
 }
 
@@ -53,7 +55,8 @@ test_all(void **state)
 	assert_true(parse(&o,
 	    "--target 127.0.0.9:99 --key pc_x --processes 3 --sources 4 --users 50 --count 70 "
 	    "--duration 8 --limit 9 --rate 0.5 --offer 120 --pace 2.5 --tokens 6 --interval 7 "
-	    "--turns 5 --stall 3 --plain --path /x --key-in query --expect failed<3 --expect "
+	    "--turns 5 --stall 3 --plain --path /x --key-in query "
+	    "--say hello --window 8 --expect failed<3 --expect "
 	    "first_p99_us<50000 chat",
 	    &error));
 	assert_string_equal(o.host, "127.0.0.9");
@@ -75,6 +78,8 @@ test_all(void **state)
 	assert_true(o.is_plain);
 	assert_string_equal(o.path, "/x");
 	assert_int_equal(o.key_in, KEY_IN_QUERY);
+	assert_string_equal(o.say, "hello");
+	assert_int_equal(o.window, 8);
 	assert_int_equal(o.expect_count, 2);
 	assert_string_equal(o.expects[1].text, "first_p99_us<50000");
 	assert_string_equal(o.scenario, "chat");
