@@ -20,7 +20,8 @@ struct openai_answer {
 	struct openai_handlers handlers;
 	void *arg;
 	struct sse_parse sse;
-	int err;
+	bool has_failed;
+	enum failure failure;
 	struct buf message;
 	struct buf scratch; /* a text whose escapes were undone */
 
@@ -76,12 +77,19 @@ openai_request(const struct provider_request *r, const char *model, struct buf *
 /* ---- errors ---- */
 
 static int
-answer_fail(struct openai_answer *a, int err, const char *message)
+answer_err(const struct openai_answer *a)
 {
-	a->err = err;
+	return a->has_failed ? failure_info(a->failure)->err : 0;
+}
+
+static int
+answer_fail(struct openai_answer *a, enum failure failure, const char *message)
+{
+	a->has_failed = true;
+	a->failure = failure;
 	buf_clear(&a->message);
 	buf_add_cstr(&a->message, message);
-	return err;
+	return answer_err(a);
 }
 
 /* Text of the provider for a person: its length bounded at a character, controls taken out. */
@@ -137,6 +145,32 @@ openai_error_message(struct str body, struct buf *out)
 }
 
 static bool
+contains(struct str s, const char *word)
+{
+	return s.len > 0 && memmem(s.p, s.len, word, strlen(word)) != NULL;
+}
+
+/* Codes where there are codes, else the words of those who have none. */
+bool
+openai_error_is_context(struct str body)
+{
+	static const char *const words[] = {"context_length_exceeded", "exceed_context_size",
+	    "maximum context length", "context window", "prompt is too long", "input is too long"};
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		if (contains(body, words[i]))
+			return true;
+	}
+	return false;
+}
+
+bool
+openai_error_is_quota(struct str body)
+{
+	return contains(body, "\"insufficient_quota\"");
+}
+
+static bool
 is_one_of(struct str s, const char *const *words, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
@@ -162,21 +196,22 @@ take_error(struct openai_answer *a, const json_t *error)
 		word = str_of(number);
 	}
 	if (is_one_of(word, ours, ARRAY_LEN(ours)) || is_one_of(type, ours, ARRAY_LEN(ours)))
-		return answer_fail(a, E_PROVIDER, err_info(E_PROVIDER)->text);
+		return answer_fail(a, FAILURE_KEY, err_info(E_PROVIDER)->text);
 	bool is_limit = is_one_of(word, limited, ARRAY_LEN(limited)) ||
 			is_one_of(type, limited, ARRAY_LEN(limited));
-	a->err = is_limit ? E_RATE_LIMITED : E_PROVIDER;
-	buf_clear(&a->message);
+	answer_fail(a, is_limit ? FAILURE_RATE_LIMITED : FAILURE_SERVER, "");
+	if (openai_error_is_context(word))
+		a->failure = FAILURE_CONTEXT;
 	describe_error(error, &a->message);
 	if (a->message.len == 0)
-		buf_add_cstr(&a->message, err_info(a->err)->text);
-	return a->err;
+		buf_add_cstr(&a->message, err_info(answer_err(a))->text);
+	return answer_err(a);
 }
 
 static int
 malformed(struct openai_answer *a)
 {
-	return answer_fail(a, E_PROVIDER, "The model provider's answer was malformed.");
+	return answer_fail(a, FAILURE_MALFORMED, "The model provider's answer was malformed.");
 }
 
 /* ---- deltas ---- */
@@ -188,7 +223,7 @@ take_bytes(struct openai_answer *a, size_t len)
 	a->answer_bytes += len;
 	a->deltas++;
 	if (a->answer_bytes > OPENAI_ANSWER_BYTES_MAX)
-		return answer_fail(a, E_PROVIDER, "The model's answer was too large.");
+		return answer_fail(a, FAILURE_TOO_LARGE, "The model's answer was too large.");
 	return 0;
 }
 
@@ -321,7 +356,7 @@ take_finish(struct openai_answer *a, const json_t *reason)
 	if (text.len == 0)
 		return 0;
 	if (is_one_of(text, broken, ARRAY_LEN(broken)))
-		return answer_fail(a, E_PROVIDER, "The model provider broke the answer off.");
+		return answer_fail(a, FAILURE_SERVER, "The model provider broke the answer off.");
 	a->has_finish = true;
 	a->deltas++;
 	a->finish = PROVIDER_FINISH_STOP; /* a word that we do not know is an end all the same */
@@ -471,12 +506,12 @@ openai_answer_feed(struct openai_answer *a, struct str bytes)
 {
 	int rc;
 
-	if (a->err != 0)
-		return a->err;
+	if (a->has_failed)
+		return answer_err(a);
 	rc = sse_parse_feed(&a->sse, bytes);
-	if (rc != 0 && a->err == 0)
-		answer_fail(a, E_PROVIDER, "An event of the model provider was too large.");
-	return a->err;
+	if (rc != 0 && !a->has_failed)
+		answer_fail(a, FAILURE_MALFORMED, "An event of the model provider was too large.");
+	return answer_err(a);
 }
 
 static const char *
@@ -510,11 +545,11 @@ settle_calls(struct openai_answer *a)
 int
 openai_answer_end(struct openai_answer *a)
 {
-	if (a->err != 0)
-		return a->err;
+	if (a->has_failed)
+		return answer_err(a);
 	if (!a->has_finish)
 		return answer_fail(
-		    a, E_PROVIDER, "The model provider's answer ended before it was complete.");
+		    a, FAILURE_CUT, "The model provider's answer ended before it was complete.");
 	if (a->has_refusal && a->finish == PROVIDER_FINISH_STOP)
 		a->finish = PROVIDER_FINISH_CONTENT_FILTER;
 	return settle_calls(a);
@@ -524,6 +559,19 @@ bool
 openai_answer_is_done(const struct openai_answer *a)
 {
 	return a->is_done;
+}
+
+bool
+openai_answer_is_whole(const struct openai_answer *a)
+{
+	return a->has_finish && !a->has_failed;
+}
+
+enum failure
+openai_answer_failure(const struct openai_answer *a)
+{
+	check(a->has_failed);
+	return a->failure;
 }
 
 uint64_t

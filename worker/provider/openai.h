@@ -11,6 +11,7 @@
 #define WORKER_PROVIDER_OPENAI_H
 
 #include "common/buf.h"
+#include "worker/provider/failure.h"
 #include "worker/provider/provider.h"
 
 enum {
@@ -37,8 +38,10 @@ int openai_answer_feed(struct openai_answer *, struct str bytes);
 /* The connection has ended properly: 0 when the answer is whole. */
 int openai_answer_end(struct openai_answer *);
 
+bool openai_answer_is_whole(const struct openai_answer *);   /* a finish_reason was seen */
 bool openai_answer_is_done(const struct openai_answer *);    /* [DONE] after a finish_reason */
 uint64_t openai_answer_deltas(const struct openai_answer *); /* grows with what the model gives */
+enum failure openai_answer_failure(const struct openai_answer *); /* after an error only */
 /* Why it is an error; fit for the client. */
 const char *openai_answer_message(const struct openai_answer *);
 
@@ -49,5 +52,9 @@ void openai_answer_result(const struct openai_answer *, struct provider_result *
 /* The provider's reason in the body of an error answer, as "message (code)"; empty when there is
  * none. */
 void openai_error_message(struct str body, struct buf *out);
+/* Does the body of an error answer say that the request was too long for the model? That what was
+ * paid for is used up? */
+bool openai_error_is_context(struct str body);
+bool openai_error_is_quota(struct str body);
 
 #endif

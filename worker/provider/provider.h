@@ -27,10 +27,11 @@ void providers_free(struct providers **);
 struct provider_request {
 	const char *model; /* alias; NULL or "": the first model */
 	/* OpenAI chat messages, JSON text, a comma between two; they come before those of
-	 * `messages`, and may be empty. Borrowed for the call, as the next two. */
+	 * `messages`, and may be empty. Borrowed until on_done or provider_cancel(), because it
+	 * may have to be said again. */
 	struct str history;
-	const json_t *messages;  /* likewise, an array */
-	const json_t *tools;     /* OpenAI tools array, or NULL */
+	json_t *messages;        /* an array; shared with the call, and not changed meanwhile */
+	json_t *tools;           /* OpenAI tools array, or NULL; likewise */
 	uint32_t timeout_ms;     /* what is left of the turn's time */
 	const char *request_id;  /* passed on as X-Request-Id; may be NULL */
 	const char *traceparent; /* passed on; may be NULL */
@@ -65,8 +66,9 @@ struct provider_result {
 	const struct provider_tool_call *tool_calls;
 	uint32_t tool_call_count;
 	struct provider_usage usage;
-	const char *provider; /* names of the target that answered; borrowed */
+	const char *provider; /* names of the target that answered, or of the last; borrowed */
 	const char *model;
+	uint32_t attempts; /* requests that were made */
 };
 
 struct provider_handlers {

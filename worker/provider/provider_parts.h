@@ -1,8 +1,9 @@
 /*
- * provider_parts - what providers.c and provider.c share. Not for others.
+ * provider_parts - what the files of worker/provider share. Not for others.
  *
  *   providers.c  the config's providers and models: pools, addresses, prices
- *   provider.c   one call, from the request to its result
+ *   ask.c        the engine: targets, attempts, time
+ *   provider.c   a turn's call: it asks, and makes events of the answer
  */
 #ifndef WORKER_PROVIDER_PROVIDER_PARTS_H
 #define WORKER_PROVIDER_PROVIDER_PARTS_H
@@ -14,13 +15,14 @@
 struct upstream { /* a provider of the config */
 	const struct conf_provider *conf;
 	struct client_pool *pool;
-	char *chat_url;
+	char *base_url;      /* without a slash at its end */
 	char *authorization; /* "Bearer ..", or NULL */
 	unsigned label;
 };
 
 struct target {
 	struct upstream *upstream;
+	const struct conf_target *conf;
 	const char *model; /* the provider's name for it */
 	unsigned label;    /* of both */
 };
@@ -37,7 +39,7 @@ struct providers {
 	struct upstream *upstreams; /* as conf->providers */
 	struct route *routes;       /* as conf->models */
 	struct strmap *by_alias;
-	struct idmap *calls;
+	struct idmap *asks, *calls;
 };
 
 /* NULL: unknown alias; NULL or "" is the default. */

@@ -104,7 +104,7 @@ upstream_init(struct upstream *u, struct client *client, const struct conf_provi
 	while (len > 0 && conf->base_url[len - 1] == '/')
 		len--;
 	u->conf = conf;
-	u->chat_url = xasprintf("%.*s/chat/completions", (int)len, conf->base_url);
+	u->base_url = xasprintf("%.*s", (int)len, conf->base_url);
 	if (*conf->api_key != '\0')
 		u->authorization = xasprintf("Bearer %s", conf->api_key);
 	u->label = metric_label(LABEL_PROVIDER, str_of(conf->name));
@@ -122,7 +122,7 @@ upstream_fini(struct upstream *u)
 {
 	metric_gauge(METRIC_PROVIDER_POOL_MAX, u->label, 0, -u->conf->http_client.max_connections);
 	client_pool_free(&u->pool);
-	free(u->chat_url);
+	free(u->base_url);
 	if (u->authorization != NULL)
 		explicit_bzero(u->authorization, strlen(u->authorization));
 	free(u->authorization);
@@ -146,7 +146,7 @@ route_init(struct route *r, const struct providers *p, const struct conf_model *
 	for (size_t i = 0; i < conf->targets.n; i++) {
 		const struct conf_target *t = &conf->targets.v[i];
 
-		r->targets[i] = (struct target){upstream_named(p, t->provider), t->model,
+		r->targets[i] = (struct target){upstream_named(p, t->provider), t, t->model,
 		    metric_label_pair(LABEL_TARGET, str_of(t->provider), str_of(t->model))};
 		check(r->targets[i].upstream != NULL); /* the config was checked */
 	}
@@ -161,6 +161,7 @@ providers_new(struct loop *loop, struct client *client, const struct conf *conf,
 	p->loop = loop;
 	p->client = client;
 	p->conf = conf;
+	p->asks = idmap_new();
 	p->calls = idmap_new();
 	p->upstreams = xcalloc(conf->providers.n, sizeof(p->upstreams[0]));
 	for (size_t i = 0; i < conf->providers.n; i++)
@@ -182,13 +183,14 @@ providers_free(struct providers **pp)
 	if (p == NULL)
 		return;
 	*pp = NULL;
-	check(idmap_count(p->calls) == 0); /* callers cancel what they started */
+	check(idmap_count(p->calls) == 0 && idmap_count(p->asks) == 0); /* callers cancel */
 	for (size_t i = 0; i < p->conf->providers.n; i++)
 		upstream_fini(&p->upstreams[i]);
 	for (size_t i = 0; i < p->conf->models.n; i++)
 		free(p->routes[i].targets);
 	free(p->routes);
 	strmap_free(&p->by_alias);
+	idmap_free(&p->asks);
 	idmap_free(&p->calls);
 	free(p->upstreams);
 	free(p);
