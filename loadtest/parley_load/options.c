@@ -46,6 +46,11 @@ static const struct row rows[] = {
     {"say", "TEXT", "over WebSockets, which any message answers (a ping of Parley's own)", TEXT,
 	AT(say), 0},
     {"window", "N", "messages under way on each WebSocket of ws-echo (1)", U32, AT(window), 1},
+    {"deflate", NULL, "an upgrade offers permessage-deflate, as browsers do", FLAG,
+	AT(offers_deflate), 0},
+    {"greet", "TEXT", "what a server wants to be told after the upgrade", TEXT, AT(greet), 0},
+    {"greeted", "TEXT", "how its answer to that begins; what comes before is not heard", TEXT,
+	AT(greeted), 0},
     {"expect", "TEST", "the run fails unless, as first_p99_us<50000; may be repeated", EXPECT, 0,
 	0},
     {"help", NULL, "this", HELP, AT(wants_help), 0},
@@ -138,6 +143,8 @@ check_together(struct options *o)
 {
 	if (o->users < o->processes)
 		return "--users must be at least --processes";
+	if ((o->greet == NULL) != (o->greeted == NULL))
+		return "--greet and --greeted need each other";
 	if (o->count == 0 && o->duration_s == 0)
 		o->count = 1000;
 	return NULL;

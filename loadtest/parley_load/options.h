@@ -19,10 +19,12 @@ struct options {
 	const char *key; /* borrowed from argv, as expects; NULL: none */
 	const char *scenario;
 
-	const char *path;   /* of WebSockets */
-	enum key_in key_in; /* of their upgrade */
-	const char *say;    /* over them; NULL: a ping of Parley's own */
-	uint32_t window;    /* messages under way on each */
+	const char *path;            /* of WebSockets */
+	enum key_in key_in;          /* of their upgrade */
+	const char *say;             /* over them; NULL: a ping of Parley's own */
+	uint32_t window;             /* messages under way on each */
+	const char *greet, *greeted; /* said after it, and the start of the answer; NULL: neither */
+	bool offers_deflate;
 
 	uint32_t processes;
 	uint32_t sources; /* loopback addresses a process connects from; 0: as many as it needs */

@@ -40,7 +40,7 @@ watch(struct wsock *w)
 {
 	short what = 0;
 
-	if (w->state == WSOCK_DIALLING || (w->state == WSOCK_OPEN && w->rest != NULL))
+	if (w->state == WSOCK_DIALLING || (w->state >= WSOCK_GREETING && w->rest != NULL))
 		what |= EV_WRITE;
 	if (w->state != WSOCK_DIALLING && !w->is_paused)
 		what |= EV_READ;
@@ -150,7 +150,6 @@ add_frame(enum ws_opcode opcode, struct str payload)
 static void
 say(struct wsock *w, enum ws_opcode opcode, struct str payload)
 {
-	check(w->state == WSOCK_OPEN);
 	if (talking != w && out.len > 0)
 		send_out(talking);
 	add_frame(opcode, payload);
@@ -161,6 +160,7 @@ say(struct wsock *w, enum ws_opcode opcode, struct str payload)
 void
 wsock_say(struct wsock *w, struct str text)
 {
+	check(w->state == WSOCK_OPEN);
 	say(w, WS_OP_TEXT, text);
 }
 
@@ -169,6 +169,7 @@ wsock_say_goodbye(struct wsock *w)
 {
 	static const char code[] = {WS_CLOSE_NORMAL >> 8, (char)(WS_CLOSE_NORMAL & 0xff)};
 
+	check(w->state == WSOCK_OPEN);
 	say(w, WS_OP_CLOSE, str_sub(code, sizeof(code)));
 }
 
@@ -207,6 +208,22 @@ code_of(struct str payload)
 }
 
 static void
+become_open(struct wsock *w)
+{
+	w->state = WSOCK_OPEN;
+	w->handlers->on_open(w);
+}
+
+static void
+take_message(struct wsock *w, struct str data)
+{
+	if (w->state == WSOCK_OPEN)
+		w->handlers->on_message(w, data);
+	else if (str_starts(data, str_of(w->load->options->greeted)))
+		become_open(w);
+}
+
+static void
 take_frame(struct wsock *w, const struct ws_got *got)
 {
 	switch (got->opcode) {
@@ -223,7 +240,7 @@ take_frame(struct wsock *w, const struct ws_got *got)
 	case WS_OP_TEXT:
 	case WS_OP_BINARY:
 		if (got->is_final)
-			w->handlers->on_message(w, got->data);
+			take_message(w, got->data);
 		break;
 	default:
 		end(w, 0, WS_CLOSE_PROTOCOL);
@@ -266,6 +283,20 @@ status_of(struct str head)
 	return status;
 }
 
+/* Some servers have a protocol of their own that begins so. */
+static void
+greet(struct wsock *w)
+{
+	const char *greeting = w->load->options->greet;
+
+	if (greeting == NULL) {
+		become_open(w);
+		return;
+	}
+	w->state = WSOCK_GREETING;
+	say(w, WS_OP_TEXT, str_of(greeting));
+}
+
 static void
 take_head(struct wsock *w, struct ws_bytes in)
 {
@@ -289,8 +320,7 @@ take_head(struct wsock *w, struct ws_bytes in)
 		end(w, status == 101 ? 0 : (int)status, WSOCK_BROKEN);
 		return;
 	}
-	w->state = WSOCK_OPEN;
-	w->handlers->on_open(w);
+	greet(w);
 	if (w->life == life && in.len > taken)
 		take_frames(w, (struct ws_bytes){in.p + taken, in.len - taken});
 }
@@ -307,7 +337,7 @@ on_readable(struct wsock *w)
 		return;
 	}
 	struct ws_bytes in = {in_bytes, (size_t)n};
-	if (w->state == WSOCK_OPEN)
+	if (w->state >= WSOCK_GREETING)
 		take_frames(w, in);
 	else
 		take_head(w, in);
@@ -331,6 +361,9 @@ make_request(const struct load *load)
 		buf_printf(&request, "Authorization: Bearer %s\r\n", key);
 	if (key != NULL && o->key_in == KEY_IN_PROTOCOL)
 		buf_printf(&request, "Sec-WebSocket-Protocol: parley, bearer.%s\r\n", key);
+	if (o->offers_deflate)
+		buf_add_cstr(&request,
+		    "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n");
 	buf_add_cstr(&request,
 	    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 	    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");

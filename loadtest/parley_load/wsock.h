@@ -1,11 +1,14 @@
 /*
  * wsock - one WebSocket to the target, on a bare event: made for very many.
  *
- *      WSOCK_CLOSED -> WSOCK_DIALLING -> WSOCK_UPGRADING -> WSOCK_OPEN -> WSOCK_CLOSED
+ *      WSOCK_CLOSED -> WSOCK_DIALLING -> WSOCK_UPGRADING (-> WSOCK_GREETING) -> WSOCK_OPEN ->
+ * WSOCK_CLOSED
  *
  * It holds no buffer: all sockets of a process read into one, a frame that is
  * not whole is kept as long as it is not, and so is what the kernel does not
- * take. Pings are answered here. Extensions are not offered.
+ * take. Pings are answered here. With --greet it is open when the answer to that has
+ * come. Of extensions --deflate offers one, but no message that came compressed
+ * is understood: it is for sockets that say nothing.
  *
  * Lies in the caller's struct, who keeps it in place while it is not closed.
  */
@@ -35,7 +38,7 @@ struct wsock_handlers {
 	void (*on_closed)(struct wsock *, const struct wsock_end *);
 };
 
-enum wsock_state { WSOCK_CLOSED, WSOCK_DIALLING, WSOCK_UPGRADING, WSOCK_OPEN };
+enum wsock_state { WSOCK_CLOSED, WSOCK_DIALLING, WSOCK_UPGRADING, WSOCK_GREETING, WSOCK_OPEN };
 
 struct wsock { /* zeroed before first use */
 	struct event event;

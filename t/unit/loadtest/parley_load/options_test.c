@@ -43,6 +43,8 @@ test_without_any(void **state)
 	assert_int_equal(o.key_in, KEY_IN_HEADER);
 	assert_null(o.say);
 	assert_int_equal(o.window, 1);
+	assert_false(o.offers_deflate);
+	assert_null(o.greet);
 	assert_int_equal(o.expect_count, 0);
 }
 
@@ -56,7 +58,7 @@ test_all(void **state)
 	    "--target 127.0.0.9:99 --key pc_x --processes 3 --sources 4 --users 50 --count 70 "
 	    "--duration 8 --limit 9 --rate 0.5 --offer 120 --pace 2.5 --tokens 6 --interval 7 "
 	    "--turns 5 --stall 3 --plain --path /x --key-in query "
-	    "--say hello --window 8 --expect failed<3 --expect "
+	    "--say hello --window 8 --deflate --greet 40 --greeted 4 --expect failed<3 --expect "
 	    "first_p99_us<50000 chat",
 	    &error));
 	assert_string_equal(o.host, "127.0.0.9");
@@ -80,6 +82,9 @@ test_all(void **state)
 	assert_int_equal(o.key_in, KEY_IN_QUERY);
 	assert_string_equal(o.say, "hello");
 	assert_int_equal(o.window, 8);
+	assert_true(o.offers_deflate);
+	assert_string_equal(o.greet, "40");
+	assert_string_equal(o.greeted, "4");
 	assert_int_equal(o.expect_count, 2);
 	assert_string_equal(o.expects[1].text, "first_p99_us<50000");
 	assert_string_equal(o.scenario, "chat");
@@ -113,7 +118,8 @@ test_what_is_refused(void **state)
 	    "--target 127.0.0.1 t", "--target localhost:80 t", "--target 127.0.0.1:0 t",
 	    "--target 127.0.0.1:65536 t", "--target :80 t", "--target 1111111111111111111:80 t",
 	    "--rate 0 t", "--rate -1 t", "--rate x t", "--rate 1x t", "--expect failed t",
-	    "--users 2 --processes 3 t", "--plain=yes t", "--key-in cookie t"};
+	    "--users 2 --processes 3 t", "--plain=yes t", "--key-in cookie t", "--greet x t",
+	    "--greeted x t"};
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		struct options o;
