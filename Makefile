@@ -176,6 +176,12 @@ bench: ## the figures of loadtest/RESULTS.md on this machine
 	@$(SUBMAKE) all
 	@loadtest/bench/run
 
+.PHONY: bench-scale
+bench-scale: ## the figures of very many WebSockets, and of other servers beside ours: half an hour, 16 GiB
+	@.ci/install build test bench
+	@$(SUBMAKE) all
+	@loadtest/bench/run --scale
+
 # Habits. Each says nothing when all is well.
 C_FILES   = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 SCRIPTS   = $(shell git grep -lI --untracked '^\#!.*[ /]\(ba\)\?sh')

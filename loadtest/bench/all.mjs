@@ -1,4 +1,4 @@
-// all - runs the benchmarks named on the command line, or all of them.
+// all - runs the benchmarks named on the command line, the long ones of many sockets (--scale), or the short ones.
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -6,15 +6,17 @@ import { fileURLToPath } from 'node:url';
 
 process.setMaxListeners(0); // each helper process has one
 const here = path.dirname(fileURLToPath(import.meta.url));
-const known = ['start', 'health', 'turns', 'first_event', 'tool_results', 'memory', 'overload', 'micro'];
-const wanted = process.argv.slice(2);
+const short = ['start', 'health', 'turns', 'first_event', 'tool_results', 'memory', 'overload', 'micro'];
+const long = ['ws_peers'];
+const known = [...short, ...long];
+const wanted = process.argv.slice(2).flatMap((name) => (name === '--scale' ? long : [name]));
 const unknown = wanted.filter((name) => !known.includes(name));
 if (unknown.length > 0) {
   console.error(`no benchmark ${unknown.join(', ')}; there are ${known.join(', ')}`);
   process.exit(64);
 }
 console.log(`${os.cpus().length} x ${os.cpus()[0].model}, Linux ${os.release()}, ${Math.round(os.totalmem() / 2 ** 30)} GiB`);
-for (const name of wanted.length > 0 ? wanted : known) {
+for (const name of wanted.length > 0 ? wanted : short) {
   const file = path.join(here, `${name}.mjs`);
   if (!fs.existsSync(file)) throw new Error(`${file} is missing`);
   console.log(`\n${name}`);

@@ -38,7 +38,11 @@ export function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-export const all_pids = (server) => [server.pid, ...server.workers()];
+/** The process and its children: of parleyd master and workers, also where the log names only some of them. */
+export function all_pids(server) {
+  const children = fs.readFileSync(`/proc/${server.pid}/task/${server.pid}/children`, 'utf8').trim();
+  return [server.pid, ...(children ? children.split(' ').map(Number) : [])];
+}
 
 /** parley_load to its end: the JSON that it prints. */
 export async function load(address, scenario, { key = keys.server, users = 16, count, tokens = 20, interval = 0, turns = 10, plain = false, limit = 120 } = {}) {
@@ -54,23 +58,30 @@ export async function load(address, scenario, { key = keys.server, users = 16, c
 
 /** parley_load with these arguments, whatever comes of it: its result. */
 export async function generate(address, args, key = keys.server) {
-  const all = ['--target', address, '--key', key, '--limit', '120', ...args.map(String)];
+  const all = ['--target', address, ...(key ? ['--key', key] : []), '--limit', '120', ...args.map(String)];
   const { stdout, stderr } = await promisify(execFile)(path.join(build, 'parley_load'), all).catch((e) => e);
   if (!stdout) throw new Error(`parley_load ${all.join(' ')}: ${stderr}`);
   return JSON.parse(stdout.trim().split('\n').at(-1));
 }
 
-/** Holds idle connections: {release()}, which fails when one did not stay. */
-export async function hold(address, scenario, { count, users = 64 }) {
-  const child = new Child(path.join(build, 'parley_load'), ['--target', address, '--key', keys.server, '--users', String(users),
-    '--count', String(count), '--limit', '120', scenario]);
-  await child.line(/^standing/, 60000);
+const sockets_max = 18000; // of one process of parley_load, which may open 20,000 files
+
+/**
+ * Holds connections, from the moment when all stand: {pids, standing, release()}. release() gives the result and fails
+ * when one did not stay.
+ */
+export async function hold(address, scenario, { count, users = 64, key = keys.server, args = [], limit = 120 }) {
+  const processes = Math.ceil(count / sockets_max);
+  const child = new Child(path.join(build, 'parley_load'), ['--target', address, ...(key ? ['--key', key] : []),
+    '--users', users * processes, '--processes', processes, '--count', count, '--limit', limit, ...args, scenario].map(String));
+  const standing = Number((await child.line(/^standing (\d+)/, limit * 1000))[1]);
   const release = async () => {
     await child.stop();
-    const { failed } = JSON.parse(child.lines.find((line) => line.startsWith('{')));
-    if (failed > 0) throw new Error(`${scenario}: ${failed} of ${count} did not stay`);
+    const result = JSON.parse(child.lines.find((line) => line.startsWith('{')));
+    if (result.failed > 0 || standing < count) throw new Error(`${scenario}: ${result.failed} of ${count} did not stay`);
+    return result;
   };
-  return { release };
+  return { pids: all_pids(child), standing, release };
 }
 
 /** wrk: requests done and the seconds it took. */
