@@ -1,6 +1,5 @@
 // What the HTTP server promises before any route is asked: the parser's refusals, connections, CORS, ids, TLS, proxies.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
 import http2 from 'node:http2';
@@ -11,6 +10,8 @@ import tls from 'node:tls';
 import { after, before, test } from 'node:test';
 import { keys, newSession, startServer } from './lib/server.mjs';
 import { raw, request } from './lib/http.mjs';
+import { frame, get, RST_STREAM, u32 } from './lib/h2.mjs';
+import { certificate, startTls } from './lib/tls.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { waitFor, within } from './lib/wait.mjs';
 
@@ -333,23 +334,6 @@ test('the access log hides tokens in queries', async (t) => {
   assert.doesNotMatch(logged.output(), /pc_secret/);
 });
 
-/** A certificate for localhost, by openssl. */
-function certificate(dir, name) {
-  const files = { certificate: path.join(dir, `${name}.crt`), key: path.join(dir, `${name}.key`) };
-  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2',
-    '-subj', `/CN=${name}`, '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1', '-keyout', files.key, '-out', files.certificate], { stdio: 'pipe' });
-  return files;
-}
-
-async function startTls(t, options = {}) {
-  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-tls-'));
-  const files = certificate(dir, 'first');
-  const secure = await startServer(t, { mock: false, config: { workers: 2, tls: { ...files, listen: ['127.0.0.1:0'], ...options } } });
-  t.after(() => fs.rmSync(dir, { recursive: true, force: true })); // after the server's end
-  const address = (await secure.line(/listening address=(\S+) kind=(?:https|tls)/))[1];
-  return { secure, dir, files, url: `https://${address}`, port: Number(address.split(':').pop()), ca: () => fs.readFileSync(files.certificate) };
-}
-
 function handshake(port, options = {}) {
   return within(new Promise((resolve, reject) => {
     const socket = tls.connect({ port, host: '127.0.0.1', servername: 'localhost', rejectUnauthorized: false, ...options }, () => {
@@ -410,24 +394,8 @@ test('HTTP/2 where it is configured, many requests on one connection', async (t)
   assert.equal(JSON.parse(answers[0].text).error.type, 'not_found');
 });
 
-/** An HTTP/2 frame. */
-function frame(type, flags, stream, payload) {
-  const head = Buffer.alloc(9);
-  head.writeUIntBE(payload.length, 0, 3);
-  head[3] = type;
-  head[4] = flags;
-  head.writeUInt32BE(stream, 5);
-  return Buffer.concat([head, payload]);
-}
-
-const literal = (text) => Buffer.concat([Buffer.from([text.length]), Buffer.from(text)]);
-
 /** HEADERS of a GET, and RST_STREAM right behind: the answer cannot be there before. */
-function takenBack(stream, route, key) {
-  const block = Buffer.concat([Buffer.from([0x82, 0x87, 0x04]), literal(route), Buffer.from([0x01]), literal('localhost'),
-    Buffer.from([0x00]), literal('authorization'), literal(`Bearer ${key}`)]);
-  return Buffer.concat([frame(1, 5, stream, block), frame(3, 0, stream, Buffer.from([0, 0, 0, 8]))]);
-}
+const takenBack = (stream, route, key) => Buffer.concat([get(stream, route, key), frame(RST_STREAM, 0, stream, u32(8))]);
 
 test('HTTP/2: a flood of resets ends its connection, others go on', async (t) => {
   const { secure, url, port, ca } = await startTls(t, { http2: true });

@@ -18,10 +18,6 @@
 #include "worker/loop/h2o_loop.h"
 
 enum {
-	/* HTTP/2 rapid reset: measured, 200 ends a flood before other clients feel it. */
-	FLOOD_WINDOW_MS = 10 * 1000,
-	FLOOD_RESETS_MAX = 200,
-	FLOOD_REQUESTS_MAX = 100 * 1000,
 	DRAIN_SILENCE_MS = 1000,
 };
 
@@ -188,20 +184,46 @@ on_timer(struct wheel_entry *e)
 
 /* ---- floods ---- */
 
-bool
-conn_is_flooding(struct http_conn *c, bool is_reset)
+static bool
+is_above(uint64_t count, int64_t max)
 {
-	uint64_t now_ms = loop_now_ms(c->listener->server->loop);
+	return max > 0 && count > (uint64_t)max;
+}
 
-	if (now_ms - c->flood_window_ms >= FLOOD_WINDOW_MS) {
+bool
+conn_is_flooding(struct http_conn *c, enum conn_flood what)
+{
+	const struct http_server *s = c->listener->server;
+	uint64_t now_ms = loop_now_ms(s->loop);
+
+	if (now_ms - c->flood_window_ms >= s->conf->http2.flood_window_ms) {
 		c->flood_window_ms = now_ms;
-		c->flood_requests = c->flood_resets = 0;
+		c->flood_written = c->sock->bytes_written;
+		memset(c->flood, 0, sizeof(c->flood));
 	}
-	if (is_reset)
-		c->flood_resets++;
-	else
-		c->flood_requests++;
-	return c->flood_resets > FLOOD_RESETS_MAX || c->flood_requests > FLOOD_REQUESTS_MAX;
+	c->flood[what]++;
+	switch (what) {
+	case FLOOD_REQUEST:
+		return is_above(c->flood[what], s->conf->http2.max_requests);
+	case FLOOD_RESET:
+		return is_above(c->flood[what], s->conf->http2.max_resets);
+	default:
+		return s->conf->http2.max_control_frames > 0 && c->flood[what] > frames_allowed(c);
+	}
+}
+
+void
+conn_cut_flood(struct http_conn *c)
+{
+	struct http_server *s = c->listener->server;
+	char client[ADDR_TEXT_MAX];
+
+	addr_format(conn_peer(c), client);
+	log_warn("connection cut reason=flood peer=%s requests=%u resets=%u frames=%u slot=%u",
+	    client, c->flood[FLOOD_REQUEST], c->flood[FLOOD_RESET], c->flood[FLOOD_FRAME],
+	    s->handoff->slot);
+	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_FLOOD, 0, 1);
+	conn_cut(c);
 }
 
 /* ---- life ---- */
@@ -224,6 +246,7 @@ on_close(void *data)
 
 	check(c->in_progress == 0);
 	wheel_stop(s->wheel, &c->timer);
+	wheel_stop(s->wheel, &c->body_timer);
 	list_del(&c->node);
 	s->open--;
 	if (!c->has_dispatched) {

@@ -13,6 +13,7 @@
 #include "common/id.h"
 #include "common/log.h"
 #include "worker/http/forwarded.h"
+#include "worker/http/frames.h"
 #include "worker/http/server.h"
 #include "worker/http/stream.h"
 
@@ -330,6 +331,7 @@ on_timer(struct wheel_entry *e)
 {
 	struct http_req *r = container_of(e, struct http_req, timer);
 	uint64_t mark;
+	bool is_blocked;
 
 	if (!r->is_begun) {
 		log_warn("answer took too long route=\"%s %s\" request_id=%s", r->route->method,
@@ -341,9 +343,14 @@ on_timer(struct wheel_entry *e)
 	}
 	if (r->stream != NULL && http_stream_is_idle(r->stream) && conn_untaken_bytes(r->conn) == 0)
 		return; /* all was taken; the next bytes set the timer again */
-	mark = conn_taken_bytes(r->conn);
+	/* Who keeps a window of HTTP/2 shut may well acknowledge other bytes. */
+	is_blocked = frames_wait_for_window(r);
+	mark = is_blocked ? frames_sent_bytes(r) : conn_taken_bytes(r->conn);
 	if (mark == r->sent_mark) {
-		conn_cut(r->conn);
+		if (is_blocked)
+			frames_reset(r);
+		else
+			conn_cut(r->conn);
 		return;
 	}
 	r->sent_mark = mark;
@@ -380,19 +387,6 @@ release_place(struct http_req *r)
 	}
 	if (r->conn->in_progress == 0)
 		conn_enter(r->conn, CONN_IDLE);
-}
-
-static void
-cut_flood(struct http_conn *c)
-{
-	struct http_server *s = c->listener->server;
-	char client[ADDR_TEXT_MAX];
-
-	addr_format(conn_peer(c), client);
-	log_warn("connection cut reason=flood peer=%s requests=%u resets=%u slot=%u", client,
-	    c->flood_requests, c->flood_resets, s->handoff->slot);
-	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_FLOOD, 0, 1);
-	conn_cut(c);
 }
 
 /* Of HTTP/1: the client has sent more than this request. */
@@ -439,9 +433,9 @@ on_dispose(void *p)
 	write_access_log(r, status, us);
 	linger_if_needed(r);
 	release_place(r);
-	if (!is_whole && r->conn->is_http2 && !r->conn->is_cut && conn_is_flooding(r->conn, true)) {
-		cut_flood(r->conn);
-	}
+	if (!is_whole && r->conn->is_http2 && !r->conn->is_cut &&
+	    conn_is_flooding(r->conn, FLOOD_RESET))
+		conn_cut_flood(r->conn);
 	json_decref(r->json);
 	if (r->stream != NULL)
 		http_stream_dispose(r->stream);
@@ -672,8 +666,6 @@ request_dispatch(h2o_handler_t *handler, h2o_req_t *h)
 	(void)handler;
 	enter_conn(c);
 	r = request_new(c, h);
-	if (c->is_http2 && !c->is_cut && conn_is_flooding(c, false))
-		cut_flood(c);
 	r->is_last = is_last_of_conn(c);
 	if (c->refusal != REFUSE_NOTHING) {
 		refuse(r, c->refusal);

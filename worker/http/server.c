@@ -8,6 +8,7 @@
 
 #include "common/check.h"
 #include "common/log.h"
+#include "worker/http/frames.h"
 #include "worker/http/phr.h"
 #include "worker/http/tls.h"
 #include "worker/loop/h2o_loop.h"
@@ -34,6 +35,8 @@ set_h2o_up(struct http_server *s)
 	g->http1.req_timeout = H2O_NEVER_MS;
 	g->http1.upgrade_to_http2 = 0;
 	g->http2.idle_timeout = H2O_NEVER_MS;
+	g->http2.max_concurrent_requests_per_connection =
+	    (size_t)conf->http2.max_concurrent_streams;
 	host = h2o_config_register_host(g, h2o_iovec_init(H2O_STRLIT("default")), 65535);
 	answer_register_filter(&host->fallback_path);
 	h2o_create_handler(&host->fallback_path, sizeof(h2o_handler_t))->on_req = request_dispatch;
@@ -58,7 +61,7 @@ http_server_new(struct loop *loop, const struct handoff *handoff)
 	struct http_server *s = xcalloc(1, sizeof(*s));
 	const struct conf *conf = handoff->conf;
 
-	check(phr_is_in_place()); /* the lenient one must never serve */
+	check(phr_is_in_place() && frames_are_seen()); /* h2o's own must never serve */
 	s->loop = loop;
 	s->handoff = handoff;
 	s->conf = conf;
@@ -76,6 +79,7 @@ http_server_new(struct loop *loop, const struct handoff *handoff)
 	list_init(&s->closing_sockets);
 	read_trusted(s);
 	set_h2o_up(s);
+	frames_watch(s);
 	return s;
 }
 
@@ -190,6 +194,7 @@ http_server_free(struct http_server **sp)
 	if (s == NULL)
 		return;
 	*sp = NULL;
+	frames_watch(NULL);
 	loop_timer_stop(s->loop, &s->accept_again);
 	loop_post_cancel(s->loop, &s->close_sockets);
 	for (uint32_t i = 0; i < s->listener_count; i++) {

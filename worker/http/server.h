@@ -36,6 +36,9 @@ enum conn_phase {
 	CONN_PHASES
 };
 
+/* What too much of is cut: http2.max_requests, max_resets, max_control_frames. */
+enum conn_flood { FLOOD_REQUEST, FLOOD_RESET, FLOOD_FRAME, CONN_FLOODS };
+
 struct http_conn {
 	struct http_listener *listener;
 	h2o_socket_t *sock;
@@ -48,15 +51,17 @@ struct http_conn {
 	bool is_cut;         /* shut down: nothing more is read or answered */
 	bool is_http2;
 	uint16_t in_progress;
-	uint32_t head_bytes;       /* HTTP/1: of the present request's head in the input */
-	int linger_fd;             /* a second descriptor that outlives h2o's; -1: none */
-	uint32_t requests;         /* so far */
-	uint64_t flood_window_ms;  /* when the present window began */
-	uint32_t flood_requests;   /* in it */
-	uint32_t flood_resets;     /* requests that the client took back, in it */
-	enum http_refusal refusal; /* of the head being parsed */
-	char *raw_answer;          /* 408, being sent past h2o */
-	h2o_socket_cb on_read;     /* h2o's, meanwhile */
+	uint32_t head_bytes;           /* HTTP/1: of the present request's head in the input */
+	int linger_fd;                 /* a second descriptor that outlives h2o's; -1: none */
+	uint32_t requests;             /* so far */
+	uint32_t flood[CONN_FLOODS];   /* HTTP/2: in the present window */
+	uint64_t flood_window_ms;      /* when it began */
+	uint64_t flood_written;        /* what had been written then */
+	struct wheel_entry body_timer; /* HTTP/2: for requests that are not complete */
+	uint32_t body_mark;            /* of them: those up to this stream */
+	enum http_refusal refusal;     /* of the head being parsed */
+	char *raw_answer;              /* 408, being sent past h2o */
+	h2o_socket_cb on_read;         /* h2o's: meanwhile; of HTTP/2 behind ours */
 };
 
 struct http_server {
@@ -131,10 +136,14 @@ void conn_cut(struct http_conn *);     /* shutdown(2); h2o then finds the end an
 void conn_give_up(struct http_conn *); /* its socket is upgraded: frees it, the socket lives on */
 void conn_linger(struct http_conn *);  /* when it closes: let the peer read our answer first */
 const struct addr *conn_peer(struct http_conn *);
-bool conn_is_flooding(struct http_conn *, bool is_reset);
+bool conn_is_flooding(struct http_conn *, enum conn_flood); /* counts it */
+void conn_cut_flood(struct http_conn *);
 void conn_evict_idle(struct http_server *);
 uint64_t conn_untaken_bytes(struct http_conn *);
 uint64_t conn_taken_bytes(struct http_conn *); /* by the peer, so far; to tell whether it moves */
+
+/* frames.c: frames without a request that are no flood yet */
+uint64_t frames_allowed(const struct http_conn *);
 
 /* listen.c */
 int listen_start(struct http_server *);
