@@ -157,16 +157,23 @@ host_connect(const struct host *h)
 	return fd;
 }
 
+static inline bool
+host_is_in_time(uint64_t until_ms)
+{
+	assert_true(clock_mono_ms() < until_ms);
+	poll(NULL, 0, 2);
+	return true;
+}
+
+/* Looks until it is true, for a bounded time; the statement after it is done meanwhile. */
+#define HOST_WAIT(condition)                                                                       \
+	for (uint64_t until_ms = clock_mono_ms() + HOST_LIMIT_MS;                                  \
+	     !(condition) && host_is_in_time(until_ms);)
+
 static inline void
 host_wait(const _Atomic int *counter, int value)
 {
-	uint64_t until_ms = clock_mono_ms() + HOST_LIMIT_MS;
-
-	while (atomic_load(counter) != value) {
-		if (clock_mono_ms() > until_ms)
-			fail_msg("%d, not %d", atomic_load(counter), value);
-		poll(NULL, 0, 2);
-	}
+	HOST_WAIT(atomic_load(counter) == value);
 }
 
 #endif

@@ -18,6 +18,8 @@
 struct client {
 	int fd;
 	bool is_over;
+	bool is_counting; /* binary messages begin with their number and are not noted */
+	unsigned counted;
 	struct buf in; /* from the first frame that is not whole */
 	struct buf said;
 };
@@ -97,6 +99,10 @@ client_note_frame(struct client *c, uint8_t first, struct str payload)
 {
 	const uint8_t *p = (const uint8_t *)payload.p;
 
+	if (c->is_counting && first == (PEER_FIN | WS_OP_BINARY)) {
+		assert_int_equal(strtoul(payload.p, NULL, 10), c->counted++);
+		return;
+	}
 	if (c->said.len > 0)
 		buf_add_char(&c->said, ' ');
 	switch (first) {
