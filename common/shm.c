@@ -2,7 +2,7 @@
  * shm - one memfd: a head, the rows of the incarnations, then the parts of the
  * modules. It is large on paper and sparse in truth: only touched pages exist.
  *
- *   head | rows | metrics | limiter | owners of row 0 | owners of row 1 ..
+ *   head | rows | metrics | limiter | upstreams | owners of row 0 | owners of row 1 ..
  *
  * A row's identity is one word, number << 32 | state. Who reads a row reads the
  * identity, then the rest, then the identity again: an unchanged number means
@@ -30,6 +30,7 @@
 #include "common/limiter.h"
 #include "common/metric.h"
 #include "common/owners.h"
+#include "common/upstreams.h"
 
 #define SHM_MAGIC 0x31594c5241505359ULL
 
@@ -42,6 +43,7 @@ struct shm_shape {
 	uint64_t metric_hash; /* names and sizes of metric.tbl */
 	uint64_t metrics_at, metrics_bytes;
 	uint64_t limiter_at, limiter_bytes;
+	uint64_t upstreams_at, upstreams_bytes;
 	uint64_t owners_at, owners_bytes; /* bytes: of one row */
 	uint64_t total_bytes;
 };
@@ -91,10 +93,12 @@ shape_of(uint32_t slots)
 
 	s.metrics_bytes = page_up(metric_shm_bytes(rows));
 	s.limiter_bytes = page_up(limiter_shm_bytes());
+	s.upstreams_bytes = page_up(upstreams_shm_bytes());
 	s.owners_bytes = page_up(owners_shm_bytes());
 	s.metrics_at = PAGE + page_up(rows * sizeof(struct shm_row));
 	s.limiter_at = s.metrics_at + s.metrics_bytes;
-	s.owners_at = s.limiter_at + s.limiter_bytes;
+	s.upstreams_at = s.limiter_at + s.limiter_bytes;
+	s.owners_at = s.upstreams_at + s.upstreams_bytes;
 	s.total_bytes = s.owners_at + rows * s.owners_bytes;
 	return s;
 }
@@ -390,6 +394,14 @@ shm_limiter(const struct shm *shm, size_t *ret_len)
 	const struct shm_shape *s = &shm->head->shape;
 
 	return part(shm, s->limiter_at, s->limiter_bytes, ret_len);
+}
+
+void *
+shm_upstreams(const struct shm *shm, size_t *ret_len)
+{
+	const struct shm_shape *s = &shm->head->shape;
+
+	return part(shm, s->upstreams_at, s->upstreams_bytes, ret_len);
 }
 
 void *

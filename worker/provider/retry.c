@@ -4,7 +4,68 @@
 #include <string.h>
 #include <time.h>
 
-enum { RETRY_AFTER_MAX_S = 86400 };
+enum { RETRY_AFTER_MAX_S = 86400, BACKOFF_DOUBLINGS_MAX = 20 };
+
+/* ---- what next ---- */
+
+/* Before jitter. */
+static double
+backoff_ms(const struct retry_case *c)
+{
+	uint32_t n = c->tries - 1;
+	double ms =
+	    c->backoff_factor_s * 1000 *
+	    (double)(UINT64_C(1) << (n < BACKOFF_DOUBLINGS_MAX ? n : BACKOFF_DOUBLINGS_MAX));
+
+	return c->backoff_max_ms > 0 && ms > c->backoff_max_ms ? c->backoff_max_ms : ms;
+}
+
+static bool
+may_wait(const struct retry_case *c, double wait_ms)
+{
+	return wait_ms < (double)c->left_ms &&
+	       (c->backoff_max_ms == 0 || wait_ms <= c->backoff_max_ms);
+}
+
+enum retry_step
+retry_decide(const struct retry_case *c, uint32_t *ret_wait_ms)
+{
+	const struct failure_info *info = failure_info(c->failure);
+	bool may_go_on = info->may_go_elsewhere && c->has_next;
+	enum retry_step otherwise = may_go_on ? RETRY_NEXT : RETRY_NOT;
+	double backoff = backoff_ms(c), wait_ms = backoff * c->dice;
+
+	if (c->has_begun || !info->may_go_again || c->tries > c->retries_max)
+		return otherwise;
+	if (c->retry_after_ms > 0) {
+		if (may_go_on && c->retry_after_ms > backoff)
+			return RETRY_NEXT;
+		wait_ms = c->retry_after_ms;
+	}
+	if (!may_wait(c, wait_ms))
+		return otherwise;
+	*ret_wait_ms = (uint32_t)wait_ms;
+	return RETRY_SAME;
+}
+
+/* ---- the budget ---- */
+
+void
+retry_note_call(struct tally *t, uint64_t now_ms)
+{
+	tally_add(t, RETRY_WINDOW_MS, 1, 0, now_ms);
+}
+
+bool
+retry_take(struct tally *t, uint64_t now_ms)
+{
+	struct tally_counts n = tally_read(t, RETRY_WINDOW_MS, 0, now_ms);
+
+	if (n.b >= RETRY_BUDGET_MIN && n.b * 100 >= n.a * RETRY_BUDGET_PERCENT)
+		return false;
+	tally_add(t, RETRY_WINDOW_MS, 0, 1, now_ms);
+	return true;
+}
 
 /* ---- Retry-After ---- */
 
