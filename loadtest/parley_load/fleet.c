@@ -10,15 +10,22 @@
 
 #include "common/check.h"
 #include "common/clock.h"
+#include "loadtest/parley_load/guard.h"
 #include "loadtest/parley_load/progress.h"
 
 enum { LOOK_MS = 250, GRACE_MS = 10000 };
+
+struct shared {
+	struct crowd crowd;
+	struct tally tallies[]; /* one per process */
+};
 
 struct fleet {
 	const struct options *options;
 	const struct scenario *scenario;
 	pid_t *pids; /* 0: has ended */
-	struct tally *tallies;
+	struct shared *shared;
+	const char *stopped; /* NULL: the machine takes more */
 	uint32_t running, died;
 	uint64_t began_ms, kill_at_ms;
 	bool has_told_standing;
@@ -32,7 +39,7 @@ be_process(struct fleet *f, uint32_t process, pid_t parent)
 	if (getppid() != parent)
 		_exit(1);
 	sigprocmask(SIG_UNBLOCK, &f->signals, NULL);
-	load_run(f->options, f->scenario, process, &f->tallies[process]);
+	load_run(f->options, f->scenario, process, &f->shared->crowd, &f->shared->tallies[process]);
 	/* Users live as long as the process: nothing is given back. */
 	_exit(0);
 }
@@ -80,13 +87,22 @@ tell_standing(struct fleet *f)
 	uint64_t standing = 0;
 
 	for (uint32_t i = 0; i < f->options->processes; i++) {
-		if (!f->tallies[i].is_standing)
+		if (!f->shared->tallies[i].is_standing)
 			return;
-		standing += f->tallies[i].done;
+		standing += f->shared->tallies[i].done;
 	}
-	f->has_told_standing = true;
+	f->shared->crowd.is_standing = f->has_told_standing = true;
 	printf("standing %llu\n", (unsigned long long)standing);
 	fflush(stdout);
+}
+
+static void
+watch_machine(struct fleet *f)
+{
+	if (f->stopped != NULL || f->has_told_standing)
+		return;
+	f->stopped = guard_look(f->options->leave_bytes);
+	f->shared->crowd.is_full = f->stopped != NULL;
 }
 
 static void
@@ -112,7 +128,8 @@ wait_for_all(struct fleet *f)
 			signal_all(f, SIGKILL);
 		if (f->scenario->holds && !f->has_told_standing)
 			tell_standing(f);
-		progress_show(&progress, f->tallies, f->options->processes);
+		watch_machine(f);
+		progress_show(&progress, f->shared->tallies, f->options->processes);
 	}
 	progress_end(&progress);
 }
@@ -121,23 +138,25 @@ void
 fleet_run(const struct options *o, const struct scenario *scenario, struct report *ret)
 {
 	struct fleet f = {.options = o, .scenario = scenario, .began_ms = clock_mono_ms()};
-	size_t size = o->processes * sizeof(struct tally);
+	size_t size = sizeof(struct shared) + o->processes * sizeof(struct tally);
 
 	f.kill_at_ms = f.began_ms + o->limit_s * UINT64_C(1000) + GRACE_MS;
 	f.pids = xcalloc(o->processes, sizeof(*f.pids));
-	f.tallies = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	check(f.tallies != MAP_FAILED);
+	f.shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(f.shared != MAP_FAILED);
 	sigemptyset(&f.signals);
 	sigaddset(&f.signals, SIGCHLD);
 	sigaddset(&f.signals, SIGTERM);
 	sigaddset(&f.signals, SIGINT);
 	sigprocmask(SIG_BLOCK, &f.signals, NULL);
+	watch_machine(&f);
 	start(&f);
 	wait_for_all(&f);
 	ret->options = o;
 	ret->died = f.died;
+	ret->stopped = f.stopped;
 	for (uint32_t i = 0; i < o->processes; i++)
-		tally_merge(&ret->total, &f.tallies[i]);
-	munmap(f.tallies, size);
+		tally_merge(&ret->total, &f.shared->tallies[i]);
+	munmap(f.shared, size);
 	free(f.pids);
 }

@@ -10,7 +10,7 @@
 #include "loadtest/parley_load/pacer.h"
 #include "loadtest/parley_load/self.h"
 
-enum { RAMP_TICK_MS = 5, RAMP_AT_ONCE = 500, SOURCE_SOCKETS_MAX = 13000 };
+enum { RAMP_TICK_MS = 5, RAMP_AT_ONCE = 500, LOOK_MS = 50, SOURCE_SOCKETS_MAX = 13000 };
 
 struct run {
 	struct load load;
@@ -18,8 +18,10 @@ struct run {
 	struct pacer ramp;
 	struct event *ramp_timer;
 	struct event *duration_timer; /* from where the measured part begins */
+	struct event *look_timer;     /* at the crowd */
 	struct self self;
 	uint32_t begun;
+	bool is_holding;
 };
 
 static struct run run;
@@ -41,7 +43,7 @@ end_if_over(void)
 bool
 load_next(struct load *load)
 {
-	if (load->is_closing)
+	if (load->is_closing || load->crowd->is_full)
 		return false;
 	load->tally->started++;
 	if (load->tally->started >= load->goal)
@@ -151,6 +153,33 @@ on_duration(evutil_socket_t fd, short what, void *arg)
 	end_if_over();
 }
 
+/* All stand: what comes now is measured apart from how they got there. */
+static void
+hold(void)
+{
+	struct timeval length = {(time_t)run.load.options->hold_s, 0};
+
+	run.is_holding = true;
+	run.load.tally->ramp_us = clock_mono_us() - run.load.tally->began_us;
+	load_measure(&run.load);
+	if (length.tv_sec > 0)
+		event_base_once(run.load.target.base, -1, EV_TIMEOUT, on_stop, NULL, &length);
+	if (run.scenario->hold != NULL)
+		run.scenario->hold(&run.load);
+}
+
+static void
+on_look(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what, (void)arg;
+	if (run.load.crowd->is_full && !run.load.is_closing) {
+		run.load.is_closing = true;
+		end_if_over();
+	}
+	if (run.load.crowd->is_standing && !run.is_holding)
+		hold();
+}
+
 static void
 on_ramp(evutil_socket_t fd, short what, void *arg)
 {
@@ -194,12 +223,14 @@ start(void)
 {
 	struct event_base *base = run.load.target.base;
 	const struct options *o = run.load.options;
-	struct timeval limit = {(time_t)o->limit_s, 0};
+	struct timeval limit = {(time_t)o->limit_s, 0}, look = {0, LOOK_MS * 1000};
 
 	event_add(evsignal_new(base, SIGTERM, on_stop, NULL), NULL);
 	event_add(evsignal_new(base, SIGINT, on_stop, NULL), NULL);
 	event_add(evtimer_new(base, on_stop, NULL), &limit);
 	run.duration_timer = evtimer_new(base, on_duration, NULL);
+	run.look_timer = event_new(base, -1, EV_PERSIST, on_look, NULL);
+	event_add(run.look_timer, &look);
 	self_start(&run.self, base, run.load.tally);
 	run.ramp = (struct pacer){.per_s = o->rate / o->processes, .began_us = clock_mono_us()};
 	run.ramp_timer = evtimer_new(base, on_ramp, NULL);
@@ -213,8 +244,8 @@ start(void)
 }
 
 void
-load_run(
-    const struct options *o, const struct scenario *scenario, uint32_t process, struct tally *tally)
+load_run(const struct options *o, const struct scenario *scenario, uint32_t process,
+    const struct crowd *crowd, struct tally *tally)
 {
 	uint64_t goal = share(o->count, process, o->processes);
 	uint64_t users = share(o->users, process, o->processes);
@@ -227,6 +258,7 @@ load_run(
 	run.scenario = scenario;
 	run.load = (struct load){.options = o,
 	    .tally = tally,
+	    .crowd = crowd,
 	    .users = (uint32_t)users,
 	    .goal = o->count > 0 ? goal : UINT64_MAX,
 	    .offered = o->offered / o->processes,

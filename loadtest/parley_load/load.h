@@ -6,6 +6,7 @@
 #define LOADTEST_PARLEY_LOAD_LOAD_H
 
 #include "loadtest/parley_load/conn.h"
+#include "loadtest/parley_load/crowd.h"
 #include "loadtest/parley_load/options.h"
 #include "loadtest/parley_load/tally.h"
 
@@ -13,6 +14,7 @@ struct load {
 	const struct options *options;
 	struct conn_target target;
 	struct tally *tally;
+	const struct crowd *crowd;
 	uint32_t users; /* our share */
 	uint64_t goal;  /* operations, our share; UINT64_MAX: until the duration ends */
 	double offered; /* our share */
@@ -51,6 +53,9 @@ struct scenario {
 	void (*begin)(struct load *, uint32_t user);
 	/* Once, before any user; NULL: nothing to do. */
 	void (*start)(struct load *);
+	/* Of one that holds: once, when the goal stands in all processes, after load_measure().
+	 * NULL: nothing to do. */
+	void (*hold)(struct load *);
 };
 
 #define X(name) extern const struct scenario scenario_##name;
@@ -58,6 +63,7 @@ struct scenario {
 #undef X
 
 /* One process's part of the run, from here to its end. */
-void load_run(const struct options *, const struct scenario *, uint32_t process, struct tally *);
+void load_run(const struct options *, const struct scenario *, uint32_t process,
+    const struct crowd *, struct tally *);
 
 #endif

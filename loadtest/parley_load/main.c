@@ -15,6 +15,8 @@
 #include "common/check.h"
 #include "loadtest/parley_load/fleet.h"
 
+enum { FILES_OWN = 500 }; /* of a process, beside its users' sockets */
+
 static const struct scenario *const scenarios[] = {
 #define X(name) &scenario_##name,
 #include "loadtest/parley_load/scenarios.tbl"
@@ -61,16 +63,41 @@ check_expects(const struct options *o)
 	}
 }
 
-/* As many descriptors as the system allows: thousands of sockets. */
-static void
+/* As many descriptors as the system allows: thousands of sockets. Returns how many. */
+static uint64_t
 raise_file_limit(void)
 {
 	struct rlimit limit;
+	int failed = getrlimit(RLIMIT_NOFILE, &limit);
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
+	check(failed == 0);
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_max;
+}
+
+/* One process has only so many descriptors: as many processes as the sockets need, unless the
+ * command line says how many. */
+static void
+fit_processes(struct options *o, const struct scenario *scenario, uint64_t files)
+{
+	uint64_t sockets = scenario->holds && o->count > 0 ? o->count : o->users;
+	uint64_t each = files > FILES_OWN ? files - FILES_OWN : 1;
+	uint64_t needed = (sockets + each - 1) / each;
+	char text[160];
+
+	if (o->processes == 0) {
+		o->processes = (uint32_t)needed;
+		if (o->users < o->processes)
+			o->users = o->processes;
+		return;
 	}
+	if (o->processes >= needed)
+		return;
+	snprintf(text, sizeof(text),
+	    "a process may open %llu files: --processes must be at least %llu",
+	    (unsigned long long)files, (unsigned long long)needed);
+	refuse(text);
 }
 
 int
@@ -91,12 +118,14 @@ main(int argc, char **argv)
 	if (scenario->needs_offer && options.offered <= 0)
 		refuse("it needs --offer");
 	check_expects(&options);
-	raise_file_limit();
+	fit_processes(&options, scenario, raise_file_limit());
 	signal(SIGPIPE, SIG_IGN);
 	fleet_run(&options, scenario, &report);
 	bool has_passed = report_format(&report, &json);
 	fwrite(json.data, 1, json.len, stdout);
 	buf_fini(&json);
+	if (report.stopped != NULL)
+		fprintf(stderr, "parley_load: %s\n", report.stopped);
 	if (report_saturation(&report) != NULL)
 		fprintf(stderr, "parley_load: %s\n", report_saturation(&report));
 	return has_passed ? 0 : 1;

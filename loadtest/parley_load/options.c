@@ -6,8 +6,9 @@
 #include <stdlib.h>
 
 #include "common/check.h"
+#include "common/conf_value.h"
 
-enum kind { TARGET, TEXT, U32, U64, REAL, FLAG, WHERE, EXPECT, HELP };
+enum kind { TARGET, TEXT, SIZE, SHARE, U32, U64, REAL, FLAG, WHERE, EXPECT, HELP };
 
 struct row {
 	const char *name, *arg, *help;
@@ -22,13 +23,16 @@ static const struct row rows[] = {
     {"target", "HOST:PORT", "where Parley (or the mock) listens; IPv4 (127.0.0.1:8080)", TARGET, 0,
 	0},
     {"key", "KEY", "bearer token", TEXT, AT(key), 0},
-    {"processes", "N", "that share the load (1)", U32, AT(processes), 1},
+    {"processes", "N", "that share the load (as many as the sockets need)", U32, AT(processes), 1},
     {"sources", "N", "loopback addresses per process (one per 13,000 users)", U32, AT(sources), 1},
     {"users", "N", "at once, of all processes (16)", U32, AT(users), 1},
     {"count", "N", "operations in all (1000, or what fits in the duration)", U64, AT(count), 1},
     {"duration", "SECONDS", "begin nothing new after so long, preparation left out", U32,
 	AT(duration_s), 1},
     {"limit", "SECONDS", "give up after (60)", U32, AT(limit_s), 1},
+    {"hold", "SECONDS", "idle ones, once all stand (until SIGTERM)", U32, AT(hold_s), 1},
+    {"leave-memory", "SIZE", "begin nothing new when less of the machine's is free (256MiB)", SIZE,
+	AT(leave_bytes), 0},
     {"rate", "N", "users who begin per second (all at once)", REAL, AT(rate), 0.01},
     {"offer", "N", "operations per second, whether answered or not; arrivals only", REAL,
 	AT(offered), 0.01},
@@ -51,6 +55,13 @@ static const struct row rows[] = {
     {"greet", "TEXT", "what a server wants to be told after the upgrade", TEXT, AT(greet), 0},
     {"greeted", "TEXT", "how its answer to that begins; what comes before is not heard", TEXT,
 	AT(greeted), 0},
+    {"join", NULL, "a session of its own with each idle WebSocket", FLAG, AT(joins), 0},
+    {"devices", "PREFIX", "whose sessions they are, so that a later run finds them", TEXT,
+	AT(devices), 0},
+    {"sample", "N", "round trips a second over idle WebSockets (none)", REAL, AT(samples_per_s), 0},
+    {"active", "PERCENT", "of idle WebSockets that chat, at the pace (0%)", SHARE, AT(active), 0},
+    {"tools", "PERCENT", "of turns over WebSockets that call a client's tool (0%)", SHARE,
+	AT(tools), 0},
     {"expect", "TEST", "the run fails unless, as first_p99_us<50000; may be repeated", EXPECT, 0,
 	0},
     {"help", NULL, "this", HELP, AT(wants_help), 0},
@@ -85,6 +96,20 @@ parse_real(const char *text, double min, double *ret)
 }
 
 static bool
+parse_share(const char *text, double *ret)
+{
+	size_t len = strlen(text);
+	char number[16];
+	double percent;
+
+	if (len < 2 || len > sizeof(number) || text[len - 1] != '%')
+		return false;
+	memcpy(number, text, len - 1);
+	number[len - 1] = '\0';
+	return parse_real(number, 0, &percent) && percent <= 100 && (*ret = percent / 100, true);
+}
+
+static bool
 parse_key_in(const char *text, enum key_in *ret)
 {
 	static const char *const names[] = {
@@ -116,6 +141,10 @@ parse_value(struct options *o, const struct row *row, const char *text)
 	case TEXT:
 		*(const char **)at = text;
 		return true;
+	case SHARE:
+		return parse_share(text, at);
+	case SIZE:
+		return conf_parse_size(str_of(text), at);
 	case U32:
 		if (!str_to_u64(str_of(text), &n) || (double)n < row->min || n > 100000000)
 			return false;
@@ -159,9 +188,9 @@ options_parse(struct options *ret, int argc, char **argv, const char **ret_error
 
 	*ret = (struct options){.host = "127.0.0.1",
 	    .port = 8080,
-	    .processes = 1,
 	    .users = 16,
 	    .limit_s = 60,
+	    .leave_bytes = 256 << 20,
 	    .tokens = 20,
 	    .turns = 10,
 	    .stall_s = 20,

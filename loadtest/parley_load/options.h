@@ -25,16 +25,23 @@ struct options {
 	uint32_t window;             /* messages under way on each */
 	const char *greet, *greeted; /* said after it, and the start of the answer; NULL: neither */
 	bool offers_deflate;
+	bool joins;           /* idle ones a session of their own */
+	const char *devices;  /* whose sessions those are; NULL: nobody's */
+	double samples_per_s; /* round trips while they are held */
+	double active;        /* the share of them that chats, 0 to 1 */
+	double tools;         /* the share of turns that call a client's tool */
 
-	uint32_t processes;
-	uint32_t sources; /* loopback addresses a process connects from; 0: as many as it needs */
-	uint32_t users;   /* of all processes, as all that follows */
-	uint64_t count;   /* 0: until the duration ends */
+	uint32_t processes; /* 0: as many as the sockets need */
+	uint32_t sources;   /* loopback addresses a process connects from; 0: as many as it needs */
+	uint32_t users;     /* of all processes, as all that follows */
+	uint64_t count;     /* 0: until the duration ends */
 	uint32_t duration_s; /* 0: until the count is reached */
 	uint32_t limit_s;
-	double rate;    /* users who begin per second; 0: all at once */
-	double offered; /* operations per second, done or not */
-	double pace_s;  /* of one user */
+	uint32_t hold_s;      /* 0: until SIGTERM */
+	uint64_t leave_bytes; /* of memory: below it nothing is begun */
+	double rate;          /* users who begin per second; 0: all at once */
+	double offered;       /* operations per second, done or not */
+	double pace_s;        /* of one user */
 
 	uint32_t tokens, interval_ms, turns, stall_s;
 	bool is_plain, wants_help;

@@ -29,10 +29,13 @@ missing_of(const struct report *r)
 	return goal > r->total.done ? goal - r->total.done : 0;
 }
 
+/* Of what is held: how fast it was made. */
 static double
 rate_of(const struct report *r, uint64_t count)
 {
-	return r->total.took_us > 0 ? (double)count / seconds_of(r) : 0;
+	uint64_t us = r->total.ramp_us > 0 ? r->total.ramp_us : r->total.took_us;
+
+	return us > 0 ? (double)count * 1e6 / (double)us : 0;
 }
 
 static uint64_t
@@ -82,6 +85,7 @@ report_value(const struct report *r, struct str name, double *ret)
 		{"missing", (double)missing_of(r)},
 	    {"died", r->died},
 	    {"seconds", seconds_of(r)},
+	    {"ramp_s", (double)r->total.ramp_us / 1e6},
 	    {"per_second", rate_of(r, r->total.done)},
 	    {"whole_per_second", rate_of(r, whole_of(r))},
 	    {"own_cpu_s", (double)r->total.cpu_us / 1e6},
@@ -166,8 +170,8 @@ is_expected(const struct options *o, struct str name)
 static bool
 add_expects(struct buf *out, const struct report *r)
 {
-	static const char *const defaults[] = {
-	    "failed=0", "refused=0", "missing=0", "gone=0", "died=0"};
+	static const char *const defaults[] = {"failed=0", "refused=0", "missing=0", "gone=0",
+	    "died=0", "turns_failed=0", "turns_refused=0", "lost=0", "doubled=0", "unanswered=0"};
 	bool has_passed = true;
 
 	buf_add_cstr(out, ",\"expect\":[");
@@ -196,10 +200,11 @@ report_format(const struct report *r, struct buf *ret_json)
 #undef X
 	buf_printf(ret_json,
 	    ",\"missing\":%llu,\"died\":%u,\"seconds\":%.3f,\"per_second\":%.1f,"
-	    "\"whole_per_second\":%.1f,\"own_cpu_s\":%.3f,\"open\":%llu",
+	    "\"whole_per_second\":%.1f,\"ramp_s\":%.3f,\"own_cpu_s\":%.3f,\"open\":%llu,"
+	    "\"stopped\":\"%s\"",
 	    (unsigned long long)missing_of(r), r->died, seconds_of(r), rate_of(r, r->total.done),
-	    rate_of(r, whole_of(r)), (double)r->total.cpu_us / 1e6,
-	    (unsigned long long)r->total.open);
+	    rate_of(r, whole_of(r)), (double)r->total.ramp_us / 1e6, (double)r->total.cpu_us / 1e6,
+	    (unsigned long long)r->total.open, r->stopped != NULL ? r->stopped : "");
 #define X(name, what) add_times(ret_json, #name, &r->total.name);
 	TALLY_TIMES(X)
 #undef X

@@ -14,7 +14,8 @@
 struct report {
 	const struct options *options;
 	struct tally total;
-	uint32_t died; /* processes that did not end well */
+	uint32_t died;       /* processes that did not end well */
+	const char *stopped; /* why nothing more was begun, in static memory; NULL: as was meant */
 };
 
 /* done, per_second, first_p99_us .. False: there is no such figure. A time that was never taken

@@ -19,6 +19,8 @@ tally_merge(struct tally *into, const struct tally *t)
 	into->open += t->open;
 	if (t->took_us > into->took_us)
 		into->took_us = t->took_us;
+	if (t->ramp_us > into->ramp_us)
+		into->ramp_us = t->ramp_us;
 	into->cpu_us += t->cpu_us;
 	into->measured_cpu_us += t->measured_cpu_us;
 	into->waited_us += t->waited_us;

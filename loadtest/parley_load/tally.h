@@ -22,6 +22,12 @@
 	X(unmade, "connections that failed")                                                       \
 	X(gone, "users who could not go on")                                                       \
 	X(pings, "of WebSockets that were answered")                                               \
+	X(turns, "asked over sockets that are held")                                               \
+	X(turns_failed, "of them broken, or answered with an error")                               \
+	X(turns_refused, "of them refused for now")                                                \
+	X(lost, "events of turns over WebSockets that never came")                                 \
+	X(doubled, "events of turns over WebSockets that came again")                              \
+	X(unanswered, "sampled round trips that did not come back")                                \
 	X(unoffered, "arrivals for which no user was free")
 
 #define TALLY_TIMES(X)                                                                             \
@@ -30,8 +36,10 @@
 	X(refusal, "from request to a refusal")                                                    \
 	X(connect, "of a connection")                                                              \
 	X(resume, "from the cut of a stream to its next event")                                    \
-	X(tool, "from a tool's result to its 202")                                                 \
+	X(tool, "from a tool's result to its 202, or over a WebSocket to what follows")            \
 	X(spread, "from the first follower of a turn who has an event to each other one")          \
+	X(turn, "of a turn over a socket that is held")                                            \
+	X(echo, "of a sampled round trip over a socket that is held")                              \
 	X(lag, "that the generator's loop was late")
 
 struct tally {
@@ -43,6 +51,7 @@ struct tally {
 #undef X
 	uint64_t open;                       /* connections at present */
 	uint64_t began_us, took_us;          /* the measured part; took_us once it is over */
+	uint64_t ramp_us;                    /* of what is held: until all stood, before it */
 	uint64_t cpu_us;                     /* used by the process, in all */
 	uint64_t measured_cpu_us, waited_us; /* in the measured part: on a core, waiting for one */
 	double cpu_share_max;                /* of one core, over the processes */

@@ -156,6 +156,34 @@ for (const scenario of ['idle-keepalive', 'idle-sse', 'idle-ws']) {
   }
 }
 
+test('idle WebSockets with a session each are held, sampled, and some of them chat', async () => {
+  const device = `d${process.pid}`;
+  const args = ['--processes', 2, '--users', 8, '--count', 100, '--join', '--devices', device, '--hold', 2, '--sample', 100,
+    '--active', '10%', '--pace', '0.2', '--tokens', 5, '--tools', '50%', '--interval', 1, 'idle-ws'];
+  for (let round = 0; round < 2; round++) {
+    const result = await passed(args, keys.server);
+    assert.equal(result.done, 100);
+    ordered(result.whole_us, 100);
+    assert.ok(result.echo_us.count > 20, `${result.echo_us.count}`);
+    assert.ok(result.turns > 10, `${result.turns}`);
+    assert.equal(result.first_us.count, result.turns);
+    assert.equal(result.turn_us.count, result.turns);
+    assert.ok(result.tool_us.count > 0);
+    assert.ok(result.ramp_s > 0 && result.seconds > 1.5, `${result.ramp_s} ${result.seconds}`);
+  }
+  // The second run found the sessions of the first one.
+  const { json } = await server.request(`/v1/sessions?device_id=${device}-1-49`, { key: keys.server });
+  assert.equal(json.data.length, 1);
+});
+
+test('nothing is begun when the machine has no more memory', async () => {
+  const { code, result, stderr } = await run(server.address, ['--users', 4, '--count', 40, '--hold', 1, '--leave-memory', '100000GiB', 'idle-ws']);
+  assert.equal(code, 1);
+  assert.equal(result.missing, 40);
+  assert.match(result.stopped, /^no more memory/);
+  assert.match(stderr, /no more memory/);
+});
+
 test('WebSockets opened and closed; the key in any of its places', async () => {
   for (const where of ['header', 'protocol', 'query']) {
     const result = await passed(['--users', 4, '--count', 60, '--key-in', where, 'upgrades']);
@@ -213,7 +241,8 @@ test('failures, missing ones and refused keys are no success', async () => {
 });
 
 test('a wrong command line is 64', async () => {
-  for (const args of [[], ['nonsense'], ['--users', 'x', 'turns'], ['arrivals'], ['--expect', 'nonsense<1', 'turns']]) {
+  for (const args of [[], ['nonsense'], ['--users', 'x', 'turns'], ['arrivals'], ['--expect', 'nonsense<1', 'turns'],
+    ['--processes', '1', '--count', '10000000000', 'idle-ws']]) {
     const { code, stderr } = await run(server.address, args);
     assert.equal(code, 64, args.join(' '));
     assert.match(stderr, /^parley_load: /);

@@ -31,7 +31,9 @@ test_without_any(void **state)
 	assert_string_equal(o.host, "127.0.0.1");
 	assert_int_equal(o.port, 8080);
 	assert_null(o.key);
-	assert_int_equal(o.processes, 1);
+	assert_int_equal(o.processes, 0);
+	assert_int_equal(o.hold_s, 0);
+	assert_int_equal(o.leave_bytes, 256 << 20);
 	assert_int_equal(o.users, 16);
 	assert_int_equal(o.count, 1000);
 	assert_int_equal(o.limit_s, 60);
@@ -58,7 +60,9 @@ test_all(void **state)
 	    "--target 127.0.0.9:99 --key pc_x --processes 3 --sources 4 --users 50 --count 70 "
 	    "--duration 8 --limit 9 --rate 0.5 --offer 120 --pace 2.5 --tokens 6 --interval 7 "
 	    "--turns 5 --stall 3 --plain --path /x --key-in query "
-	    "--say hello --window 8 --deflate --greet 40 --greeted 4 --expect failed<3 --expect "
+	    "--say hello --window 8 --deflate --greet 40 --greeted 4 --hold 4 "
+	    "--leave-memory 2GiB --join --devices d --sample 5 --active 1% --tools 12.5% "
+	    "--expect failed<3 --expect "
 	    "first_p99_us<50000 chat",
 	    &error));
 	assert_string_equal(o.host, "127.0.0.9");
@@ -85,6 +89,13 @@ test_all(void **state)
 	assert_true(o.offers_deflate);
 	assert_string_equal(o.greet, "40");
 	assert_string_equal(o.greeted, "4");
+	assert_int_equal(o.hold_s, 4);
+	assert_true(o.joins);
+	assert_string_equal(o.devices, "d");
+	assert_true(o.samples_per_s == 5);
+	assert_true(o.active == 0.01);
+	assert_true(o.tools == 0.125);
+	assert_int_equal(o.leave_bytes, 2ULL << 30);
 	assert_int_equal(o.expect_count, 2);
 	assert_string_equal(o.expects[1].text, "first_p99_us<50000");
 	assert_string_equal(o.scenario, "chat");
@@ -119,7 +130,8 @@ test_what_is_refused(void **state)
 	    "--target 127.0.0.1:65536 t", "--target :80 t", "--target 1111111111111111111:80 t",
 	    "--rate 0 t", "--rate -1 t", "--rate x t", "--rate 1x t", "--expect failed t",
 	    "--users 2 --processes 3 t", "--plain=yes t", "--key-in cookie t", "--greet x t",
-	    "--greeted x t"};
+	    "--greeted x t", "--leave-memory much t", "--active 1 t", "--active 101% t",
+	    "--active % t", "--active -1% t", "--active 12345678901234567890% t"};
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		struct options o;
