@@ -239,7 +239,7 @@ bus_send(struct bus *bus, struct shm_who to, uint16_t type, struct str payload)
 }
 
 int
-bus_broadcast(struct bus *bus, uint16_t type, struct str payload)
+bus_broadcast(struct bus *bus, uint16_t type, struct str payload, bus_on_busy *on_busy, void *arg)
 {
 	struct shm_row_info info;
 	int n = 0;
@@ -248,7 +248,11 @@ bus_broadcast(struct bus *bus, uint16_t type, struct str payload)
 		if (row == bus->me.row || !shm_row_get(bus->shm, row, &info) ||
 		    (info.state != SHM_READY && info.state != SHM_DRAINING))
 			continue;
-		n += bus_send(bus, info.who, type, payload) == 0;
+		int err = bus_send(bus, info.who, type, payload);
+
+		n += err == 0;
+		if (err == E_BUSY && on_busy != NULL)
+			on_busy(arg, info.who);
 	}
 	return n;
 }

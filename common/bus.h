@@ -46,7 +46,11 @@ void bus_step(struct bus *); /* calls the handlers; never blocks; bounded work p
  */
 int bus_send(struct bus *, struct shm_who to, uint16_t type, struct str payload);
 
-/* To every other READY or DRAINING incarnation; returns how many took it. */
-int bus_broadcast(struct bus *, uint16_t type, struct str payload);
+/*
+ * To every other READY or DRAINING incarnation; returns how many took it. on_busy (NULL: nobody
+ * asks) is told, from inside, of each that lives and could not take it: send it again later.
+ */
+typedef void bus_on_busy(void *arg, struct shm_who);
+int bus_broadcast(struct bus *, uint16_t type, struct str payload, bus_on_busy *on_busy, void *arg);
 
 #endif

@@ -248,7 +248,7 @@ test_cast_and_broadcast(void **state)
 	fake_loop_settle();
 	assert_string_equal(b.payload, "cast");
 	assert_int_equal(b.last.call_id, 0);
-	backplane_broadcast(b.backplane, BACKPLANE_TURN_STATE, STR("all"));
+	backplane_broadcast(b.backplane, BACKPLANE_TURN_STATE, STR("all"), NULL, NULL);
 	fake_loop_settle();
 	assert_string_equal(a.payload, "all");
 	assert_int_equal(b.requests, 1);

@@ -415,11 +415,17 @@ backplane_cast(struct backplane *bp, struct backplane_addr to, enum backplane_me
 }
 
 void
-backplane_broadcast(struct backplane *bp, enum backplane_method method, struct str payload)
+backplane_broadcast(struct backplane *bp, enum backplane_method method, struct str payload,
+    backplane_on_missed *on_missed, void *arg)
 {
-	for (unsigned i = 0; i < WORKERS_MAX; i++)
-		if (wire.workers[i] != NULL && wire.workers[i] != bp)
-			send_message(bp, wire.workers[i]->self, method, 0, 0, payload);
+	for (unsigned i = 0; i < WORKERS_MAX; i++) {
+		if (wire.workers[i] == NULL || wire.workers[i] == bp)
+			continue;
+		struct backplane_addr to = wire.workers[i]->self;
+
+		if (send_message(bp, to, method, 0, 0, payload) == E_BUSY && on_missed != NULL)
+			on_missed(arg, to);
+	}
 }
 
 bool

@@ -173,14 +173,32 @@ backplane_cast(
 	return send_head(b, to, (uint16_t)method, 0, payload);
 }
 
-void
-backplane_broadcast(struct backplane *b, enum backplane_method method, struct str payload)
+struct missed {
+	const struct backplane *backplane;
+	backplane_on_missed *on_missed;
+	void *arg;
+};
+
+static void
+on_busy(void *arg, struct shm_who who)
 {
+	struct missed *m = arg;
+
+	if (m->on_missed != NULL)
+		m->on_missed(m->arg, addr_of(m->backplane, who));
+}
+
+void
+backplane_broadcast(struct backplane *b, enum backplane_method method, struct str payload,
+    backplane_on_missed *on_missed, void *arg)
+{
+	struct missed missed = {b, on_missed, arg};
+
 	check(method > BACKPLANE_REPLY && method < BACKPLANE_METHOD_COUNT);
 	buf_clear(&b->message);
 	backplane_put_u64(&b->message, 0);
 	buf_add_str(&b->message, payload);
-	int n = bus_broadcast(b->bus, (uint16_t)method, buf_str(&b->message));
+	int n = bus_broadcast(b->bus, (uint16_t)method, buf_str(&b->message), on_busy, &missed);
 	metric_add(METRIC_BACKPLANE_MESSAGES, DIRECTION_OUT, 0, (uint64_t)n);
 }
 

@@ -65,8 +65,11 @@ void backplane_send_call(struct backplane *, struct backplane_addr to, enum back
 /* No answer wanted. 0, E_GONE, E_BUSY. */
 int backplane_cast(
     struct backplane *, struct backplane_addr to, enum backplane_method, struct str payload);
-void backplane_broadcast(
-    struct backplane *, enum backplane_method, struct str payload); /* all others */
+/* To all others. on_missed (NULL: nobody asks) is told, from inside, of each that lives and could
+ * not take it: its queue was full. */
+typedef void backplane_on_missed(void *arg, struct backplane_addr);
+void backplane_broadcast(struct backplane *, enum backplane_method, struct str payload,
+    backplane_on_missed *, void *arg);
 
 /* The owner of a turn, a call or a session's live turn: shared memory now, Redis later. */
 bool backplane_own(struct backplane *, const struct id *); /* false: table full */

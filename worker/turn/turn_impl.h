@@ -12,7 +12,7 @@
  *   route.c     where a turn is: here, at a peer, in the record
  *   remote.c    cancel, state and tool results from anywhere
  *   lost.c      turns of dead owners
- *   announce.c  a turn has begun: all workers hear it
+ *   announce.c  a turn has begun: all workers hear it, once
  *   turns.c     the worker's turns: maps, retention, drain
  */
 #ifndef WORKER_TURN_TURN_IMPL_H
@@ -72,6 +72,8 @@ struct turns {
 	uint32_t unsure_count;
 	struct loop_timer lost_timer;
 
+	struct list unheard; /* turns that not all workers have heard of */
+	struct loop_timer unheard_timer;
 	turns_on_turn_begun *on_turn_begun; /* NULL: nobody asked */
 	void *on_turn_begun_arg;
 };
@@ -156,6 +158,11 @@ struct turn {
 	char *result_json; /* the last event's data */
 	char *calls_json;  /* of an ended turn: an array for snapshots */
 	char *model_name;  /* outlives the arena */
+
+	/* Who has not heard that it has begun. */
+	struct list unheard_node;
+	struct backplane_addr *unheard;
+	uint32_t unheard_count;
 
 	/* Who follows. */
 	struct feed feed;
@@ -350,6 +357,8 @@ void lost_fini(struct turns *);
 /* ---- announce.c ---- */
 
 void turn_announce(struct turn *);
+void announce_forget(struct turn *); /* it goes: who has not heard of it never will */
 void announce_init(struct turns *);
+void announce_fini(struct turns *);
 
 #endif

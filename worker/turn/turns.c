@@ -157,6 +157,7 @@ turn_free(struct turn *t)
 	t->is_unrecorded = false;
 	turn_release_work(t);
 	loop_post_cancel(ts->loop, &t->flush);
+	announce_forget(t);
 	feed_fini(&t->feed);
 	free(t->err_message);
 	free(t->result_json);
@@ -332,6 +333,7 @@ turns_free(struct turns **ret)
 	lost_fini(ts);
 	follow_fini(ts);
 	route_fini(ts);
+	announce_fini(ts);
 	loop_timer_stop(ts->loop, &ts->retain_timer);
 	loop_timer_stop(ts->loop, &ts->drain_timer);
 	list_for_safe (node, &ts->gaps)

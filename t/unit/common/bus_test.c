@@ -224,11 +224,11 @@ test_broadcast(void **state)
 
 	(void)state;
 	assert_true(shm_row_claim(shm, 2, 1, &silent));
-	assert_int_equal(bus_broadcast(a.bus, 5, STR("all")), 1);
+	assert_int_equal(bus_broadcast(a.bus, 5, STR("all"), NULL, NULL), 1);
 	run_until(&b.messages, 1);
 	assert_int_equal(a.messages, 0);
 	shm_row_set_state(shm, b.who, SHM_DRAINING);
-	assert_int_equal(bus_broadcast(a.bus, 5, STR("all")), 1);
+	assert_int_equal(bus_broadcast(a.bus, 5, STR("all"), NULL, NULL), 1);
 	run_until(&b.messages, 2);
 }
 
