@@ -3,7 +3,7 @@
  *
  *   round:  h2o_evloop_run   its sockets, and ours: the nested epoll is one of them
  *           timers           what is due
- *           posts            what was posted before this point
+ *           posts            what is posted, and what that posts, a few times over
  *
  * Rule of h2o: its pending list must be empty when h2o_evloop_run() is entered, or
  * an assertion ends the process. What it calls itself is drained by it; after each
@@ -26,6 +26,7 @@
 enum {
 	LOOP_EVENTS_PER_ROUND = 256, /* of the nested epoll; the rest stays ready */
 	LOOP_WAIT_MAX_MS = 60 * 1000,
+	LOOP_POST_STEPS = 8,
 };
 
 /* One place of the table that epoll events point into: a place that was given back has another
@@ -321,9 +322,9 @@ loop_take_post(struct loop *l, struct list *batch)
 	return p;
 }
 
-/* What is posted meanwhile waits for the next round, or two that post each other would hold us. */
-static void
-loop_run_posts(struct loop *l)
+/* False: there were none. */
+static bool
+loop_run_posts_once(struct loop *l)
 {
 	struct list batch = LIST_INIT(batch);
 	struct loop_post *p;
@@ -333,11 +334,28 @@ loop_run_posts(struct loop *l)
 		list_del(node);
 		list_add_tail(&batch, node);
 	}
+	if (list_empty(&batch)) {
+		pthread_mutex_unlock(&l->posts_lock);
+		return false;
+	}
 	pthread_mutex_unlock(&l->posts_lock);
 	while ((p = loop_take_post(l, &batch)) != NULL) {
 		p->run(p);
 		loop_drain_h2o(l);
 	}
+	return true;
+}
+
+/*
+ * What they post runs at once, too: a request takes several steps by posts, each of which would
+ * otherwise wait for a whole round, and rounds are long when there is much to do. But only a few
+ * times, or two that post each other would hold us.
+ */
+static void
+loop_run_posts(struct loop *l)
+{
+	for (int i = 0; i < LOOP_POST_STEPS && loop_run_posts_once(l); i++)
+		;
 }
 
 /* ---- the round ---- */

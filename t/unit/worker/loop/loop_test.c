@@ -276,13 +276,13 @@ test_posts_run_once_in_order(void **state)
 static void
 test_post_that_posts_itself_lets_others_run(void **state)
 {
-	struct named_post again = {.post.run = on_post, .name = 1, .again = 10};
+	struct named_post again = {.post.run = on_post, .name = 1, .again = 60};
 	struct named_timer end = {.timer.on_fire = on_named, .name = 2, .ends = true};
 
 	loop_post(loop, &again.post);
 	loop_timer_set(loop, &end.timer, 0);
 	loop_run(loop);
-	assert_true(fired_count <= 3);
+	assert_true(fired_count < 60); /* some at once, but not all */
 	loop_post_cancel(loop, &again.post);
 }
 
