@@ -76,7 +76,36 @@ check_pools(void *arg, json_t *details)
 	return worst;
 }
 
+/* Of any worker of the host: the others' places are no help to who was sent to that one. */
+static enum health
+check_load(void *arg, json_t *details)
+{
+	const struct health_of *h = arg;
+	const struct shm *shm = h->handoff->shm;
+	const struct admission *a = loop_admission(h->loop);
+	int64_t overloaded = 0;
+
+	for (uint32_t i = 0; i < shm_rows(shm); i++) {
+		struct shm_row_info row;
+
+		if (shm_row_get(shm, i, &row) && row.state != SHM_DEAD)
+			overloaded += metric_of_row(shm, i, METRIC_WORK_MAX, 0, 0) > 0;
+	}
+	json_object_set_new(details, "workers_overloaded", json_integer(overloaded));
+	json_object_set_new(details, "worker",
+	    json_pack("{s:I, s:I}", "loop_delay_us", (json_int_t)a->delay_us, "work",
+		(json_int_t)a->live));
+	if (admission_is_limited(a))
+		json_object_set_new(
+		    json_object_get(details, "worker"), "work_max", json_integer(a->limit));
+	if (overloaded == 0)
+		return HEALTH_OK;
+	json_object_set_new(details, "reason", json_string("overload"));
+	return HEALTH_DEGRADED;
+}
+
 static const struct ops_check checks[] = {
+    {"load", check_load},
     {"store", check_store},
     {"backplane", check_backplane},
     {"providers", check_providers},

@@ -6,12 +6,14 @@
 
 #include "common/handoff.h"
 #include "worker/api/ops.h"
+#include "worker/loop/loop.h"
 #include "worker/store/store.h"
 
 /* What the checks look at: their arg. */
 struct health_of {
 	const struct handoff *handoff;
 	const struct store *store;
+	struct loop *loop;
 };
 
 const struct ops_check *health_checks(size_t *ret_count);

@@ -231,7 +231,7 @@ ops_init(struct worker *w)
 	size_t count;
 	const struct ops_check *checks = health_checks(&count);
 
-	w->health = (struct health_of){w->handoff, w->store};
+	w->health = (struct health_of){w->handoff, w->store, w->loop};
 	w->ops = ops_new(w->http, w->handoff, checks, count, &w->health);
 	return 0;
 }
@@ -474,6 +474,8 @@ worker_main(const struct handoff *handoff)
 	log_set_identity((int)handoff->slot);
 	metric_init(handoff->shm, handoff->who);
 	w.loop = loop_new();
+	admission_init(loop_admission(w.loop), handoff->conf->overload.target_ms * 1000,
+	    handoff->conf->overload.interval_ms * 1000);
 	loop_watch_start(w.loop, &w.master, handoff->master_fd, EPOLLIN);
 	if (services_start(&w) < 0) { /* half of them: the kernel takes them apart */
 		log_flush();

@@ -151,6 +151,12 @@ http_on_gone(struct http_req *r, void (*on_gone)(void *), void *arg)
 	(void)arg;
 }
 
+void
+http_work_passed_on(struct http_req *r)
+{
+	(void)r;
+}
+
 json_t *
 http_json(struct http_req *r, bool is_required)
 {

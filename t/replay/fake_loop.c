@@ -25,6 +25,7 @@ struct loop {
 	} watches[WATCHES_MAX];
 	unsigned watch_count;
 	bool is_stopped;
+	struct admission admission;
 };
 
 static struct loop *loops[LOOPS_MAX];
@@ -43,6 +44,7 @@ loop_new(void)
 	check(epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->wake_fd, &ev) == 0);
 	pthread_mutex_init(&l->mutex, NULL);
 	list_init(&l->posts);
+	admission_init(&l->admission, 0, 1);
 	l->timers = xcalloc(TIMERS_MAX, sizeof(*l->timers));
 	while (i < LOOPS_MAX && loops[i] != NULL)
 		i++;
@@ -68,6 +70,13 @@ loop_free(struct loop **at)
 	free(l->timers);
 	free(l);
 	*at = NULL;
+}
+
+/* Everything is admitted. */
+struct admission *
+loop_admission(struct loop *l)
+{
+	return &l->admission;
 }
 
 uint64_t

@@ -289,7 +289,7 @@ session_delete(struct api_call *call, struct http_req *req)
 }
 
 const struct api_endpoint sessions_endpoints[] = {
-    {"POST", "/v1/sessions", 0, API_CLIENT | API_SERVER, session_open},
+    {"POST", "/v1/sessions", HTTP_WORK, API_CLIENT | API_SERVER, session_open},
     {"GET", "/v1/sessions", 0, API_SERVER, session_list},
     {"GET", "/v1/sessions/{session}", 0, API_CLIENT | API_SERVER, session_show},
     {"DELETE", "/v1/sessions/{session}", 0, API_CLIENT | API_SERVER, session_delete},

@@ -158,6 +158,7 @@ on_started(void *arg, int err, const struct turn_started *started, const char *m
 		return;
 	}
 	call->turn_id = started->turn_id;
+	http_work_passed_on(req);
 	http_add_header(req, "X-Parley-Turn", call->turn_id.s);
 	/* What tool.call says in claimed_by when its calls are this connection's to run. */
 	http_add_header(req, "X-Parley-Connection",
@@ -385,7 +386,7 @@ turn_post_cancel(struct api_call *call, struct http_req *req)
 #define TURNS "/v1/sessions/{session}/turns"
 
 const struct api_endpoint turns_endpoints[] = {
-    {"POST", TURNS, HTTP_LONG, API_CLIENT | API_SERVER, turn_post},
+    {"POST", TURNS, HTTP_LONG | HTTP_WORK, API_CLIENT | API_SERVER, turn_post},
     {"GET", TURNS "/{turn}", HTTP_LONG, API_CLIENT | API_SERVER, turn_show},
     {"GET", TURNS "/{turn}/events", HTTP_LONG, API_CLIENT | API_SERVER | API_BY_QUERY, turn_events},
     {"POST", TURNS "/{turn}/cancel", HTTP_ANY_BODY, API_CLIENT | API_SERVER, turn_post_cancel},

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/log.h"
+#include "common/metric.h"
 #include "worker/api/fields.h"
 #include "worker/api/shapes.h"
 #include "worker/api/ws_chat_impl.h"
@@ -148,6 +150,28 @@ choose_session(struct chat_ask *ask, struct chat_socket *cs, bool is_given)
 
 /* ---- chat: what it says ---- */
 
+/* False: the core is overloaded, it was told. */
+static bool
+may_begin(struct chat_ask *ask, struct chat_socket *cs)
+{
+	struct admission *a = loop_admission(ask->chats->api->loop);
+	struct chat_error error = {.err = E_AT_CAPACITY,
+	    .request_id = ask->request_id,
+	    .retry_after_s = HTTP_CAPACITY_RETRY_S};
+
+	ask->is_work = admission_allows(a);
+	if (ask->is_work) {
+		admission_enter(a);
+		return true;
+	}
+	log_warn("chat refused reason=overload delay_us=%llu work=%u",
+	    (unsigned long long)a->delay_us, a->live);
+	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_OVERLOAD, 0, 1);
+	chat_socket_tell_error(cs, &error);
+	chat_ask_end(ask);
+	return false;
+}
+
 static bool
 is_within_rate(struct chat_ask *ask, struct chat_socket *cs)
 {
@@ -212,6 +236,8 @@ chat(struct chat_ask *ask, struct chat_socket *cs)
 	struct api_call *call = &ask->call;
 	bool is_given;
 
+	if (!may_begin(ask, cs))
+		return;
 	ask->is_streamed = true;
 	if (!read_text(ask) || !field_bool(call, "streaming", &ask->is_streamed) ||
 	    !field_may_choose(call, "tools") || !field_tools(call, &ask->tools) ||

@@ -76,6 +76,8 @@ chat_ask_end(struct chat_ask *ask)
 	struct chat_socket *cs = idmap_get(ask->chats->sockets, ask->socket);
 
 	list_del(&ask->node);
+	if (ask->is_work)
+		admission_leave(loop_admission(ask->chats->api->loop));
 	json_decref(ask->call.body);
 	arena_fini(&ask->call.arena);
 	free(ask);

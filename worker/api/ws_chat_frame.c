@@ -234,7 +234,7 @@ chat_frame_of_error(struct buf *out, const struct chat_error *e)
 	set_text(chunk, "param", e->param);
 	if (e->err == E_ALREADY_ANSWERED)
 		json_object_set_new(chunk, "same_output", json_boolean(e->is_same_output));
-	if (e->err == E_RATE_LIMITED)
+	if (e->retry_after_s > 0)
 		json_object_set_new(chunk, "retry_after", json_integer(e->retry_after_s));
 	json_object_set_new(frame, "chunk", chunk);
 	write_frame(out, frame);

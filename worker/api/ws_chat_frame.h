@@ -30,7 +30,7 @@ bool chat_frame_of_event(struct buf *, const struct chat_frame_of *, const struc
 bool chat_frame_of_answer(struct buf *, const struct chat_frame_of *, const struct turn_event *);
 
 /* What could not be done. request_id NULL: "unknown"; turn_id, param, message may be NULL. With
- * E_ALREADY_ANSWERED same_output is told, with E_RATE_LIMITED retry_after_s. */
+ * E_ALREADY_ANSWERED same_output is told; retry_after_s 0: not told. */
 struct chat_error {
 	int err;
 	const char *request_id, *turn_id, *param, *message;

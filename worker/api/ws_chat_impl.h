@@ -152,6 +152,7 @@ struct chat_ask {
 	const char *idempotency_key, *model, *metadata_json;
 	bool is_streamed, may_queue, cancels_on_disconnect;
 	bool is_waiting;                       /* for the session that another one opens */
+	bool is_work;                          /* counts as work until its turn does */
 	bool is_cancelled;                     /* its turn is to be cancelled when it has begun */
 	uint64_t after_seq;                    /* resume */
 	const char *tool_call_id, *tool_error; /* tool_result .. */

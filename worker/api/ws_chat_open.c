@@ -170,4 +170,4 @@ on_request(struct http_req *req, void *arg)
 	keys_check(c->api->keys, secret, on_principal, o);
 }
 
-const struct http_route chat_route = {"GET", "/ws/chat", HTTP_UPGRADE, on_request};
+const struct http_route chat_route = {"GET", "/ws/chat", HTTP_UPGRADE | HTTP_WORK, on_request};

@@ -59,8 +59,11 @@ phase_timeout_ms(const struct http_conn *c, enum conn_phase phase)
 	case CONN_IDLE:
 		/* An HTTP/2 connection is idle for us while the body of its only stream comes in.
 		 */
-		return c->is_http2 ? s->conf->http.body_timeout_ms
-				   : s->conf->http.keepalive_timeout_ms;
+		if (c->is_http2)
+			return s->conf->http.body_timeout_ms;
+		/* Who was told when to come again finds the connection then. */
+		return s->conf->http.keepalive_timeout_ms +
+		       (c->refusals > 0 ? HTTP_CAPACITY_RETRY_S * 1000 : 0);
 	default:
 		return 0;
 	}

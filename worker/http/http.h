@@ -32,7 +32,10 @@ enum http_flags {
 	HTTP_GATEWAY = 1 << 4,     /* body limit http.max_body_gateway instead of http.max_body */
 	HTTP_SAME_ORIGIN = 1 << 5, /* cors does not govern it: /mcp, /admin, /console */
 	HTTP_UPGRADE = 1 << 6, /* may be upgraded (upgrade.h): its handler runs also at capacity */
+	HTTP_WORK = 1 << 7,    /* begins new work: refused while the core is overloaded */
 };
+
+enum { HTTP_CAPACITY_RETRY_S = 5 }; /* Retry-After of who is refused for want of room */
 
 struct http_route {
 	const char *method; /* "GET" (answers HEAD too), "POST", "DELETE" */
@@ -76,6 +79,10 @@ struct arena *http_arena(struct http_req *);         /* as long as the request *
 /* The body as JSON, parsed once, owned by the request. On error it has answered: return. */
 json_t *http_json(struct http_req *,
     bool is_required); /* NULL without answering only if !is_required and empty */
+
+/* The work that an HTTP_WORK request began is counted by somebody else now: a turn. Without it the
+ * request counts as work until its end. */
+void http_work_passed_on(struct http_req *);
 
 uint64_t http_handle(const struct http_req *);
 struct http_req *http_find(struct http_server *, uint64_t handle);

@@ -17,7 +17,7 @@
 #include "worker/http/server.h"
 #include "worker/http/stream.h"
 
-enum { REQUEST_ID_MAX = 128, AT_CAPACITY_RETRY_S = 5 };
+enum { REQUEST_ID_MAX = 128, REFUSALS_PER_CONN = 4 };
 
 /* ---- what was asked ---- */
 
@@ -374,10 +374,20 @@ write_access_log(struct http_req *r, int status, uint64_t us)
 	    r->id);
 }
 
+void
+http_work_passed_on(struct http_req *r)
+{
+	if (r->is_work)
+		admission_leave(loop_admission(r->server->loop));
+	r->is_work = false;
+}
+
 static void
 release_place(struct http_req *r)
 {
 	struct http_server *s = r->server;
+
+	http_work_passed_on(r);
 
 	s->in_progress--;
 	r->conn->in_progress--;
@@ -512,11 +522,49 @@ enter_conn(struct http_conn *c)
 	listen_reconsider(s);
 }
 
+/*
+ * All of the request has been read, so the connection could go on, and to keep it is cheaper than
+ * the next one. But it holds a socket, of which half of the spare ones may be kept for that; and
+ * who is refused again and again may find room at another worker, with a new connection.
+ */
+static bool
+may_come_again(struct http_conn *c)
+{
+	const struct http_server *s = c->listener->server;
+	uint32_t idle = s->open > s->active ? s->open - s->active : 0;
+	uint32_t spare = s->open_max > s->active ? s->open_max - s->active : 0;
+
+	return ++c->refusals < REFUSALS_PER_CONN && idle <= spare / 2;
+}
+
 void
 request_reply_capacity(struct http_req *r)
 {
-	r->is_last = true;
-	http_reply_retry(r, E_AT_CAPACITY, AT_CAPACITY_RETRY_S, NULL);
+	if (!may_come_again(r->conn))
+		r->is_last = true;
+	http_reply_retry(r, E_AT_CAPACITY, HTTP_CAPACITY_RETRY_S, NULL);
+}
+
+/* Before anything of it costs anything: its body, its key, the record. */
+static bool
+may_begin(struct http_req *r)
+{
+	struct http_server *s = r->server;
+	struct admission *a = loop_admission(s->loop);
+
+	if ((r->route->flags & HTTP_WORK) == 0)
+		return true;
+	if (admission_allows(a)) {
+		admission_enter(a);
+		r->is_work = true;
+		return true;
+	}
+	log_warn("connection refused reason=overload active=%u max=%lld delay_us=%llu work=%u",
+	    s->active, (long long)s->conf->max_connections, (unsigned long long)a->delay_us,
+	    a->live);
+	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_OVERLOAD, 0, 1);
+	request_reply_capacity(r);
+	return false;
 }
 
 static bool
@@ -538,6 +586,7 @@ request_take_place(struct http_req *r)
 	}
 	s->active++;
 	r->is_counted = true;
+	r->conn->refusals = 0;
 	metric_gauge(METRIC_CONNECTIONS, r->kind, 0, 1);
 	return true;
 }
@@ -675,7 +724,7 @@ request_dispatch(h2o_handler_t *handler, h2o_req_t *h)
 		answer_refusal(r, E_REQUEST_TIMEOUT, NULL);
 		return 0;
 	}
-	if (find_route(r) && decode_params(r) && accept_body(r) && may_run(r))
+	if (find_route(r) && may_begin(r) && decode_params(r) && accept_body(r) && may_run(r))
 		run_handler(r);
 	return 0;
 }

@@ -51,6 +51,7 @@ struct http_conn {
 	bool is_cut;         /* shut down: nothing more is read or answered */
 	bool is_http2;
 	uint16_t in_progress;
+	uint8_t refusals;              /* for want of room, one after the other */
 	uint32_t head_bytes;           /* HTTP/1: of the present request's head in the input */
 	int linger_fd;                 /* a second descriptor that outlives h2o's; -1: none */
 	uint32_t requests;             /* so far */
@@ -123,6 +124,7 @@ struct http_req {
 	char client_text[ADDR_TEXT_MAX];
 	uint8_t kind;     /* KIND_HTTP, .. of the gauge */
 	bool is_counted;  /* holds a place */
+	bool is_work;     /* counts as work in progress */
 	bool is_answered; /* the answer is complete on our side */
 	bool is_begun;    /* its head is out */
 	bool is_last;     /* the connection is closed after it */

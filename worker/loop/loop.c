@@ -5,6 +5,9 @@
  *           timers           what is due
  *           posts            what is posted, and what that posts, a few times over
  *
+ * About once a millisecond a round does not wait: it finds what is ready, or nothing. How
+ * long such rounds take is how long ready work waits (admission.h).
+ *
  * Rule of h2o: its pending list must be empty when h2o_evloop_run() is entered, or
  * an assertion ends the process. What it calls itself is drained by it; after each
  * of our own callbacks outside of it we drain (loop_drain_h2o).
@@ -21,12 +24,15 @@
 
 #include "common/check.h"
 #include "common/clock.h"
+#include "common/log.h"
+#include "common/metric.h"
 #include "worker/loop/h2o_loop.h"
 
 enum {
 	LOOP_EVENTS_PER_ROUND = 256, /* of the nested epoll; the rest stays ready */
 	LOOP_WAIT_MAX_MS = 60 * 1000,
 	LOOP_POST_STEPS = 8,
+	LOOP_MEASURE_US = 1000, /* between two measured rounds, or as long as one takes */
 };
 
 /* One place of the table that epoll events point into: a place that was given back has another
@@ -55,12 +61,21 @@ struct loop {
 	pthread_mutex_t posts_lock; /* protects posts and the nodes in it */
 	struct list posts;
 	struct loop_watch wake; /* an eventfd: written by other threads */
+
+	struct admission admission;
+	uint64_t measured_us; /* when the last measured round began */
 };
 
 h2o_loop_t *
 loop_h2o(struct loop *l)
 {
 	return l->h2o;
+}
+
+struct admission *
+loop_admission(struct loop *l)
+{
+	return &l->admission;
 }
 
 static void
@@ -376,16 +391,47 @@ loop_wait_ms(struct loop *l)
 	return l->heap[0]->due_ms > now_ms ? (int32_t)(l->heap[0]->due_ms - now_ms) : 0;
 }
 
+static bool
+loop_measures(struct loop *l, uint64_t now_us)
+{
+	if (l->admission.target_us == 0 || now_us - l->measured_us < LOOP_MEASURE_US)
+		return false;
+	l->measured_us = now_us;
+	return true;
+}
+
+static void
+loop_measured(struct loop *l, uint64_t began_us)
+{
+	struct admission *a = &l->admission;
+	bool was_limited = admission_is_limited(a);
+	uint64_t now_us = clock_mono_us();
+
+	if (!admission_round(a, now_us - began_us, now_us))
+		return;
+	metric_gauge_set(METRIC_LOOP_DELAY, 0, 0, (int64_t)a->delay_us);
+	metric_gauge_set(METRIC_WORK_MAX, 0, 0, admission_is_limited(a) ? a->limit : 0);
+	if (was_limited != admission_is_limited(a))
+		log_info("overload %s delay_us=%llu live=%u", was_limited ? "is over" : "begins",
+		    (unsigned long long)a->delay_us, a->live);
+}
+
 void
 loop_run(struct loop *l)
 {
 	l->is_stopping = false;
 	loop_drain_h2o(l); /* what was sent before the loop ran */
 	while (!l->is_stopping) {
-		h2o_evloop_run(l->h2o, loop_wait_ms(l)); /* -1: a signal ended the wait */
+		uint64_t began_us = clock_mono_us();
+		bool is_measured = loop_measures(l, began_us);
+
+		/* -1: a signal ended the wait */
+		h2o_evloop_run(l->h2o, is_measured ? 0 : loop_wait_ms(l));
 		loop_read_clock(l);
 		loop_run_timers(l);
 		loop_run_posts(l);
+		if (is_measured)
+			loop_measured(l, began_us);
 	}
 }
 
@@ -410,6 +456,7 @@ loop_new(void)
 	l->epoll_socket->data = l;
 	h2o_socket_read_start(l->epoll_socket, loop_on_epoll);
 	loop_read_clock(l);
+	admission_init(&l->admission, 0, 1);
 
 	l->wake.on_ready = loop_on_wake;
 	l->wake.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "common/list.h"
+#include "worker/loop/admission.h"
 
 struct loop;
 
@@ -21,6 +22,10 @@ struct loop *loop_new(void); /* after fork() */
 void loop_free(struct loop **);
 void loop_run(struct loop *);  /* returns after loop_stop() */
 void loop_stop(struct loop *); /* the present round is finished first */
+
+/* How busy the core is, and how much work may be in progress: fed by the loop, off until
+ * admission_init() says otherwise. Who begins work asks it, and says when the work has ended. */
+struct admission *loop_admission(struct loop *);
 
 /* Monotonic, read once per round: the same for all callbacks of one round. */
 uint64_t loop_now_ms(const struct loop *);

@@ -78,6 +78,7 @@ turn_publish(struct turn *t)
 	if (!backplane_own(ts->backplane, &t->id))
 		log_warn("turn owners full turn=%s", t->id.s);
 	ts->live++;
+	admission_enter(loop_admission(ts->loop));
 	metric_gauge(METRIC_TURNS_LIVE, 0, 0, 1);
 }
 
@@ -86,6 +87,7 @@ count_not_live(struct turns *ts)
 {
 	check(ts->live > 0);
 	ts->live--;
+	admission_leave(loop_admission(ts->loop));
 	metric_gauge(METRIC_TURNS_LIVE, 0, 0, -1);
 }
 

@@ -62,6 +62,8 @@ function default_config(dir, mock) {
     run_dir: path.join(dir, 'run'),
     store: { url: `sqlite:${path.join(dir, 'parley.db')}` },
     drain: { pause: '0s', timeout: '5s' },
+    // Whether a core is overloaded depends on what else the machine does: tests about it say when.
+    overload: { target: '0' },
     providers: [{ name: 'mock', dialect: 'openai', base_url: mock?.url ?? 'http://127.0.0.1:9/v1', api_key: 'sk-test' }],
     models: [{ name: 'default', targets: [{ provider: 'mock', model: 'mock' }], price: { input: 1, output: 2, cached: 0.5 } }],
     apps: [{ id: 'demo', name: 'Demo', org: 'demo', client_may: ['tools'] }],
