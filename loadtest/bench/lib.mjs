@@ -1,5 +1,5 @@
 // lib - what the benchmarks share: CPU and memory of processes, medians, the load generators.
-import { execFile } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -56,10 +56,16 @@ export async function load(address, scenario, { key = keys.server, users = 16, c
   return result;
 }
 
-/** parley_load with these arguments, whatever comes of it: its result. */
-export async function generate(address, args, key = keys.server) {
-  const all = ['--target', address, ...(key ? ['--key', key] : []), '--limit', '120', ...args.map(String)];
-  const { stdout, stderr } = await promisify(execFile)(path.join(build, 'parley_load'), all).catch((e) => e);
+/** All threads of these processes to one core. */
+export function pin(pids, core) {
+  for (const pid of pids) execFileSync('taskset', ['-a', '-c', '-p', String(core), String(pid)]);
+}
+
+/** parley_load with these arguments, on that core if one is named, whatever comes of it: its result. */
+export async function generate(address, args, { key = keys.server, core } = {}) {
+  const all = [path.join(build, 'parley_load'), '--target', address, ...(key ? ['--key', key] : []), '--limit', '120', ...args.map(String)];
+  if (core !== undefined) all.unshift('taskset', '-c', String(core));
+  const { stdout, stderr } = await promisify(execFile)(all[0], all.slice(1)).catch((e) => e);
   if (!stdout) throw new Error(`parley_load ${all.join(' ')}: ${stderr}`);
   return JSON.parse(stdout.trim().split('\n').at(-1));
 }

@@ -8,7 +8,7 @@ import { all_pids, cpuSeconds, generate, hold, median, print, pssBytes } from '.
 const sockets = 4000, rounds = 5, talkers = 64, seconds = 3;
 
 async function echo(peer, ...args) {
-  const result = await generate(peer.address, ['--users', talkers, ...peer.args, ...args, 'ws-echo'], peer.key);
+  const result = await generate(peer.address, ['--users', talkers, ...peer.args, ...args, 'ws-echo'], { key: peer.key });
   if (result.failed + result.refused + result.cut > 0) throw new Error(`ws-echo, ${peer.args.join(' ')}: ${JSON.stringify(result)}`);
   return result;
 }
