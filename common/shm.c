@@ -2,7 +2,7 @@
  * shm - one memfd: a head, the rows of the incarnations, then the parts of the
  * modules. It is large on paper and sparse in truth: only touched pages exist.
  *
- *   head | rows | metrics | limiter | upstreams | owners of row 0 | owners of row 1 ..
+ *   head | rows | metrics | limiter | upstreams | owners of row 0 | .. | peers of row 0 | ..
  *
  * A row's identity is one word, number << 32 | state. Who reads a row reads the
  * identity, then the rest, then the identity again: an unchanged number means
@@ -30,11 +30,12 @@
 #include "common/limiter.h"
 #include "common/metric.h"
 #include "common/owners.h"
+#include "common/peers.h"
 #include "common/upstreams.h"
 
 #define SHM_MAGIC 0x31594c5241505359ULL
 
-enum { SHM_VERSION = 1, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
+enum { SHM_VERSION = 2, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
 
 /* Everything that must be equal in two binaries that share the memory. */
 struct shm_shape {
@@ -45,6 +46,7 @@ struct shm_shape {
 	uint64_t limiter_at, limiter_bytes;
 	uint64_t upstreams_at, upstreams_bytes;
 	uint64_t owners_at, owners_bytes; /* bytes: of one row */
+	uint64_t peers_at, peers_bytes;   /* the same */
 	uint64_t total_bytes;
 };
 
@@ -95,11 +97,13 @@ shape_of(uint32_t slots)
 	s.limiter_bytes = page_up(limiter_shm_bytes());
 	s.upstreams_bytes = page_up(upstreams_shm_bytes());
 	s.owners_bytes = page_up(owners_shm_bytes());
+	s.peers_bytes = page_up(peers_shm_bytes());
 	s.metrics_at = PAGE + page_up(rows * sizeof(struct shm_row));
 	s.limiter_at = s.metrics_at + s.metrics_bytes;
 	s.upstreams_at = s.limiter_at + s.limiter_bytes;
 	s.owners_at = s.upstreams_at + s.upstreams_bytes;
-	s.total_bytes = s.owners_at + rows * s.owners_bytes;
+	s.peers_at = s.owners_at + rows * s.owners_bytes;
+	s.total_bytes = s.peers_at + rows * s.peers_bytes;
 	return s;
 }
 
@@ -242,6 +246,7 @@ row_clean(struct shm *shm, uint32_t row)
 {
 	metric_row_clear_gauges(shm, row);
 	owners_row_clear(shm, row);
+	peers_row_clear(shm, row);
 	atomic_store_explicit(&shm->rows[row].pid, 0, memory_order_relaxed);
 }
 
@@ -411,6 +416,15 @@ shm_owners(const struct shm *shm, uint32_t row, size_t *ret_len)
 
 	check(row < s->rows);
 	return part(shm, s->owners_at + row * s->owners_bytes, s->owners_bytes, ret_len);
+}
+
+void *
+shm_peers(const struct shm *shm, uint32_t row, size_t *ret_len)
+{
+	const struct shm_shape *s = &shm->head->shape;
+
+	check(row < s->rows);
+	return part(shm, s->peers_at + row * s->peers_bytes, s->peers_bytes, ret_len);
 }
 
 void

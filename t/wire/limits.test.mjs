@@ -1,10 +1,13 @@
 // Limits and pressure: what a client may take of the server, alone and together with others, and what it is told.
 import assert from 'node:assert/strict';
 import net from 'node:net';
+import tls from 'node:tls';
 import { after, before, test } from 'node:test';
 import { keys, newSession, startMock, startServer } from './lib/server.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
+import { startTls } from './lib/tls.mjs';
 import { waitFor, within } from './lib/wait.mjs';
+import { openChat, refused } from './lib/ws.mjs';
 
 let server, mock;
 before(async () => {
@@ -102,4 +105,115 @@ test('a turn that is not streamed, or waits for its turn, gives its place back w
   stream.close();
   for (const session of [id, other.id]) await server.request(`/v1/sessions/${session}`, { method: 'DELETE', key: keys.server });
   assert.ok(turn);
+});
+
+/** A connection from this loopback address whose first answer is awaited: {socket, status}; status null: closed without one. */
+async function asked(port, { from = '127.0.0.1', prefix = '', route = '/v1/sessions', keep = true } = {}) {
+  const socket = connect(port, { localAddress: from });
+  let text = '';
+  socket.on('data', (part) => { text += part.toString('latin1'); });
+  socket.write(`${prefix}GET ${route} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${keys.server}\r\n\r\n`);
+  await Promise.race([socket.ended, waitFor(() => /\r\n\r\n/.test(text), 'answer')]);
+  if (!keep) socket.destroy();
+  return { socket, text, status: text === '' ? null : Number(text.split(' ')[1]) };
+}
+
+async function closeAll(list) {
+  for (const { socket } of list) socket.destroy();
+  await Promise.all(list.map(({ socket }) => socket.ended));
+}
+
+test('open connections per address: exact over all workers, told by 429, and others are let in', async (t) => {
+  const own = await startServer(t, { mock, config: { limits: { address_connections: 20 } } });
+  own.expectLog(/connection refused reason=address client=127.0.0.2/);
+  const open = await Promise.all(Array.from({ length: 60 }, () => asked(own.port, { from: '127.0.0.2' })));
+  const let_in = open.filter(({ status }) => status === 200);
+  const told = open.filter(({ status }) => status === 429);
+  assert.equal(let_in.length + told.length, 60, open.map(({ status }) => status).join(' '));
+  // Of several at the same instant at the edge more may be refused.
+  assert.ok(let_in.length <= 20 && let_in.length >= 16, `${let_in.length}`);
+  assert.match(told[0].text, /\r\nretry-after: \d+\r\n/i);
+  assert.match(told[0].text, /"code":"rate_limited"/);
+  await Promise.all(told.map(({ socket }) => within(socket.ended, 'end')));
+  for (let i = let_in.length; i < 20; i++) let_in.push(await asked(own.port, { from: '127.0.0.2' }));
+  for (let i = 0; i < 8; i++) {
+    assert.equal((await asked(own.port, { from: '127.0.0.2', keep: false })).status, 429);
+    assert.equal((await asked(own.port, { from: '127.0.0.2', route: '/health', keep: false })).status, 200);
+    assert.equal((await asked(own.port, { from: '127.0.0.3', keep: false })).status, 200);
+  }
+  assert.ok(await rejected('address', own) >= 48);
+  await closeAll(let_in.splice(0, 10));
+  await waitFor(async () => (await asked(own.port, { from: '127.0.0.2', keep: false })).status === 200, 'room');
+  // A worker's death gives back what it had.
+  own.killWorker(1);
+  await waitFor(async () => {
+    const again = await asked(own.port, { from: '127.0.0.2' }).catch(() => ({ status: 0 }));
+    if (again.status === 200) let_in.push(again);
+    return let_in.filter(({ socket }) => !socket.destroyed).length >= 18;
+  }, 'the room of the dead');
+  await closeAll(let_in);
+});
+
+test('open connections per address: what a trusted proxy names is limited, the proxy never is', async (t) => {
+  const own = await startServer(t, { mock, config: { trusted_proxies: ['127.0.0.1'], limits: { address_connections: 3, connection_rate: 1000 } } });
+  own.expectLog(/connection refused reason=address client=(192.0.2.1|2001:db8::)/);
+  const plain = [];
+  for (let i = 0; i < 12; i++) plain.push(await asked(own.port));
+  assert.deepEqual(plain.map(({ status }) => status), Array(12).fill(200));
+  for (const client of [(i) => `TCP4 192.0.2.1 127.0.0.1 ${5000 + i} 80`, (i) => `TCP6 2001:db8::${i + 1} ::1 ${5000 + i} 80`]) {
+    const named = [];
+    for (let i = 0; i < 5; i++) named.push(await asked(own.port, { prefix: `PROXY ${client(i)}\r\n` }));
+    assert.deepEqual(named.map(({ status }) => status), [200, 200, 200, 429, 429]);
+  }
+  assert.equal((await asked(own.port, { prefix: 'PROXY TCP6 2001:db8:0:1::1 ::1 5 80\r\n' })).status, 200);
+});
+
+test('new connections per address', async (t) => {
+  const own = await startServer(t, { mock, config: { limits: { connection_rate: 10, connection_window: '2s' } } });
+  own.expectLog(/connection refused reason=rate client=127.0.0.2/);
+  const statuses = [];
+  for (let i = 0; i < 15; i++) statuses.push((await asked(own.port, { from: '127.0.0.2', keep: false })).status);
+  assert.deepEqual(statuses, [...Array(10).fill(200), ...Array(5).fill(429)]);
+  assert.equal((await asked(own.port, { from: '127.0.0.3', keep: false })).status, 200);
+  await waitFor(async () => (await asked(own.port, { from: '127.0.0.2', keep: false })).status === 200, 'the window to pass');
+  assert.ok(await rejected('rate', own) >= 5);
+});
+
+test('handshakes per address: TLS is closed before it, a WebSocket is told 429 before the upgrade', async (t) => {
+  const { secure, port } = await startTls(t, {}, { mock, config: { workers: 4, limits: { handshake_rate: 6, connection_window: '60s' } } });
+  secure.expectLog(/connection refused reason=handshake client=127.0.0.2/);
+  const shake = () => within(new Promise((resolve) => {
+    const socket = tls.connect({ port, host: '127.0.0.1', localAddress: '127.0.0.2', rejectUnauthorized: false }, () => {
+      resolve('open');
+      socket.destroy();
+    });
+    socket.on('error', ({ code }) => resolve(code));
+  }), 'handshake');
+  const seen = [];
+  for (let i = 0; i < 9; i++) seen.push(await shake());
+  assert.deepEqual(seen.slice(0, 6), Array(6).fill('open'));
+  for (const code of seen.slice(6)) assert.match(code, /ECONNRESET|EPIPE|EPROTO/);
+  const sockets = [];
+  for (let i = 0; i < 6; i++) sockets.push(await openChat(t, secure, { localAddress: '127.0.0.2' }));
+  const { status, headers } = await refused(secure, { localAddress: '127.0.0.2' });
+  assert.equal(status, 429);
+  assert.ok(Number(headers['retry-after']) >= 1);
+  await openChat(t, secure, { localAddress: '127.0.0.3' });
+  assert.equal(await rejected('handshake', secure), 4);
+  for (const chat of sockets) await chat.close();
+});
+
+test('a WebSocket counts as an open connection of its address until it is closed', async (t) => {
+  const own = await startServer(t, { mock, config: { limits: { address_connections: 2 } } });
+  own.expectLog(/connection refused reason=address client=127.0.0.2/);
+  const chats = [await openChat(t, own, { localAddress: '127.0.0.2' }), await openChat(t, own, { localAddress: '127.0.0.2' })];
+  assert.equal((await refused(own, { localAddress: '127.0.0.2' })).status, 429);
+  await chats[0].close();
+  await waitFor(async () => (await asked(own.port, { from: '127.0.0.2', keep: false })).status === 200, 'room');
+  chats[1].cut();
+  await waitFor(async () => {
+    const two = [await asked(own.port, { from: '127.0.0.2' }), await asked(own.port, { from: '127.0.0.2' })];
+    await closeAll(two);
+    return two.every(({ status }) => status === 200);
+  }, 'room for two');
 });

@@ -14,6 +14,7 @@
 
 #include "common/check.h"
 #include "common/log.h"
+#include "worker/http/guard.h"
 #include "worker/http/server.h"
 #include "worker/loop/h2o_loop.h"
 
@@ -231,14 +232,18 @@ conn_cut_flood(struct http_conn *c)
 
 /* ---- life ---- */
 
-void
+uint16_t
 conn_give_up(struct http_conn *c)
 {
-	check(c->in_progress == 0 && c->has_dispatched && c->linger_fd < 0);
+	uint16_t place = c->peer_place;
+
+	check(c->in_progress == 0 && c->has_dispatched && c->linger_fd < 0 &&
+	      c->over == GUARD_NOTHING);
 	wheel_stop(c->listener->server->wheel, &c->timer);
 	list_del(&c->node);
 	free(c->raw_answer);
 	free(c);
+	return place;
 }
 
 static void
@@ -256,6 +261,7 @@ on_close(void *data)
 		s->waiting--;
 		metric_gauge(METRIC_CONNECTION_QUEUE, 0, 0, -1);
 	}
+	guard_leave(s, c->peer_place, c->over != GUARD_NOTHING);
 	if (c->linger_fd >= 0)
 		linger_start(s, c->linger_fd);
 	free(c->raw_answer);

@@ -14,6 +14,7 @@
 #include "common/check.h"
 #include "common/log.h"
 #include "worker/http/forwarded.h"
+#include "worker/http/guard.h"
 #include "worker/http/server.h"
 #include "worker/loop/h2o_loop.h"
 
@@ -64,6 +65,16 @@ on_accept_again(struct loop_timer *t)
 	listen_reconsider(container_of(t, struct http_server, accept_again));
 }
 
+/* Its client is known. */
+static void
+admit(struct http_conn *c)
+{
+	if (guard_admit(c))
+		h2o_accept(&c->listener->accept, c->sock);
+	else
+		h2o_socket_close(c->sock);
+}
+
 /* ---- the PROXY protocol, before h2o sees a byte ---- */
 
 static void
@@ -85,7 +96,7 @@ on_proxy_bytes(h2o_socket_t *sock, const char *err)
 	if (n > 0)
 		h2o_buffer_consume(&sock->input, (size_t)n);
 	h2o_socket_read_stop(sock);
-	h2o_accept(&c->listener->accept, sock);
+	admit(c);
 }
 
 static void
@@ -97,7 +108,7 @@ open_accepted(struct http_listener *l, h2o_socket_t *sock)
 	if (s->trusted.n > 0 && addr_nets_have(&s->trusted, conn_peer(sock->on_close.data)))
 		h2o_socket_read_start(sock, on_proxy_bytes);
 	else
-		h2o_accept(&l->accept, sock);
+		admit(sock->on_close.data);
 }
 
 /* ---- accepting ---- */

@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "worker/http/forwarded.h"
 #include "worker/http/frames.h"
+#include "worker/http/guard.h"
 #include "worker/http/server.h"
 #include "worker/http/stream.h"
 
@@ -186,8 +187,8 @@ walk_headers(const struct http_req *r, const char *name,
 	return is_there;
 }
 
-static struct addr
-client_of(const struct http_req *r)
+struct addr
+request_client(const struct http_req *r)
 {
 	struct addr peer = *conn_peer(r->conn);
 	struct addr client = r->conn->client.kind != ADDR_NONE ? r->conn->client : peer;
@@ -207,7 +208,7 @@ http_client_address(const struct http_req *cr)
 	struct addr client;
 
 	if (r->client_text[0] == '\0') {
-		client = client_of(r);
+		client = request_client(r);
 		addr_format(&client, r->client_text);
 	}
 	return r->client_text;
@@ -216,7 +217,7 @@ http_client_address(const struct http_req *cr)
 const char *
 http_client_network(struct http_req *r)
 {
-	struct addr client = client_of(r);
+	struct addr client = request_client(r);
 	char *text = arena_alloc(&r->arena, ADDR_TEXT_MAX);
 
 	addr_format_network(&client, text);
@@ -684,8 +685,8 @@ is_last_of_conn(const struct http_conn *c)
 	const struct http_server *s = c->listener->server;
 	int64_t max = s->conf->http.max_keepalive_requests;
 
-	return s->is_draining || s->conf->http.keepalive_timeout_ms == 0 ||
-	       (max > 0 && c->requests >= (uint64_t)max);
+	return s->is_draining || c->over != GUARD_NOTHING ||
+	       s->conf->http.keepalive_timeout_ms == 0 || (max > 0 && c->requests >= (uint64_t)max);
 }
 
 static void
@@ -724,7 +725,12 @@ request_dispatch(h2o_handler_t *handler, h2o_req_t *h)
 		answer_refusal(r, E_REQUEST_TIMEOUT, NULL);
 		return 0;
 	}
-	if (find_route(r) && may_begin(r) && decode_params(r) && accept_body(r) && may_run(r))
+	if (!find_route(r))
+		return 0;
+	if (c->over != GUARD_NOTHING && (r->route->flags & HTTP_OPS) == 0)
+		guard_refuse(r);
+	else if (may_begin(r) && decode_params(r) && accept_body(r) && guard_may_upgrade(r) &&
+		 may_run(r))
 		run_handler(r);
 	return 0;
 }

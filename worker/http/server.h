@@ -36,6 +36,15 @@ enum conn_phase {
 	CONN_PHASES
 };
 
+/* Why a client address is refused (guard.h). */
+enum guard_reason {
+	GUARD_NOTHING,
+	GUARD_CONNECTIONS,
+	GUARD_RATE,
+	GUARD_TLS,
+	GUARD_UPGRADE,
+};
+
 /* What too much of is cut: http2.max_requests, max_resets, max_control_frames. */
 enum conn_flood { FLOOD_REQUEST, FLOOD_RESET, FLOOD_FRAME, CONN_FLOODS };
 
@@ -50,8 +59,11 @@ struct http_conn {
 	bool has_dispatched; /* its first request; until then it counts as waiting */
 	bool is_cut;         /* shut down: nothing more is read or answered */
 	bool is_http2;
+	uint8_t over;        /* enum guard_reason: it is only told why */
+	uint16_t peer_place; /* where it is counted (peers.h) */
 	uint16_t in_progress;
-	uint8_t refusals;              /* for want of room, one after the other */
+	uint8_t refusals; /* for want of room, one after the other */
+	uint32_t over_retry_s;
 	uint32_t head_bytes;           /* HTTP/1: of the present request's head in the input */
 	int linger_fd;                 /* a second descriptor that outlives h2o's; -1: none */
 	uint32_t requests;             /* so far */
@@ -87,6 +99,7 @@ struct http_server {
 	uint32_t in_progress; /* requests */
 	uint32_t active;      /* of them: counted against max_connections */
 	uint32_t lingering;
+	uint32_t over;    /* sockets that wait to be told 429 */
 	uint32_t sockets; /* upgraded, or being upgraded */
 	struct list closing_sockets;
 	struct loop_post close_sockets;
@@ -134,9 +147,10 @@ struct http_req {
 struct http_conn *conn_of(h2o_req_t *);
 void conn_open(struct http_listener *, h2o_socket_t *);
 void conn_enter(struct http_conn *, enum conn_phase);
-void conn_cut(struct http_conn *);     /* shutdown(2); h2o then finds the end and cleans up */
-void conn_give_up(struct http_conn *); /* its socket is upgraded: frees it, the socket lives on */
-void conn_linger(struct http_conn *);  /* when it closes: let the peer read our answer first */
+void conn_cut(struct http_conn *); /* shutdown(2); h2o then finds the end and cleans up */
+/* Its socket is upgraded: frees it, the socket lives on. Returns its peer_place. */
+uint16_t conn_give_up(struct http_conn *);
+void conn_linger(struct http_conn *); /* when it closes: let the peer read our answer first */
 const struct addr *conn_peer(struct http_conn *);
 bool conn_is_flooding(struct http_conn *, enum conn_flood); /* counts it */
 void conn_cut_flood(struct http_conn *);
@@ -156,8 +170,9 @@ void listen_drain(struct http_server *);
 int request_dispatch(h2o_handler_t *, h2o_req_t *);
 void request_forget(struct http_req *); /* its handle finds nothing any more */
 void request_watch_gone(struct http_req *);
-void request_fail(struct http_req *);       /* ends it without a (whole) answer */
-bool request_take_place(struct http_req *); /* false: at capacity; counted and logged */
+struct addr request_client(const struct http_req *); /* after trusted_proxies */
+void request_fail(struct http_req *);                /* ends it without a (whole) answer */
+bool request_take_place(struct http_req *);          /* false: at capacity; counted and logged */
 void request_reply_capacity(struct http_req *);
 
 /* answer.c */

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "common/check.h"
+#include "worker/http/guard.h"
 #include "worker/http/server.h"
 
 #include <h2o/http1.h> /* wants h2o.h before it */
@@ -26,6 +27,7 @@ release(struct http_socket *s)
 		server->active--;
 		metric_gauge(METRIC_CONNECTIONS, s->kind, 0, -1);
 	}
+	guard_leave(server, s->peer_place, false);
 	list_del(&s->node);
 }
 
@@ -184,7 +186,7 @@ on_upgraded(void *data, h2o_socket_t *sock, size_t request_bytes)
 		s->handlers->on_closed(s);
 		return;
 	}
-	conn_give_up(sock->on_close.data);
+	s->peer_place = conn_give_up(sock->on_close.data);
 	sock->on_close.cb = on_sock_closed;
 	sock->on_close.data = s;
 	sock->data = s;

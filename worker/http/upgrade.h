@@ -34,6 +34,7 @@ struct http_socket {
 	void *sock; /* h2o's; NULL until on_open */
 	struct list node;
 	uint8_t kind;
+	uint16_t peer_place;
 	bool is_counted, is_open, is_reading, is_writing, is_closing;
 };
 

@@ -89,7 +89,7 @@ test_attach(void **state)
 {
 	struct shm *shm = shm_create(3), *other;
 	struct shm_who who;
-	uint64_t junk = 1;
+	uint32_t junk = 0xffff;
 
 	(void)state;
 	assert_true(shm_row_claim(shm, 2, 5, &who));
@@ -104,13 +104,9 @@ test_attach(void **state)
 	shm_free(&other);
 	/* Another version. */
 	assert_int_equal(pwrite(shm_fd(shm), &junk, 4, 8), 4);
-	junk = 2;
-	assert_int_equal(pwrite(shm_fd(shm), &junk, 4, 8), 4);
 	errno = 0;
 	assert_null(shm_attach(shm_fd(shm)));
 	assert_int_equal(errno, EPROTO);
-	junk = 1;
-	assert_int_equal(pwrite(shm_fd(shm), &junk, 4, 8), 4);
 	shm_free(&shm);
 	int fd = memfd_create("empty", 0);
 	assert_null(shm_attach(fd));
