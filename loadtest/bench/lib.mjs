@@ -5,6 +5,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { Child, build } from '../../t/wire/lib/process.mjs';
 import { keys } from '../../t/wire/lib/server.mjs';
+import { within } from '../../t/wire/lib/wait.mjs';
 
 const ticks_per_s = 100; // USER_HZ of /proc/PID/stat
 
@@ -70,24 +71,34 @@ export async function generate(address, args, { key = keys.server, core } = {}) 
   return JSON.parse(stdout.trim().split('\n').at(-1));
 }
 
-const sockets_max = 18000; // of one process of parley_load, which may open 20,000 files
-
 /**
- * Holds connections, from the moment when all stand: {pids, standing, release()}. release() gives the result and fails
- * when one did not stay.
+ * Holds connections, from the moment when all stand, or, with `stops`, as many as the machine takes: {pids, standing, ended(),
+ * release()}. Both give the result, which must be that none was lost: ended() waits for --hold to be over, release() ends it.
  */
-export async function hold(address, scenario, { count, users = 64, key = keys.server, args = [], limit = 120 }) {
-  const processes = Math.ceil(count / sockets_max);
+export async function hold(address, scenario, { count, users = 64, key = keys.server, args = [], limit = 120, stops = false }) {
   const child = new Child(path.join(build, 'parley_load'), ['--target', address, ...(key ? ['--key', key] : []),
-    '--users', users * processes, '--processes', processes, '--count', count, '--limit', limit, ...args, scenario].map(String));
+    '--users', users, '--count', count, '--limit', limit, ...args, scenario].map(String));
   const standing = Number((await child.line(/^standing (\d+)/, limit * 1000))[1]);
-  const release = async () => {
-    await child.stop();
+  const ended = async () => {
+    await within(child.ended, 'end of parley_load', limit * 1000);
     const result = JSON.parse(child.lines.find((line) => line.startsWith('{')));
-    if (result.failed > 0 || standing < count) throw new Error(`${scenario}: ${result.failed} of ${count} did not stay`);
+    const is_whole = standing >= count || (stops && result.stopped !== '');
+    if (!is_whole || result.failed + result.refused + result.died > 0) throw new Error(`${scenario} of ${count}: ${child.output()}`);
     return result;
   };
-  return { pids: all_pids(child), standing, release };
+  const release = async () => {
+    await child.stop('SIGTERM', 60000);
+    return ended();
+  };
+  return { pids: all_pids(child), standing, ended, release };
+}
+
+/** Calls look() now and then until the promise is settled: what it is, and what was seen. */
+export async function sampled(promise, every_ms, look) {
+  const seen = [];
+  const timer = setInterval(() => seen.push(look()), every_ms);
+  const result = await promise.finally(() => clearInterval(timer));
+  return { result, seen };
 }
 
 /** wrk: requests done and the seconds it took. */

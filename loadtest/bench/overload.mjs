@@ -4,7 +4,7 @@
 // A turn lasts 0.4 s at least, 20 tokens at 20 ms, as turns do that wait for a model; max_connections is what bounds how
 // many are admitted. Capacity is found in a closed loop of just as many users; the load then arrives in an open one.
 import { keys, startMock, startServer } from '../../t/wire/lib/server.mjs';
-import { all_pids, cpuSeconds, generate, median, print, pssBytes, waitedSeconds } from './lib.mjs';
+import { all_pids, cpuSeconds, generate, median, print, pssBytes, sampled, waitedSeconds } from './lib.mjs';
 
 const places = 300;
 const answer = ['--tokens', 20, '--interval', 20, '--turns', 1000];
@@ -14,14 +14,6 @@ const config = (mock) => ({
   providers: [{ name: 'mock', dialect: 'openai', base_url: mock.url, api_key: 'sk-test',
     http_client: { max_connections: 2000, max_keepalive: 2000, concurrent_requests: 1000, requests_per_minute: 0 } }],
 });
-
-/** While `work` runs: PSS every half second. */
-async function sampled(server, work) {
-  const seen = [];
-  const timer = setInterval(() => seen.push(pssBytes(all_pids(server))), 500);
-  const result = await work.finally(() => clearInterval(timer));
-  return { result, seen };
-}
 
 function note(result, text = '') {
   return [text, result.generator.saturated ? result.generator.why : ''].filter(Boolean).join('; ');
@@ -41,7 +33,8 @@ export default async function overload() {
   await calmly();
   const [worker] = server.workers();
   const [cpu, waited, began] = [cpuSeconds([worker]), waitedSeconds(worker), Date.now()];
-  const { result: hot, seen } = await sampled(server, generate(server.address, [...pressed, '--duration', 10, 'arrivals']));
+  const { result: hot, seen } = await sampled(generate(server.address, [...pressed, '--duration', 10, 'arrivals']),
+    500, () => pssBytes(all_pids(server)));
   const share = (seconds) => seconds / ((Date.now() - began) / 1e3);
   const [cpu_share, waited_share] = [share(cpuSeconds([worker]) - cpu), share(waitedSeconds(worker) - waited)];
   await calmly();
