@@ -98,7 +98,8 @@ static int
 providers_init(struct worker *w)
 {
 	w->client = client_new(w->loop);
-	w->providers = providers_new(w->loop, w->client, w->handoff->conf, w->handoff->shm);
+	w->providers =
+	    providers_new(w->loop, w->client, w->handoff->conf, w->handoff->shm, w->handoff->who);
 	return 0;
 }
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { collect } from './lib/http.mjs';
-import { is_last_event, keys, newSession, startMock, startServer, streamTurn } from './lib/server.mjs';
+import { is_last_event, keys, newSession, plainProvider, startMock, startServer, streamTurn } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
 
 let server, mock;
@@ -10,7 +10,7 @@ before(async () => {
   mock = await startMock(null);
   server = await startServer(null, { mock, config: {
     turns: { retain_events: '2s' },
-    providers: [{ name: 'mock', base_url: mock.url, api_key: 'sk-test', http_client: { first_token_timeout: '2s', stall_timeout: '1s' } }],
+    providers: [plainProvider('mock', mock.url, { first_token_timeout: '2s', stall_timeout: '1s' })],
   } });
 });
 after(async () => {

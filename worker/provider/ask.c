@@ -1,9 +1,5 @@
 /*
- * ask - the engine. See ask.h.
- *
- *   CHOOSE -> PLACE -> HEAD -> FIRST -> STREAM -> TAIL -> ended
- *                       |
- *                       +----> REFUSAL (the body of an error answer) -> ended
+ * ask - the engine. See ask.h and ask_impl.h.
  */
 #include "worker/provider/ask.h"
 
@@ -11,61 +7,80 @@
 #include <string.h>
 
 #include "common/check.h"
-#include "common/clock.h"
 #include "common/err.h"
 #include "common/log.h"
 #include "common/metric.h"
-#include "worker/provider/openai.h"
-#include "worker/provider/provider_parts.h"
+#include "worker/provider/ask_impl.h"
+#include "worker/provider/choose.h"
 #include "worker/provider/retry.h"
 
-enum {
-	REFUSAL_BYTES_MAX = 64 << 10,
-	/* After [DONE] the connection may end, so that it can be kept; a provider that lets us wait
-	 * loses it. Between finish_reason and [DONE] the usage comes, if it comes. */
-	DONE_LINGER_MS = 200,
-	WHOLE_LINGER_MS = 1000,
-	HEADERS_MAX = 5,
-};
+#define BREAKER_OPEN_TEXT "The model provider is failing and is not asked for a while."
 
-enum ask_state {
-	ASK_STATE_CHOOSE,  /* a target; posted */
-	ASK_STATE_PLACE,   /* waits for one */
-	ASK_STATE_HEAD,    /* the request is on its way */
-	ASK_STATE_FIRST,   /* a good head, nothing passed on */
-	ASK_STATE_STREAM,  /* something was passed on */
-	ASK_STATE_TAIL,    /* complete; what follows is not needed */
-	ASK_STATE_REFUSAL, /* an error answer's body is read */
-};
+/* ---- what an attempt holds ---- */
 
-struct ask {
-	struct providers *providers;
-	uint64_t handle; /* 0: ended or cancelled */
-	struct ask_handlers handlers;
-	void *arg;
-	unsigned depth; /* inside the asker's callbacks */
-	enum ask_state state;
-	struct loop_post post;
-	struct loop_timer timer;
+static uint64_t
+now_ms(const struct ask *a)
+{
+	return loop_now_ms(a->providers->loop);
+}
 
-	const struct route *route;   /* NULL: the alias is unknown */
-	const struct target *target; /* of this attempt, or of the last */
-	char *path, *request_id, *traceparent;
-	bool is_streamed;
-	uint64_t due_ms; /* the asker's time is up; UINT64_MAX: never */
-	uint32_t attempts;
-	bool has_begun; /* something was passed on, ever */
+const struct conf_provider *
+ask_conf(const struct ask *a)
+{
+	return a->target->upstream->conf;
+}
 
-	/* This attempt. */
-	uint64_t transfer; /* 0: none, or ended */
-	uint64_t progress_ms;
-	bool is_paused, is_done;
-	int status; /* 0: no head yet */
-	struct buf content_type, refusal;
-	uint32_t retry_after_ms;
-};
+static void
+log_breaker(const struct ask *a)
+{
+	enum breaker_state state = breaker_state(a->target->breaker);
 
-/* ---- the end ---- */
+	if (state == BREAKER_OPEN)
+		log_warn("provider breaker open provider=%s model=%s recovery_ms=%u",
+		    ask_conf(a)->name, a->target->model, a->target->rule.recovery_ms);
+	else
+		log_info("provider breaker %s provider=%s model=%s", breaker_state_name(state),
+		    ask_conf(a)->name, a->target->model);
+	metric_gauge_set(METRIC_PROVIDER_BREAKER_STATE, a->target->label, 0, state);
+}
+
+static void
+pass_use(struct ask *a, enum breaker_outcome outcome)
+{
+	bool has_pass = a->has_pass;
+
+	a->has_pass = false;
+	if (has_pass &&
+	    breaker_record(a->target->breaker, &a->target->rule, a->pass, outcome, now_ms(a)))
+		log_breaker(a);
+}
+
+static void
+pass_return(struct ask *a)
+{
+	if (a->has_pass)
+		breaker_return(a->target->breaker, &a->target->rule, a->pass, now_ms(a));
+	a->has_pass = false;
+}
+
+static bool
+pass_take(struct ask *a)
+{
+	const struct providers *p = a->providers;
+
+	a->has_pass =
+	    breaker_enter(a->target->breaker, &a->target->rule, p->shm, p->me, now_ms(a), &a->pass);
+	if (a->has_pass && breaker_is_probe(&a->pass))
+		log_breaker(a);
+	return a->has_pass;
+}
+
+void
+ask_proved(struct ask *a)
+{
+	if (a->has_pass && breaker_is_probe(&a->pass))
+		pass_use(a, BREAKER_SUCCESS);
+}
 
 static void
 attempt_stop(struct ask *a)
@@ -73,7 +88,20 @@ attempt_stop(struct ask *a)
 	if (a->transfer != 0)
 		client_cancel(a->providers->client, a->transfer);
 	a->transfer = 0;
+	if (a->target != NULL)
+		gate_leave(a->target->upstream->gate, &a->ticket);
+	if (a->is_outstanding)
+		a->target->outstanding--;
+	a->is_outstanding = false;
 }
+
+static void
+count_attempt(const struct ask *a, unsigned outcome)
+{
+	metric_add(METRIC_PROVIDER_REQUESTS, a->target->label, outcome, 1);
+}
+
+/* ---- the end ---- */
 
 static void
 ask_free(struct ask *a)
@@ -82,22 +110,29 @@ ask_free(struct ask *a)
 		idmap_remove(a->providers->asks, a->handle);
 	a->handle = 0;
 	attempt_stop(a);
+	pass_return(a);
 	loop_timer_stop(a->providers->loop, &a->timer);
 	loop_post_cancel(a->providers->loop, &a->post);
 	if (a->depth > 0)
 		return; /* freed when the asker's callback has been left */
 	buf_fini(&a->content_type);
 	buf_fini(&a->refusal);
+	buf_fini(&a->message);
+	buf_fini(&a->detail);
 	free(a->path);
 	free(a->request_id);
 	free(a->traceparent);
 	free(a);
 }
 
-static const struct conf_provider *
-ask_conf(const struct ask *a)
+bool
+ask_leave_asker(struct ask *a)
 {
-	return a->target->upstream->conf;
+	a->depth--;
+	if (a->handle != 0)
+		return true;
+	ask_free(a);
+	return false;
 }
 
 /* The asker's last word; the ask is gone when it is spoken, what it borrows is not yet. */
@@ -116,32 +151,36 @@ ask_end(struct ask *a, struct ask_result *r)
 	ask_free(a);
 }
 
-static void
-count_attempt(const struct ask *a, unsigned outcome)
-{
-	if (a->target != NULL)
-		metric_add(METRIC_PROVIDER_REQUESTS, a->target->label, outcome, 1);
-}
-
 /* Whatever the provider says, our key is not passed on. */
 static bool
 names_key(const struct ask *a, struct str text)
 {
 	const char *key = ask_conf(a)->api_key;
 
-	return *key != '\0' && memmem(text.p, text.len, key, strlen(key)) != NULL;
+	return *key != '\0' && text.len > 0 && memmem(text.p, text.len, key, strlen(key)) != NULL;
+}
+
+static const char *
+text_of(const struct buf *b)
+{
+	return b->len > 0 ? b->data : "";
 }
 
 static void
-ask_fail(struct ask *a, enum failure failure, const char *message)
+ask_fail(struct ask *a)
 {
-	int err = failure_info(failure)->err;
-	struct ask_result r = {.err = err,
-	    .failure = failure,
-	    .message = message,
+	const struct failure_info *info = failure_info(a->failure);
+	struct ask_result r = {.err = info->err,
+	    .failure = a->failure,
+	    .message = a->message.len > 0 ? a->message.data : err_info(info->err)->text,
 	    .retry_after_ms = a->retry_after_ms};
 
-	if (err == E_PROVIDER_REFUSED && a->status >= 400 && !names_key(a, buf_str(&a->refusal))) {
+	if (info->err != E_PROVIDER_REFUSED)
+		log_warn("provider call failed provider=%s model=%s error=%s status=%d attempts=%u "
+			 "detail=%s",
+		    ask_conf(a)->name, a->target->model, err_info(info->err)->code, a->status,
+		    a->attempts, log_quote(str_of(text_of(&a->detail))).s);
+	else if (a->status >= 400 && !names_key(a, buf_str(&a->refusal))) {
 		r.status = a->status;
 		r.content_type = buf_str(&a->content_type);
 		r.body = buf_str(&a->refusal);
@@ -149,90 +188,259 @@ ask_fail(struct ask *a, enum failure failure, const char *message)
 	ask_end(a, &r);
 }
 
-/* detail is for the log. message NULL: the error's own. */
-static void
-attempt_failed(struct ask *a, enum failure failure, const char *message, const char *detail)
-{
-	const struct failure_info *info = failure_info(failure);
-
-	attempt_stop(a);
-	count_attempt(a, info->outcome);
-	if (message == NULL || names_key(a, str_of(message)))
-		message = err_info(info->err)->text;
-	if (names_key(a, str_of(detail)))
-		detail = info->name;
-	if (info->err != E_PROVIDER_REFUSED)
-		log_warn("provider call failed provider=%s model=%s error=%s status=%d detail=%s",
-		    ask_conf(a)->name, a->target->model, err_info(info->err)->code, a->status,
-		    log_quote(str_of(detail)).s);
-	ask_fail(a, failure, message);
-}
-
-/* An error answer, its body read or given up. */
-static void
-attempt_refused(struct ask *a)
-{
-	struct str body = buf_str(&a->refusal);
-	enum failure failure = failure_of_status(a->status, body);
-	struct buf message = BUF_INIT;
-	const char *text = NULL;
-
-	if (failure == FAILURE_RATE_LIMITED)
-		text = "The model provider's rate limit is reached.";
-	else if (failure_info(failure)->err == E_PROVIDER_REFUSED) {
-		openai_error_message(body, &message);
-		text = message.len > 0 ? message.data : NULL;
-	}
-	attempt_failed(a, failure, text, failure_info(failure)->name);
-	buf_fini(&message);
-}
-
-static void
-attempt_succeeded(struct ask *a)
+void
+ask_succeeded(struct ask *a)
 {
 	struct ask_result r = {0};
 
 	attempt_stop(a);
+	pass_use(a, BREAKER_SUCCESS);
 	count_attempt(a, PROVIDER_OUTCOME_OK);
 	ask_end(a, &r);
+}
+
+/* ---- which target ---- */
+
+static uint64_t
+bit_of(const struct ask *a, const struct target *t)
+{
+	return UINT64_C(1) << (t - a->route->targets);
+}
+
+/* One that is not in `tried` and whose breaker lets a call through; NULL: none. */
+static struct target *
+find_target(struct ask *a, uint64_t tried)
+{
+	struct choose_target choice[ROUTE_TARGETS_MAX];
+	struct target *targets = a->route->targets;
+	const struct providers *p = a->providers;
+
+	for (size_t i = 0; i < a->route->count; i++) {
+		struct target *t = &targets[i];
+
+		choice[i] = (struct choose_target){.weight = (uint32_t)t->conf->weight,
+		    .outstanding = t->outstanding,
+		    .may_be_asked = (tried & bit_of(a, t)) == 0 &&
+				    breaker_allows(t->breaker, &t->rule, p->shm, now_ms(a))};
+	}
+	int at = choose_target(choice, a->route->count, providers_dice(a->providers));
+	return at >= 0 ? &targets[at] : NULL;
+}
+
+static void
+go_to_gate(struct ask *a)
+{
+	a->target->outstanding++;
+	a->is_outstanding = true;
+	ask_enter(a, ASK_STATE_PLACE);
+	gate_enter(a->target->upstream->gate, &a->ticket);
+}
+
+/* Nobody has been asked, for no breaker lets us. */
+static void
+fail_at_breakers(struct ask *a)
+{
+	uint32_t soonest_ms = UINT32_MAX;
+
+	for (size_t i = 0; i < a->route->count; i++) {
+		const struct target *t = &a->route->targets[i];
+		uint32_t wait_ms = breaker_wait_ms(t->breaker, &t->rule, now_ms(a));
+
+		metric_add(METRIC_PROVIDER_REQUESTS, t->label, PROVIDER_OUTCOME_BREAKER, 1);
+		metric_add(
+		    METRIC_PROVIDER_REJECTED, t->upstream->label, PROVIDER_REJECT_BREAKER, 1);
+		soonest_ms = wait_ms < soonest_ms ? wait_ms : soonest_ms;
+	}
+	a->target = &a->route->targets[0];
+	a->failure = FAILURE_BREAKER;
+	a->retry_after_ms = soonest_ms > 1000 ? soonest_ms : 1000;
+	buf_add_cstr(&a->message, BREAKER_OPEN_TEXT);
+	buf_add_cstr(&a->detail, failure_info(FAILURE_BREAKER)->name);
+	ask_fail(a);
+}
+
+static void
+choose(struct ask *a)
+{
+	struct target *t;
+
+	while ((t = find_target(a, a->tried)) != NULL) {
+		struct target *was = a->target;
+
+		a->target = t;
+		a->tries = 0;
+		if (pass_take(a)) {
+			go_to_gate(a);
+			return;
+		}
+		a->target = was; /* somebody else became the probe in between: look again */
+	}
+	if (a->target != NULL)
+		ask_fail(a); /* as the last one did */
+	else
+		fail_at_breakers(a);
+}
+
+/* ---- what follows a failure ---- */
+
+/* Only a larger context helps; an unknown one is none. */
+static void
+rule_out_small_contexts(struct ask *a)
+{
+	int64_t context = a->target->conf->context;
+
+	for (size_t i = 0; i < a->route->count; i++) {
+		if (context == 0 || a->route->targets[i].conf->context <= context)
+			a->tried |= UINT64_C(1) << i;
+	}
+}
+
+static uint64_t
+left_ms(const struct ask *a)
+{
+	if (a->due_ms == UINT64_MAX)
+		return UINT64_MAX;
+	return a->due_ms > now_ms(a) ? a->due_ms - now_ms(a) : 0;
+}
+
+static void
+count_again(const struct ask *a, unsigned how)
+{
+	metric_add(METRIC_PROVIDER_AGAIN, a->target->upstream->label, how, 1);
+}
+
+/* The same target is asked again only if its breaker and the host's budget let us. */
+static bool
+may_go_again(struct ask *a)
+{
+	const struct target *t = a->target;
+
+	if (!breaker_allows(t->breaker, &t->rule, a->providers->shm, now_ms(a)))
+		return false;
+	if (retry_take(&t->upstream->shared->retries, now_ms(a)))
+		return true;
+	count_again(a, PROVIDER_AGAIN_NO_BUDGET);
+	return false;
+}
+
+static enum retry_step
+decide(struct ask *a)
+{
+	const struct conf_provider_http_client *conf = &ask_conf(a)->http_client;
+	bool has_next = find_target(a, a->tried | bit_of(a, a->target)) != NULL;
+	const struct retry_case c = {
+	    .failure = a->failure,
+	    .has_begun = a->has_token,
+	    .has_next = has_next,
+	    .tries = a->tries,
+	    .retries_max = (uint32_t)conf->max_retries,
+	    .backoff_factor_s = conf->backoff_factor,
+	    .backoff_max_ms = (uint32_t)conf->backoff_max_ms,
+	    .retry_after_ms = a->retry_after_ms,
+	    .left_ms = left_ms(a),
+	    .dice = providers_dice(a->providers),
+	};
+	enum retry_step step = retry_decide(&c, &a->backoff_ms);
+
+	if (step == RETRY_SAME && !may_go_again(a))
+		step = has_next ? RETRY_NEXT : RETRY_NOT;
+	return step;
+}
+
+/* Something of the answer was passed on: it is the asker's to say whether it can be mended. */
+static bool
+may_go_on(struct ask *a)
+{
+	if (!a->has_token)
+		return true;
+	if (a->handlers.on_break == NULL)
+		return false;
+	a->depth++;
+	bool is_willing = a->handlers.on_break(a->arg);
+	a->depth--;
+	return is_willing;
+}
+
+static void
+log_attempt(const struct ask *a, enum retry_step step)
+{
+	static const char *const steps[] = {"same_target", "next_target", "none"};
+
+	log_info("provider attempt failed provider=%s model=%s failure=%s status=%d attempt=%u "
+		 "next=%s wait_ms=%u detail=%s",
+	    ask_conf(a)->name, a->target->model,
+	    log_quote(str_of(failure_info(a->failure)->name)).s, a->status, a->attempts,
+	    steps[step], step == RETRY_SAME ? a->backoff_ms : 0, log_quote(buf_str(&a->detail)).s);
+}
+
+static void
+go_on(struct ask *a)
+{
+	enum retry_step step = decide(a);
+
+	if (step == RETRY_NEXT && !may_go_on(a))
+		step = RETRY_NOT;
+	if (a->handle == 0) {
+		ask_free(a); /* cancelled in on_break */
+		return;
+	}
+	log_attempt(a, step);
+	if (step == RETRY_NOT) {
+		ask_fail(a);
+	} else if (step == RETRY_SAME) {
+		count_again(a, PROVIDER_AGAIN_SAME);
+		ask_enter(a, ASK_STATE_BACKOFF);
+	} else {
+		count_again(a, a->has_token ? PROVIDER_AGAIN_RESUMED : PROVIDER_AGAIN_NEXT);
+		a->tried |= bit_of(a, a->target);
+		choose(a);
+	}
+}
+
+static void
+set_text(struct buf *b, const struct ask *a, const char *text)
+{
+	struct buf copy = BUF_INIT; /* the text may be b's own */
+
+	if (text != NULL && !names_key(a, str_of(text)))
+		buf_add_cstr(&copy, text);
+	buf_fini(b);
+	*b = copy;
+}
+
+void
+ask_failed(struct ask *a, enum failure failure, const char *message, const char *detail)
+{
+	const struct failure_info *info = failure_info(failure);
+
+	attempt_stop(a);
+	a->failure = failure;
+	set_text(&a->message, a, message);
+	set_text(&a->detail, a, detail);
+	count_attempt(a, info->outcome);
+	if (info->weight == SAYS_NOTHING)
+		pass_return(a);
+	else
+		pass_use(a, info->weight == FAILS ? BREAKER_FAILURE : BREAKER_SUCCESS);
+	if (failure == FAILURE_CONTEXT)
+		rule_out_small_contexts(a);
+	go_on(a);
 }
 
 /* ---- time ---- */
 
 static uint64_t
-after(uint64_t from_ms, int64_t limit_ms)
-{
-	return limit_ms > 0 ? from_ms + (uint64_t)limit_ms : UINT64_MAX;
-}
-
-/* When the present state has lasted too long. In HEAD the transfer has its own limits. */
-static uint64_t
 state_due_ms(const struct ask *a)
 {
-	const struct conf_provider_http_client *limits = &ask_conf(a)->http_client;
-
-	if (a->is_paused)
-		return UINT64_MAX;
-	switch (a->state) {
-	case ASK_STATE_FIRST:
-		return after(a->progress_ms,
-		    a->is_streamed ? limits->first_token_timeout_ms : limits->read_timeout_ms);
-	case ASK_STATE_STREAM:
-		return after(a->progress_ms,
-		    a->is_streamed ? limits->stall_timeout_ms : limits->read_timeout_ms);
-	case ASK_STATE_TAIL:
-		return a->progress_ms + (a->is_done ? DONE_LINGER_MS : WHOLE_LINGER_MS);
-	case ASK_STATE_REFUSAL:
-		return after(a->progress_ms, limits->read_timeout_ms);
-	default:
-		return UINT64_MAX;
-	}
+	if (a->state == ASK_STATE_BACKOFF)
+		return a->state_ms + a->backoff_ms;
+	return ask_http_due_ms(a);
 }
 
-static void
+void
 ask_wait(struct ask *a)
 {
-	uint64_t now_ms = loop_now_ms(a->providers->loop), due_ms = state_due_ms(a);
+	uint64_t due_ms = state_due_ms(a);
 
 	if (a->due_ms < due_ms)
 		due_ms = a->due_ms;
@@ -240,277 +448,81 @@ ask_wait(struct ask *a)
 		loop_timer_stop(a->providers->loop, &a->timer);
 	else
 		loop_timer_set(
-		    a->providers->loop, &a->timer, due_ms > now_ms ? due_ms - now_ms : 0);
+		    a->providers->loop, &a->timer, due_ms > now_ms(a) ? due_ms - now_ms(a) : 0);
 }
 
-static void
+void
 ask_enter(struct ask *a, enum ask_state state)
 {
 	a->state = state;
-	a->progress_ms = loop_now_ms(a->providers->loop);
+	a->state_ms = now_ms(a);
 	ask_wait(a);
 }
 
-static void attempt_ended(struct ask *);
-
-/* Bytes move progress_ms without touching the timer, so it may come early. */
+/* Life moves state_ms without touching the timer, so it may come early. */
 static void
 on_timer(struct loop_timer *timer)
 {
 	struct ask *a = container_of(timer, struct ask, timer);
-	uint64_t now_ms = loop_now_ms(a->providers->loop);
 
-	if (now_ms >= a->due_ms)
-		attempt_failed(a, FAILURE_TIME_UP, NULL, "the turn's time is up");
-	else if (now_ms < state_due_ms(a))
+	if (now_ms(a) >= a->due_ms)
+		ask_failed(a, FAILURE_TIME_UP, NULL, failure_info(FAILURE_TIME_UP)->name);
+	else if (now_ms(a) < state_due_ms(a))
 		ask_wait(a);
-	else if (a->state == ASK_STATE_REFUSAL)
-		attempt_refused(a); /* without the whole body */
-	else if (a->state == ASK_STATE_TAIL)
-		attempt_ended(a);
-	else if (a->state == ASK_STATE_FIRST)
-		attempt_failed(a, FAILURE_SILENT, NULL, "no first token");
+	else if (a->state != ASK_STATE_BACKOFF)
+		ask_http_late(a);
+	else if (pass_take(a))
+		go_to_gate(a);
+	else {
+		a->tried |= bit_of(a, a->target); /* its breaker has opened meanwhile */
+		choose(a);
+	}
+}
+
+/* ---- the gate ---- */
+
+static void
+on_open(struct gate_ticket *ticket)
+{
+	struct ask *a = container_of(ticket, struct ask, ticket);
+
+	a->attempts++;
+	if (a->tries++ == 0)
+		retry_note_call(&a->target->upstream->shared->retries, now_ms(a));
+	ask_send(a);
+}
+
+static void
+on_refused(struct gate_ticket *ticket, enum gate_refusal refusal, uint32_t retry_after_ms)
+{
+	struct ask *a = container_of(ticket, struct ask, ticket);
+
+	a->retry_after_ms = retry_after_ms;
+	if (refusal == GATE_MINUTE_SPENT)
+		ask_failed(a, FAILURE_OWN_LIMIT, "The model provider's rate limit is reached.",
+		    "requests_per_minute is spent");
+	else if (refusal == GATE_QUEUE_FULL)
+		ask_failed(a, FAILURE_NO_PLACE, "Too many calls wait for the model provider.",
+		    "too many wait");
 	else
-		attempt_failed(a, FAILURE_STALLED, NULL, "silence between tokens");
+		ask_failed(a, FAILURE_NO_PLACE, NULL, "no place became free");
 }
 
-/* ---- what the asker says ---- */
-
-static void
-take_sign(struct ask *a, struct ask_sign sign)
-{
-	a->is_paused = sign.is_paused;
-	a->has_begun |= sign.progress == ASK_FAULT ? sign.has_begun : sign.progress != ASK_LIFE;
-	if (sign.progress == ASK_FAULT) {
-		attempt_failed(a, sign.failure, sign.message,
-		    sign.message != NULL ? sign.message : failure_info(sign.failure)->name);
-		return;
-	}
-	if (sign.progress == ASK_TOKEN && a->state == ASK_STATE_FIRST)
-		ask_enter(a, ASK_STATE_STREAM);
-	else if (sign.progress == ASK_DONE && !a->is_done) {
-		a->is_done = true;
-		ask_enter(a, ASK_STATE_TAIL);
-	} else if (sign.progress == ASK_WHOLE && a->state != ASK_STATE_TAIL)
-		ask_enter(a, ASK_STATE_TAIL);
-}
-
-/* False: the ask is gone. */
-static bool
-leave_asker(struct ask *a)
-{
-	a->depth--;
-	if (a->handle != 0)
-		return true;
-	ask_free(a);
-	return false;
-}
-
-/* No more bytes come, or are needed. */
-static void
-attempt_ended(struct ask *a)
-{
-	attempt_stop(a);
-	a->depth++;
-	struct ask_sign sign = a->handlers.on_end(a->arg);
-	if (!leave_asker(a))
-		return;
-	if (sign.progress == ASK_FAULT)
-		take_sign(a, sign);
-	else
-		attempt_succeeded(a);
-}
-
-/* ---- the transfer ---- */
-
-static void
-on_head(void *arg, const struct client_head *head)
-{
-	struct ask *a = arg;
-
-	a->status = head->status;
-	a->retry_after_ms = retry_after_parse(head->retry_after, clock_wall_ms());
-	buf_add_str(&a->content_type, head->content_type);
-	if (head->status < 200 || head->status > 299) {
-		ask_enter(a, ASK_STATE_REFUSAL);
-		return;
-	}
-	ask_enter(a, ASK_STATE_FIRST);
-	a->progress_ms -= head->waited_ms; /* a head is not the model's life */
-	ask_wait(a);
-	if (a->handlers.on_head == NULL)
-		return;
-	a->depth++;
-	struct ask_sign sign = a->handlers.on_head(a->arg, head);
-	if (leave_asker(a))
-		take_sign(a, sign);
-}
-
-static bool
-on_body(void *arg, struct str bytes)
-{
-	struct ask *a = arg;
-	size_t room = REFUSAL_BYTES_MAX - a->refusal.len;
-
-	a->progress_ms = loop_now_ms(a->providers->loop);
-	if (a->state == ASK_STATE_REFUSAL) {
-		buf_add(&a->refusal, bytes.p, bytes.len < room ? bytes.len : room);
-		return true;
-	}
-	a->depth++;
-	struct ask_sign sign = a->handlers.on_bytes(a->arg, bytes);
-	if (!leave_asker(a))
-		return true;
-	bool was_paused = a->is_paused, is_paused = sign.is_paused;
-	take_sign(a, sign);
-	if (is_paused == was_paused || sign.progress == ASK_FAULT)
-		return !is_paused;
-	ask_wait(a);
-	return false;
-}
-
-static enum failure
-failure_of_outcome(const struct ask *a, enum client_outcome outcome)
-{
-	switch (outcome) {
-	case CLIENT_POOL_TIMEOUT:
-	case CLIENT_POOL_FULL:
-		return FAILURE_NO_PLACE;
-	case CLIENT_CONNECT_TIMEOUT:
-		return FAILURE_CONNECT_TIMEOUT;
-	case CLIENT_CONNECT_FAILED:
-	case CLIENT_REFUSED_ADDRESS:
-		return FAILURE_CONNECT;
-	case CLIENT_TIMEOUT:
-		return a->state == ASK_STATE_STREAM ? FAILURE_STALLED : FAILURE_SILENT;
-	default:
-		return FAILURE_CUT;
-	}
-}
-
-static void
-on_transfer_done(void *arg, enum client_outcome outcome, const char *detail)
-{
-	struct ask *a = arg;
-
-	a->transfer = 0;
-	if (a->state == ASK_STATE_REFUSAL) /* the status says enough without the whole body */
-		attempt_refused(a);
-	else if (outcome == CLIENT_OK || a->state == ASK_STATE_TAIL)
-		attempt_ended(a);
-	else
-		attempt_failed(a, failure_of_outcome(a, outcome),
-		    outcome == CLIENT_POOL_FULL ? "Too many calls wait for the model provider."
-						: NULL,
-		    detail);
-}
-
-/* ---- an attempt ---- */
-
-/* A header's value from outside: nothing that could begin another header. */
-static bool
-is_header_value(const char *s)
-{
-	if (s == NULL || *s == '\0')
-		return false;
-	for (; *s != '\0'; s++) {
-		if ((unsigned char)*s < 0x20 || *s == 0x7f)
-			return false;
-	}
-	return true;
-}
-
-static uint32_t
-smaller_limit(uint64_t x, uint64_t y)
-{
-	if (x == 0 || y == 0)
-		return (uint32_t)(x + y);
-	return (uint32_t)(x < y ? x : y);
-}
-
-static uint32_t
-first_byte_limit_ms(const struct ask *a)
-{
-	const struct conf_provider_http_client *limits = &ask_conf(a)->http_client;
-
-	return a->is_streamed
-		   ? smaller_limit(limits->first_token_timeout_ms, limits->read_timeout_ms)
-		   : (uint32_t)limits->read_timeout_ms;
-}
-
-static void
-attempt_send(struct ask *a, struct str body)
-{
-	const struct client_handlers handlers = {on_head, on_body, on_transfer_done};
-	const struct upstream *u = a->target->upstream;
-	struct client_header headers[HEADERS_MAX];
-	size_t n = 0;
-
-	headers[n++] = (struct client_header){"Content-Type", "application/json"};
-	headers[n++] = (struct client_header){
-	    "Accept", a->is_streamed ? "text/event-stream" : "application/json"};
-	if (u->authorization != NULL)
-		headers[n++] = (struct client_header){"Authorization", u->authorization};
-	if (is_header_value(a->request_id))
-		headers[n++] = (struct client_header){"X-Request-Id", a->request_id};
-	if (is_header_value(a->traceparent))
-		headers[n++] = (struct client_header){"traceparent", a->traceparent};
-	check(n <= HEADERS_MAX);
-	char *url = xasprintf("%s%s", u->base_url, a->path);
-	struct client_request request = {
-	    .method = "POST",
-	    .url = url,
-	    .headers = headers,
-	    .header_count = n,
-	    .body = body,
-	    .first_byte_timeout_ms = first_byte_limit_ms(a),
-	};
-	a->transfer = client_start(u->pool, &request, &handlers, a);
-	free(url);
-}
-
-static void
-attempt_begin(struct ask *a)
-{
-	struct buf body = BUF_INIT;
-	struct ask_attempt attempt = {
-	    .provider = ask_conf(a)->name,
-	    .model = a->target->model,
-	    .dialect = ask_conf(a)->dialect,
-	    .supports_prefill = a->target->conf->supports_prefill,
-	    .number = ++a->attempts,
-	    .is_after_break = a->has_begun,
-	};
-
-	a->status = 0;
-	a->retry_after_ms = 0;
-	a->is_paused = a->is_done = false;
-	buf_clear(&a->content_type);
-	buf_clear(&a->refusal);
-	ask_enter(a, ASK_STATE_HEAD);
-	a->depth++;
-	a->handlers.on_attempt(a->arg, &attempt, &body);
-	if (leave_asker(a))
-		attempt_send(a, buf_str(&body));
-	buf_fini(&body);
-}
-
-/* ---- the beginning ---- */
+/* ---- verbs ---- */
 
 static void
 on_post(struct loop_post *post)
 {
 	struct ask *a = container_of(post, struct ask, post);
 
-	if (a->route == NULL || a->route->conf->targets.n == 0) {
+	if (a->route == NULL || a->route->count == 0) {
 		struct ask_result r = {
 		    .err = E_INVALID_VALUE, .message = "There is no such model."};
 
 		ask_end(a, &r);
-		return;
+	} else {
+		choose(a);
 	}
-	a->target = &a->route->targets[0];
-	attempt_begin(a);
 }
 
 static char *
@@ -536,6 +548,8 @@ ask_start(struct providers *p, const struct ask_question *q, const struct ask_ha
 	a->due_ms = q->timeout_ms > 0 ? loop_now_ms(p->loop) + q->timeout_ms : UINT64_MAX;
 	a->timer.on_fire = on_timer;
 	a->post.run = on_post;
+	a->ticket.on_open = on_open;
+	a->ticket.on_refused = on_refused;
 	a->handle = idmap_add(p->asks, a);
 	loop_post(p->loop, &a->post);
 	return a->handle;
@@ -548,7 +562,10 @@ ask_cancel(struct providers *p, uint64_t handle)
 
 	if (a == NULL)
 		return;
-	count_attempt(a, PROVIDER_OUTCOME_CANCELLED);
+	if (a->ticket.at == GATE_INSIDE)
+		count_attempt(a, PROVIDER_OUTCOME_CANCELLED);
+	if (a->has_token)
+		pass_use(a, BREAKER_SUCCESS);
 	ask_free(a);
 }
 
@@ -560,7 +577,7 @@ ask_resume(struct providers *p, uint64_t handle)
 	if (a == NULL || !a->is_paused)
 		return;
 	a->is_paused = false;
-	a->progress_ms = loop_now_ms(p->loop);
+	a->state_ms = loop_now_ms(p->loop);
 	ask_wait(a);
 	client_resume(p->client, a->transfer);
 }

@@ -21,7 +21,9 @@
 
 struct providers;
 
-struct providers *providers_new(struct loop *, struct client *, const struct conf *, struct shm *);
+/* shm NULL: limits and breakers are this process's own, and requests_per_minute does not hold. */
+struct providers *providers_new(
+    struct loop *, struct client *, const struct conf *, struct shm *, struct shm_who me);
 void providers_free(struct providers **);
 
 struct provider_request {

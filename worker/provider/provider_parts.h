@@ -10,11 +10,18 @@
 
 #include "common/idmap.h"
 #include "common/strmap.h"
+#include "common/upstreams.h"
+#include "worker/provider/gate.h"
 #include "worker/provider/provider.h"
+
+enum { ROUTE_TARGETS_MAX = 64 }; /* of an alias; a set of them is a word */
 
 struct upstream { /* a provider of the config */
 	const struct conf_provider *conf;
 	struct client_pool *pool;
+	struct gate *gate;
+	struct upstream_shared *shared;
+	bool owns_shared;    /* the host's table is full, or there is none */
 	char *base_url;      /* without a slash at its end */
 	char *authorization; /* "Bearer ..", or NULL */
 	unsigned label;
@@ -25,24 +32,33 @@ struct target {
 	const struct conf_target *conf;
 	const char *model; /* the provider's name for it */
 	unsigned label;    /* of both */
+	struct breaker *breaker;
+	bool owns_breaker;
+	struct breaker_rule rule;
+	uint32_t outstanding; /* calls of this worker */
 };
 
 struct route { /* what an alias stands for */
 	const struct conf_model *conf;
-	struct target *targets; /* as conf->targets */
+	struct target *targets; /* as conf->targets, ROUTE_TARGETS_MAX of them at most */
+	size_t count;
 };
 
 struct providers {
 	struct loop *loop;
 	struct client *client;
 	const struct conf *conf;
+	struct shm *shm; /* NULL: this process is alone */
+	struct shm_who me;
 	struct upstream *upstreams; /* as conf->providers */
 	struct route *routes;       /* as conf->models */
 	struct strmap *by_alias;
 	struct idmap *asks, *calls;
+	uint64_t dice;
 };
 
 /* NULL: unknown alias; NULL or "" is the default. */
 const struct route *providers_route(const struct providers *, const char *alias);
+double providers_dice(struct providers *); /* 0 <= dice < 1 */
 
 #endif

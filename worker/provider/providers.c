@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "common/check.h"
+#include "common/crypto.h"
 #include "common/log.h"
 #include "common/metric.h"
 #include "worker/provider/provider_parts.h"
@@ -64,29 +65,24 @@ on_in_use(void *arg, int delta)
 }
 
 static void
-on_waited(void *arg, uint64_t ms)
+upstream_init_shared(struct upstream *u, const struct providers *p)
 {
-	metric_observe_us(
-	    METRIC_PROVIDER_QUEUE_WAIT_SECONDS, ((struct upstream *)arg)->label, ms * 1000);
-}
-
-/* A call holds one connection, so the smaller of both limits is the number of places. */
-static uint32_t
-upstream_places(const struct conf_provider *conf)
-{
-	int64_t connections = conf->http_client.max_connections;
-	int64_t calls = conf->http_client.concurrent_requests;
-
-	return (uint32_t)(calls < connections ? calls : connections);
+	u->shared = p->shm != NULL ? upstreams_provider(p->shm, str_of(u->conf->name)) : NULL;
+	u->owns_shared = u->shared == NULL;
+	if (!u->owns_shared)
+		return;
+	u->shared = xcalloc(1, sizeof(*u->shared));
+	if (p->shm != NULL)
+		log_warn("provider table full name=%s limits=per_worker", u->conf->name);
 }
 
 static void
-upstream_init(struct upstream *u, struct client *client, const struct conf_provider *conf)
+upstream_init(struct upstream *u, const struct providers *p, const struct conf_provider *conf)
 {
 	size_t len = strlen(conf->base_url);
 	struct client_pool_conf pool = {
 	    .name = conf->name,
-	    .connections_max = upstream_places(conf),
+	    .connections_max = (uint32_t)conf->http_client.max_connections,
 	    .keepalive_max = (uint32_t)conf->http_client.max_keepalive,
 	    .keepalive_ms = (uint32_t)conf->http_client.keepalive_expiry_ms,
 	    .connect_timeout_ms = (uint32_t)conf->http_client.connect_timeout_ms,
@@ -94,7 +90,6 @@ upstream_init(struct upstream *u, struct client *client, const struct conf_provi
 	    .pool_timeout_ms = (uint32_t)conf->http_client.pool_timeout_ms,
 	    .queue_max = (uint32_t)conf->http_client.max_queue,
 	    .on_in_use = on_in_use,
-	    .on_waited = on_waited,
 	    .arg = u,
 	};
 
@@ -108,7 +103,11 @@ upstream_init(struct upstream *u, struct client *client, const struct conf_provi
 	if (*conf->api_key != '\0')
 		u->authorization = xasprintf("Bearer %s", conf->api_key);
 	u->label = metric_label(LABEL_PROVIDER, str_of(conf->name));
-	u->pool = client_pool_new(client, &pool);
+	u->pool = client_pool_new(p->client, &pool);
+	upstream_init_shared(u, p);
+	u->gate = gate_new(p->loop, conf, u->pool, &u->shared->places, p->shm, p->me, u->label);
+	metric_gauge_set(
+	    METRIC_PROVIDER_CALLS_MAX, u->label, 0, conf->http_client.concurrent_requests);
 	metric_gauge(METRIC_PROVIDER_POOL_MAX, u->label, 0, conf->http_client.max_connections);
 	log_info("provider ready name=%s max_connections=%lld concurrent_requests=%lld "
 		 "pool_timeout=%gs",
@@ -121,7 +120,10 @@ static void
 upstream_fini(struct upstream *u)
 {
 	metric_gauge(METRIC_PROVIDER_POOL_MAX, u->label, 0, -u->conf->http_client.max_connections);
+	gate_free(&u->gate);
 	client_pool_free(&u->pool);
+	if (u->owns_shared)
+		free(u->shared);
 	free(u->base_url);
 	if (u->authorization != NULL)
 		explicit_bzero(u->authorization, strlen(u->authorization));
@@ -138,34 +140,85 @@ upstream_named(const struct providers *p, const char *name)
 	return NULL;
 }
 
+static struct breaker_rule
+breaker_rule_of(const struct conf_provider_breaker *conf)
+{
+	return (struct breaker_rule){
+	    .failures = (uint32_t)(conf->failures < UINT16_MAX ? conf->failures : UINT16_MAX),
+	    .failure_rate = conf->failure_rate,
+	    .calls_min = (uint32_t)conf->min_calls,
+	    .window_ms = (uint32_t)conf->window_ms,
+	    .recovery_ms = (uint32_t)conf->recovery_ms,
+	};
+}
+
+static void
+target_init(struct target *t, const struct providers *p, const struct conf_target *conf)
+{
+	struct upstream_target_shared *shared = NULL;
+
+	*t = (struct target){.upstream = upstream_named(p, conf->provider),
+	    .conf = conf,
+	    .model = conf->model,
+	    .label = metric_label_pair(LABEL_TARGET, str_of(conf->provider), str_of(conf->model))};
+	check(t->upstream != NULL); /* the config was checked */
+	t->rule = breaker_rule_of(&t->upstream->conf->breaker);
+	if (p->shm != NULL)
+		shared = upstreams_target(p->shm, str_of(conf->provider), str_of(conf->model));
+	t->owns_breaker = shared == NULL;
+	t->breaker = shared != NULL ? &shared->breaker : xcalloc(1, sizeof(*t->breaker));
+}
+
 static void
 route_init(struct route *r, const struct providers *p, const struct conf_model *conf)
 {
 	r->conf = conf;
-	r->targets = xcalloc(conf->targets.n, sizeof(r->targets[0]));
-	for (size_t i = 0; i < conf->targets.n; i++) {
-		const struct conf_target *t = &conf->targets.v[i];
+	r->count = conf->targets.n < ROUTE_TARGETS_MAX ? conf->targets.n : ROUTE_TARGETS_MAX;
+	if (r->count < conf->targets.n)
+		log_warn("model has too many targets name=%s used=%zu", conf->name, r->count);
+	r->targets = xcalloc(r->count, sizeof(r->targets[0]));
+	for (size_t i = 0; i < r->count; i++)
+		target_init(&r->targets[i], p, &conf->targets.v[i]);
+}
 
-		r->targets[i] = (struct target){upstream_named(p, t->provider), t, t->model,
-		    metric_label_pair(LABEL_TARGET, str_of(t->provider), str_of(t->model))};
-		check(r->targets[i].upstream != NULL); /* the config was checked */
+static void
+route_fini(struct route *r)
+{
+	for (size_t i = 0; i < r->count; i++) {
+		check(r->targets[i].outstanding == 0);
+		if (r->targets[i].owns_breaker)
+			free(r->targets[i].breaker);
 	}
+	free(r->targets);
+}
+
+double
+providers_dice(struct providers *p)
+{
+	p->dice ^= p->dice << 13; /* xorshift64, Marsaglia 2003 */
+	p->dice ^= p->dice >> 7;
+	p->dice ^= p->dice << 17;
+	return (double)(p->dice >> 11) / (double)(UINT64_C(1) << 53);
 }
 
 struct providers *
-providers_new(struct loop *loop, struct client *client, const struct conf *conf, struct shm *shm)
+providers_new(struct loop *loop, struct client *client, const struct conf *conf, struct shm *shm,
+    struct shm_who me)
 {
 	struct providers *p = xcalloc(1, sizeof(*p));
 
-	(void)shm; /* the host-wide limits will live there */
 	p->loop = loop;
 	p->client = client;
 	p->conf = conf;
+	p->shm = shm;
+	p->me = shm != NULL ? me : (struct shm_who){0, 1};
+	crypto_random(&p->dice, sizeof(p->dice));
+	p->dice |= 1; /* not 0 */
 	p->asks = idmap_new();
 	p->calls = idmap_new();
 	p->upstreams = xcalloc(conf->providers.n, sizeof(p->upstreams[0]));
 	for (size_t i = 0; i < conf->providers.n; i++)
-		upstream_init(&p->upstreams[i], client, &conf->providers.v[i]);
+		upstream_init(&p->upstreams[i], p, &conf->providers.v[i]);
 	p->routes = xcalloc(conf->models.n, sizeof(p->routes[0]));
 	p->by_alias = strmap_new();
 	for (size_t i = 0; i < conf->models.n; i++) {
@@ -187,7 +240,7 @@ providers_free(struct providers **pp)
 	for (size_t i = 0; i < p->conf->providers.n; i++)
 		upstream_fini(&p->upstreams[i]);
 	for (size_t i = 0; i < p->conf->models.n; i++)
-		free(p->routes[i].targets);
+		route_fini(&p->routes[i]);
 	free(p->routes);
 	strmap_free(&p->by_alias);
 	idmap_free(&p->asks);

@@ -55,6 +55,18 @@ class Mock extends Child {
   }
 }
 
+/**
+ * A provider of the config that is asked once and never left alone: a test of something else sees each fault once.
+ * Tests of retries and breakers say what they want. Limits of the host are out of the way.
+ */
+export function plainProvider(name, url, http_client = {}) {
+  return {
+    name, dialect: 'openai', base_url: url, api_key: 'sk-test',
+    http_client: { max_retries: 0, max_connections: 1000, concurrent_requests: 1000, requests_per_minute: 0, ...http_client },
+    breaker: { failures: 0, failure_rate: 0 },
+  };
+}
+
 function default_config(dir, mock) {
   return {
     listen: ['127.0.0.1:0'],
@@ -64,7 +76,7 @@ function default_config(dir, mock) {
     drain: { pause: '0s', timeout: '5s' },
     // Whether a core is overloaded depends on what else the machine does: tests about it say when.
     overload: { target: '0' },
-    providers: [{ name: 'mock', dialect: 'openai', base_url: mock?.url ?? 'http://127.0.0.1:9/v1', api_key: 'sk-test' }],
+    providers: [plainProvider('mock', mock?.url ?? 'http://127.0.0.1:9/v1')],
     models: [{ name: 'default', targets: [{ provider: 'mock', model: 'mock' }], price: { input: 1, output: 2, cached: 0.5 } }],
     apps: [{ id: 'demo', name: 'Demo', org: 'demo', client_may: ['tools'] }],
     keys: [

@@ -532,6 +532,7 @@ make_conf(void)
 	provider_confs[0].http_client.stall_timeout_ms = 1000;
 	provider_confs[0].http_client.concurrent_requests = 5;
 	provider_confs[0].http_client.max_queue = 3;
+	provider_confs[0].breaker.window_ms = 60000;
 	provider_confs[1] = provider_confs[0];
 	provider_confs[1].name = "gone";
 	provider_confs[1].api_key = "";
@@ -567,7 +568,7 @@ static int
 setup(void **state)
 {
 	client = client_new(loop);
-	providers = providers_new(loop, client, &conf, NULL);
+	providers = providers_new(loop, client, &conf, NULL, (struct shm_who){0, 0});
 	mock_llm_reset(&mock);
 	return 0;
 }
