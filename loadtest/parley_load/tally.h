@@ -27,6 +27,8 @@
 	X(turns_refused, "of them refused for now")                                                \
 	X(lost, "events of turns over WebSockets that never came")                                 \
 	X(doubled, "events of turns over WebSockets that came again")                              \
+	X(shut_out, "slow readers over WebSockets whom the server closed")                         \
+	X(caught_up, "slow readers over WebSockets who were told every event after all")           \
 	X(unanswered, "sampled round trips that did not come back")                                \
 	X(unoffered, "arrivals for which no user was free")
 

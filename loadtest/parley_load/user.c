@@ -79,3 +79,16 @@ user_open_session(struct load *load, void (*on_session)(void *arg, struct str id
 	o->conn = conn_new(&load->target, &handlers, o);
 	open_again(o);
 }
+
+bool
+user_keep_session(struct load *load, struct str id, char ret_session[USER_SESSION_MAX])
+{
+	if (id.len == 0) {
+		load_gone(load);
+		return false;
+	}
+	check(id.len < USER_SESSION_MAX);
+	memcpy(ret_session, id.p, id.len);
+	ret_session[id.len] = '\0';
+	return true;
+}

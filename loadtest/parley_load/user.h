@@ -17,4 +17,7 @@ struct str user_find(struct str json, const char *name);
  * empty id when it failed otherwise. */
 void user_open_session(struct load *, void (*on_session)(void *arg, struct str id), void *arg);
 
+/* For on_session: keeps the id, terminated. False: there is none, and the user is gone. */
+bool user_keep_session(struct load *, struct str id, char ret_session[USER_SESSION_MAX]);
+
 #endif

@@ -176,6 +176,26 @@ test('idle WebSockets with a session each are held, sampled, and some of them ch
   assert.equal(json.data.length, 1);
 });
 
+test('chat over WebSockets at a pace, with tools of the client', async () => {
+  const result = await passed(['--users', 8, '--count', 80, '--pace', 0.05, '--tokens', 5, '--interval', 2, '--tools', '50%', '--turns', 3, 'ws-chat']);
+  ordered(result.whole_us, 80);
+  ordered(result.first_us, 80);
+  assert.ok(result.tool_us.count > 0 && result.tool_us.count < 80, `${result.tool_us.count}`);
+  assert.ok(result.deltas >= 80, `${result.deltas}`);
+  assert.ok(result.connects > 8 * 3, `${result.connects}`);
+  const plain = await passed(['--users', 2, '--count', 10, '--plain', 'ws-chat']);
+  ordered(plain.whole_us, 10);
+  const refused = await run(server.address, ['--users', 2, '--count', 4, 'ws-chat'], 'pc_nobody_has_this_key_0123456789');
+  assert.equal(refused.code, 1);
+  assert.equal(refused.result.gone, 2);
+});
+
+test('slow readers over WebSockets do not hold up the others, and catch up or are closed', async () => {
+  const result = await passed(['--users', 4, '--duration', 4, '--pace', 0.1, '--stall', 1, 'ws-slow-readers']);
+  assert.ok(result.done > 10, `${result.done}`);
+  assert.ok(result.caught_up + result.shut_out > 0);
+});
+
 test('nothing is begun when the machine has no more memory', async () => {
   const { code, result, stderr } = await run(server.address, ['--users', 4, '--count', 40, '--hold', 1, '--leave-memory', '100000GiB', 'idle-ws']);
   assert.equal(code, 1);

@@ -143,12 +143,8 @@ on_session(void *arg, struct str id)
 {
 	struct helper *h = arg;
 
-	if (id.len == 0) {
-		load_gone(h->load);
-		return;
-	}
-	memcpy(h->session, id.p, id.len);
-	ask(h);
+	if (user_keep_session(h->load, id, h->session))
+		ask(h);
 }
 
 static void

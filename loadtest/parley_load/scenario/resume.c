@@ -124,12 +124,8 @@ on_session(void *arg, struct str id)
 {
 	struct rider *r = arg;
 
-	if (id.len == 0) {
-		load_gone(r->load);
-		return;
-	}
-	memcpy(r->session, id.p, id.len);
-	ask(r);
+	if (user_keep_session(r->load, id, r->session))
+		ask(r);
 }
 
 static void

@@ -95,12 +95,8 @@ on_session(void *arg, struct str id)
 {
 	struct reader *r = arg;
 
-	if (id.len == 0) {
-		load_gone(r->load);
-		return;
-	}
-	memcpy(r->session, id.p, id.len);
-	ask(r);
+	if (user_keep_session(r->load, id, r->session))
+		ask(r);
 }
 
 static void

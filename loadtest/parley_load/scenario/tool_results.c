@@ -86,11 +86,8 @@ on_session(void *arg, struct str id)
 	struct poster *p = arg;
 	char path[128];
 
-	if (id.len == 0) {
-		load_gone(p->load);
+	if (!user_keep_session(p->load, id, p->session))
 		return;
-	}
-	memcpy(p->session, id.p, id.len);
 	snprintf(path, sizeof(path), "/v1/sessions/%s/turns", p->session);
 	conn_request(p->stream, "POST", path, STR(body));
 }
