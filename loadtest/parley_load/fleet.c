@@ -89,7 +89,7 @@ tell_standing(struct fleet *f)
 	for (uint32_t i = 0; i < f->options->processes; i++) {
 		if (!f->shared->tallies[i].is_standing)
 			return;
-		standing += f->shared->tallies[i].done;
+		standing += f->shared->tallies[i].standing;
 	}
 	f->shared->crowd.is_standing = f->has_told_standing = true;
 	printf("standing %llu\n", (unsigned long long)standing);
@@ -126,7 +126,7 @@ wait_for_all(struct fleet *f)
 			stop(f);
 		if (clock_mono_ms() > f->kill_at_ms)
 			signal_all(f, SIGKILL);
-		if (f->scenario->holds && !f->has_told_standing)
+		if (!f->has_told_standing)
 			tell_standing(f);
 		watch_machine(f);
 		progress_show(&progress, f->shared->tallies, f->options->processes);

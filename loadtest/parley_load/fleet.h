@@ -11,7 +11,7 @@
 #include "loadtest/parley_load/load.h"
 #include "loadtest/parley_load/report.h"
 
-/* Prints "standing N" when a scenario that holds has reached its goal in every process. */
+/* Prints "standing N" when in every process all stand that are meant to. */
 void fleet_run(const struct options *, const struct scenario *, struct report *ret);
 
 #endif

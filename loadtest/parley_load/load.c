@@ -34,10 +34,12 @@ end_if_over(void)
 
 	if (!all_gone && (!run.load.is_closing || t->started > t->done))
 		return;
-	if (run.scenario->holds && !all_gone)
+	if (run.scenario->holds && !all_gone) {
+		t->standing = t->done;
 		t->is_standing = true;
-	else
+	} else {
 		event_base_loopbreak(run.load.target.base);
+	}
 }
 
 bool
@@ -88,6 +90,13 @@ load_outcome(int status)
 	return status == 503                   ? LOAD_REFUSED
 	       : status >= 200 && status < 300 ? LOAD_WHOLE
 					       : LOAD_FAILED;
+}
+
+void
+load_stands(struct load *load)
+{
+	load->tally->standing = load->users;
+	load->tally->is_standing = true;
 }
 
 void
@@ -160,9 +169,10 @@ hold(void)
 	struct timeval length = {(time_t)run.load.options->hold_s, 0};
 
 	run.is_holding = true;
-	run.load.tally->ramp_us = clock_mono_us() - run.load.tally->began_us;
+	if (run.scenario->holds)
+		run.load.tally->ramp_us = clock_mono_us() - run.load.tally->began_us;
 	load_measure(&run.load);
-	if (length.tv_sec > 0)
+	if (run.scenario->holds && length.tv_sec > 0)
 		event_base_once(run.load.target.base, -1, EV_TIMEOUT, on_stop, NULL, &length);
 	if (run.scenario->hold != NULL)
 		run.scenario->hold(&run.load);

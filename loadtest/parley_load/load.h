@@ -38,6 +38,10 @@ enum outcome load_outcome(int status);
  */
 void load_measure(struct load *);
 
+/* For a scenario that prepares: all users of the process stand. When it is so in all processes
+ * hold() is called. */
+void load_stands(struct load *);
+
 /* Calls fn once, on the loop. */
 void load_after(struct load *, uint64_t delay_ms, void (*fn)(void *arg), void *arg);
 /* How long a user thinks who asked at began_us, by the pace; differs by chance. */
@@ -53,8 +57,7 @@ struct scenario {
 	void (*begin)(struct load *, uint32_t user);
 	/* Once, before any user; NULL: nothing to do. */
 	void (*start)(struct load *);
-	/* Of one that holds: once, when the goal stands in all processes, after load_measure().
-	 * NULL: nothing to do. */
+	/* Once, when all stand in all processes, after load_measure(). NULL: nothing to do. */
 	void (*hold)(struct load *);
 };
 

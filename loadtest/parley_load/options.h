@@ -30,6 +30,8 @@ struct options {
 	double samples_per_s; /* round trips while they are held */
 	double active;        /* the share of them that chats, 0 to 1 */
 	double tools;         /* the share of turns that call a client's tool */
+	double within_s;      /* after a cut they come back; each at a moment of its own */
+	bool is_passive;      /* the server cuts, not we */
 
 	uint32_t processes; /* 0: as many as the sockets need */
 	uint32_t sources;   /* loopback addresses a process connects from; 0: as many as it needs */

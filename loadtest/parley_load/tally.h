@@ -42,6 +42,7 @@
 	X(spread, "from the first follower of a turn who has an event to each other one")          \
 	X(turn, "of a turn over a socket that is held")                                            \
 	X(echo, "of a sampled round trip over a socket that is held")                              \
+	X(stand, "from the cut of WebSockets until all of a process stand again")                  \
 	X(lag, "that the generator's loop was late")
 
 struct tally {
@@ -57,7 +58,8 @@ struct tally {
 	uint64_t cpu_us;                     /* used by the process, in all */
 	uint64_t measured_cpu_us, waited_us; /* in the measured part: on a core, waiting for one */
 	double cpu_share_max;                /* of one core, over the processes */
-	bool is_standing;                    /* the goal is reached and held */
+	uint64_t standing;                   /* how many, when .. */
+	bool is_standing;                    /* .. all do that are meant to, or can */
 };
 
 void tally_merge(struct tally *into, const struct tally *);

@@ -196,6 +196,29 @@ test('slow readers over WebSockets do not hold up the others, and catch up or ar
   assert.ok(result.caught_up + result.shut_out > 0);
 });
 
+test('a storm of WebSockets: all are cut, all come back, and what they were told goes on', async () => {
+  const result = await passed(['--processes', 2, '--users', 60, '--count', 180, '--within', 0.2, '--active', '20%', '--tokens', 30,
+    '--interval', 5, 'ws-storm']);
+  ordered(result.whole_us, 180);
+  ordered(result.first_us, 180);
+  ordered(result.resume_us, 180);
+  assert.equal(result.stand_us.count, 3 * 2);
+  assert.ok(result.turns >= 3 * 12, `${result.turns}`);
+  assert.ok(result.connects >= 240);
+});
+
+test('WebSockets of a killed worker come back', async (t) => {
+  const own = await startServer(t, { config: { workers: 2 } });
+  const client = new Child(path.join(build, 'parley_load'), ['--target', own.address, '--key', keys.client, '--limit', '60', '--users', '40',
+    '--count', '1', '--passive', '--within', '0.1', 'ws-storm']);
+  await client.line(/^standing 40/, 30000);
+  own.killWorker(0);
+  assert.deepEqual(await client.ended, { code: 0, signal: null });
+  const result = JSON.parse(client.lines.at(-1));
+  assert.ok(result.cut > 0);
+  assert.equal(result.whole_us.count, result.done);
+});
+
 test('nothing is begun when the machine has no more memory', async () => {
   const { code, result, stderr } = await run(server.address, ['--users', 4, '--count', 40, '--hold', 1, '--leave-memory', '100000GiB', 'idle-ws']);
   assert.equal(code, 1);

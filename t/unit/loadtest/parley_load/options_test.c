@@ -8,8 +8,8 @@
 static bool
 parse(struct options *ret, const char *line, const char **ret_error)
 {
-	static char text[512];
-	static char *argv[64];
+	static char text[1024];
+	static char *argv[128];
 	int argc = 1;
 
 	snprintf(text, sizeof(text), "%s", line);
@@ -62,6 +62,7 @@ test_all(void **state)
 	    "--turns 5 --stall 3 --plain --path /x --key-in query "
 	    "--say hello --window 8 --deflate --greet 40 --greeted 4 --hold 4 "
 	    "--leave-memory 2GiB --join --devices d --sample 5 --active 1% --tools 12.5% "
+	    "--within 1.5 --passive "
 	    "--expect failed<3 --expect "
 	    "first_p99_us<50000 chat",
 	    &error));
@@ -95,6 +96,8 @@ test_all(void **state)
 	assert_true(o.samples_per_s == 5);
 	assert_true(o.active == 0.01);
 	assert_true(o.tools == 0.125);
+	assert_true(o.within_s == 1.5);
+	assert_true(o.is_passive);
 	assert_int_equal(o.leave_bytes, 2ULL << 30);
 	assert_int_equal(o.expect_count, 2);
 	assert_string_equal(o.expects[1].text, "first_p99_us<50000");
