@@ -146,6 +146,7 @@ tests-build: $(UNIT_BIN) $(REPLAY_BIN) $(FUZZ_BIN)
 .PHONY: test
 test: ## unit, replay, fuzz corpora, wire tests; T=text keeps the files whose path contains it
 	@.ci/install build test
+	@.ci/install browser || echo '  NOTE     no browser: its tests are skipped'
 	@$(SUBMAKE) all tests-build
 	@B=$(B) t/run $(T)
 
