@@ -94,7 +94,7 @@ class Browser extends Child {
 
   async stop() {
     // By itself it ends its processes, too, which hold our pipes.
-    await this.send('Browser.close').catch(() => {});
+    await Promise.race([this.send('Browser.close').catch(() => {}), this.ended]);
     this.tools?.terminate();
     await super.stop('SIGTERM');
     fs.rmSync(this.dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
