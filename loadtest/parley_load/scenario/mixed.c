@@ -1,7 +1,7 @@
 /*
- * mixed - a day: most people chat, some have tools of their own, some sit in
- * trains, some hardly read, and something keeps asking for health. Give it a
- * --pace.
+ * mixed - a day: most people chat, over HTTP or WebSockets, some have tools of
+ * their own, some sit in trains, some hardly read, and something keeps asking for
+ * health. Give it a --pace.
  */
 #include "common/check.h"
 #include "loadtest/parley_load/load.h"
@@ -11,10 +11,12 @@ static const struct {
 	const struct scenario *scenario;
 	uint32_t share;
 } kinds[] = {
-    {&scenario_chat, 12},
+    {&scenario_chat, 7},
+    {&scenario_ws_chat, 4},
     {&scenario_client_tools, 3},
     {&scenario_resume, 3},
     {&scenario_slow_readers, 1},
+    {&scenario_ws_slow_readers, 1},
     {&scenario_connect, 1},
 };
 
@@ -36,5 +38,6 @@ begin(struct load *load, uint32_t user)
 	}
 }
 
-const struct scenario scenario_mixed = {
-    .name = "mixed", .help = "chat, tools, resumed streams, slow readers, health", .begin = begin};
+const struct scenario scenario_mixed = {.name = "mixed",
+    .help = "chat, tools, resumed streams, slow readers, health; over HTTP and WebSockets",
+    .begin = begin};
