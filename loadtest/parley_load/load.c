@@ -162,6 +162,13 @@ on_duration(evutil_socket_t fd, short what, void *arg)
 	end_if_over();
 }
 
+static void
+on_hold_over(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what, (void)arg;
+	run.load.is_ending = true;
+}
+
 /* All stand: what comes now is measured apart from how they got there. */
 static void
 hold(void)
@@ -173,7 +180,7 @@ hold(void)
 		run.load.tally->ramp_us = clock_mono_us() - run.load.tally->began_us;
 	load_measure(&run.load);
 	if (run.scenario->holds && length.tv_sec > 0)
-		event_base_once(run.load.target.base, -1, EV_TIMEOUT, on_stop, NULL, &length);
+		event_base_once(run.load.target.base, -1, EV_TIMEOUT, on_hold_over, NULL, &length);
 	if (run.scenario->hold != NULL)
 		run.scenario->hold(&run.load);
 }
@@ -188,6 +195,8 @@ on_look(evutil_socket_t fd, short what, void *arg)
 	}
 	if (run.load.crowd->is_standing && !run.is_holding)
 		hold();
+	if (run.load.is_ending && (run.scenario->is_idle == NULL || run.scenario->is_idle()))
+		event_base_loopbreak(run.load.target.base);
 }
 
 static void

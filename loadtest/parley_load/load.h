@@ -20,6 +20,7 @@ struct load {
 	double offered; /* our share */
 	uint32_t process;
 	bool is_closing; /* no more operations begin */
+	bool is_ending;  /* what was held is to be let go: nothing at all begins */
 };
 
 enum outcome { LOAD_WHOLE, LOAD_FAILED, LOAD_REFUSED };
@@ -59,6 +60,8 @@ struct scenario {
 	void (*start)(struct load *);
 	/* Once, when all stand in all processes, after load_measure(). NULL: nothing to do. */
 	void (*hold)(struct load *);
+	/* When the hold is over: is nothing under way any more? NULL: nothing ever is. */
+	bool (*is_idle)(void);
 };
 
 #define X(name) extern const struct scenario scenario_##name;

@@ -1,12 +1,15 @@
 /* ws_turn - frames in, a state of three flags and a sequence number. */
 #include "loadtest/parley_load/ws_turn.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/buf.h"
 #include "common/check.h"
 #include "common/clock.h"
 #include "loadtest/parley_load/chat_frame.h"
+
+enum { COMPLAINTS_MAX = 3 };
 
 static const char tool[] = "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"a\"}}],";
 
@@ -136,6 +139,18 @@ is_refusal(struct str code)
 	       str_eq(code, STR("busy"));
 }
 
+/* The first few: who looks wants to know why. */
+static void
+complain(struct str frame)
+{
+	static int told;
+	struct str code = chat_frame_text(frame, "code"), text = chat_frame_text(frame, "error");
+
+	if (told++ < COMPLAINTS_MAX)
+		fprintf(stderr, "parley_load: a turn failed, %.*s: %.*s\n", (int)code.len, code.p,
+		    (int)text.len, text.p);
+}
+
 static enum ws_turn_said
 end(struct ws_turn *t, enum ws_turn_said said)
 {
@@ -180,8 +195,10 @@ ws_turn_take(struct ws_turn *t, struct wsock *w, struct str frame)
 		return end(t, t->is_broken ? WS_TURN_FAILED : WS_TURN_WHOLE);
 	case CHAT_ERROR:
 		t->retry_after_s = chat_frame_number(frame, "retry_after");
-		return end(t,
-		    is_refusal(chat_frame_text(frame, "code")) ? WS_TURN_REFUSED : WS_TURN_FAILED);
+		if (is_refusal(chat_frame_text(frame, "code")))
+			return end(t, WS_TURN_REFUSED);
+		complain(frame);
+		return end(t, WS_TURN_FAILED);
 	case CHAT_RESTARTED:
 	case CHAT_JOINED:
 	case CHAT_PONG:

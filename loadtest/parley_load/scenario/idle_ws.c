@@ -7,7 +7,8 @@
  * When all stand, in all processes, they are held for --hold seconds or until the
  * program is told to end. Meanwhile a few round trips are sampled over sockets
  * chosen by chance (--sample), and a share of them chats (--active, --pace): the
- * first event and the whole of those turns are told as `first` and `turn`.
+ * first event and the whole of those turns are told as `first` and `turn`. Turns
+ * that are under way when the hold is over are read to their end.
  *
  * Each user opens one after the other until the goal stands; at a rate, each user
  * opens one.
@@ -34,6 +35,7 @@ struct idler {
 
 static struct idler **slabs;
 static uint64_t idler_count;
+static uint32_t live_turns;
 
 static void open_next(struct load *load);
 
@@ -112,6 +114,7 @@ on_turn_end(struct idler *idler, enum ws_turn_said said)
 	struct load *load = idler->ws.load;
 	struct ws_turn *t = idler->turn;
 
+	live_turns--;
 	load->tally->turns++;
 	load->tally->turns_failed += said == WS_TURN_FAILED;
 	load->tally->turns_refused += said == WS_TURN_REFUSED;
@@ -128,8 +131,10 @@ ask(void *arg)
 {
 	struct idler *idler = arg;
 
-	if (wsock_is_open(&idler->ws))
-		ws_turn_ask(idler->turn, &idler->ws);
+	if (idler->ws.load->is_ending || !wsock_is_open(&idler->ws))
+		return;
+	live_turns++;
+	ws_turn_ask(idler->turn, &idler->ws);
 }
 
 static void
@@ -162,6 +167,7 @@ on_closed(struct wsock *w, const struct wsock_end *end)
 	}
 	if (idler->turn != NULL && idler->turn->is_live) {
 		idler->turn->is_live = false;
+		live_turns--;
 		t->turns++;
 		t->turns_failed++;
 	}
@@ -183,6 +189,12 @@ pick(void)
 			return &idler->ws;
 	}
 	return NULL;
+}
+
+static bool
+is_idle(void)
+{
+	return live_turns == 0;
 }
 
 /* Every so manieth chats, each from another moment on. */
@@ -248,4 +260,5 @@ const struct scenario scenario_idle_ws = {.name = "idle-ws",
     .help = "WebSockets that stand and are held, while a share of them chats",
     .holds = true,
     .begin = begin,
-    .hold = hold};
+    .hold = hold,
+    .is_idle = is_idle};
