@@ -1,0 +1,141 @@
+/* json_scan: what is JSON and what is not, as jansson sees it; walks, spans, escapes. */
+#include "t/unit/unit.h"
+
+#include <jansson.h>
+
+#include "common/check.h"
+#include "common/json_scan.h"
+
+static const char *const good[] = {"{}", "[]", " [ ] ", "0", "-0", "1.5e+10", "-12E-3", "\"\"",
+    "\"a\\u00e4\\n\\/\\\\\\\"\"", "true", "null", "[1,[2,[3]],{}]",
+    "{\"a\":{\"b\":[{}]},\"c\":\"d\"}", "{ \"a\" : [ true , false ] , \"b\":\t-1 }\r\n",
+    "\"0123456789abcdef0123456789\\\"\"", "[\"\xc3\xa4\"]"};
+
+static const char *const bad[] = {"", " ", "{", "[", "{]", "[}", "[1,]", "[,1]", "{,}", "{\"a\"}",
+    "{\"a\":}", "{\"a\":1,}", "{a:1}", "{1:2}", "[1 2]", "01", "-", "+1", "1.", ".5", "1e", "1e+",
+    "tru", "nulll", "\"", "\"\\", "\"\\x\"", "\"\\u12g4\"", "\"\\u12", "\"a\nb\"", "\"\x01\"",
+    "[]]", "{}{}", "\"abcdefgh\x1f\"", "NaN", "'a'"};
+
+static bool
+is_json(const char *text, size_t len)
+{
+	struct json_scan s;
+
+	json_scan_init(&s, str_sub(text, len));
+	return json_scan_skip(&s, NULL) && json_scan_end(&s);
+}
+
+static void
+test_good(void **state)
+{
+	for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+		json_t *j = json_loads(good[i], JSON_DECODE_ANY, NULL);
+
+		assert_non_null(j);
+		json_decref(j);
+		assert_true(is_json(good[i], strlen(good[i])));
+	}
+}
+
+static void
+test_bad(void **state)
+{
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		assert_false(is_json(bad[i], strlen(bad[i])));
+}
+
+/* No part of an object is one. */
+static void
+test_every_prefix(void **state)
+{
+	static const char text[] =
+	    "{\"a\":[1,-2.5e3,\"x\\u0041y\",{\"b\":null}],\"long key 0123456789\":true}";
+
+	for (size_t n = 0; n < sizeof(text) - 1; n++)
+		assert_false(is_json(text, n));
+	assert_true(is_json(text, sizeof(text) - 1));
+}
+
+static void
+test_depth(void **state)
+{
+	char text[2 * JSON_SCAN_DEPTH_MAX + 2];
+	struct json_scan s;
+
+	memset(text, '[', JSON_SCAN_DEPTH_MAX);
+	memset(text + JSON_SCAN_DEPTH_MAX, ']', JSON_SCAN_DEPTH_MAX);
+	assert_true(is_json(text, 2 * JSON_SCAN_DEPTH_MAX));
+	memset(text, '[', JSON_SCAN_DEPTH_MAX + 1);
+	memset(text + JSON_SCAN_DEPTH_MAX + 1, ']', JSON_SCAN_DEPTH_MAX + 1);
+	json_scan_init(&s, str_sub(text, sizeof(text)));
+	assert_false(json_scan_skip(&s, NULL));
+	assert_true(s.is_deep);
+}
+
+static void
+test_walk(void **state)
+{
+	struct json_scan s;
+	struct str key, value;
+
+	json_scan_init(&s, STR(" {\"a\":1,\"\\u0062\" : [ \"x\" ,{}],\"c\":{}} "));
+	assert_true(json_scan_object(&s));
+	assert_int_equal(json_scan_member(&s, &key), 1);
+	assert_true(str_eq(key, STR("a")) && !s.has_escape);
+	assert_true(json_scan_skip(&s, &value) && str_eq(value, STR("1")));
+	assert_int_equal(json_scan_member(&s, &key), 1);
+	assert_true(str_eq(key, STR("\\u0062")) && s.has_escape);
+	assert_true(json_scan_array(&s));
+	assert_int_equal(json_scan_element(&s), 1);
+	assert_true(json_scan_skip(&s, &value) && str_eq(value, STR("\"x\"")));
+	assert_int_equal(json_scan_element(&s), 1);
+	assert_int_equal(json_scan_peek(&s), '{');
+	assert_true(json_scan_skip(&s, &value) && str_eq(value, STR("{}")));
+	assert_int_equal(json_scan_element(&s), 0);
+	assert_int_equal(json_scan_member(&s, &key), 1);
+	assert_true(json_scan_object(&s));
+	assert_int_equal(json_scan_member(&s, &key), 0);
+	assert_false(json_scan_end(&s));
+	assert_int_equal(json_scan_member(&s, &key), 0);
+	assert_true(json_scan_end(&s));
+	assert_false(s.has_high);
+}
+
+static void
+test_decode(void **state)
+{
+	static const char *const texts[] = {"\"a\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
+	    "\"\\u00e4\\u20ac\\ud83d\\ude00 x\"", "\"\"", "\"plain\""};
+	struct buf out = BUF_INIT;
+
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+		json_t *j = json_loads(texts[i], JSON_DECODE_ANY, NULL);
+
+		buf_clear(&out);
+		assert_true(json_scan_decode(str_of(texts[i]), &out));
+		assert_true(
+		    str_eq(buf_str(&out), str_sub(json_string_value(j), json_string_length(j))));
+		json_decref(j);
+	}
+	buf_clear(&out);
+	assert_true(json_scan_decode(STR("\"\\ud83dx\\ude00\""), &out));
+	assert_string_equal(out.data, "\xef\xbf\xbdx\xef\xbf\xbd");
+	assert_false(json_scan_decode(STR("1"), &out));
+	assert_false(json_scan_decode(STR("\"a"), &out));
+	buf_fini(&out);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_good),
+	    cmocka_unit_test(test_bad),
+	    cmocka_unit_test(test_every_prefix),
+	    cmocka_unit_test(test_depth),
+	    cmocka_unit_test(test_walk),
+	    cmocka_unit_test(test_decode),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
