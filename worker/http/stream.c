@@ -13,9 +13,11 @@ struct http_stream {
 	struct buf in_flight, pending;
 	size_t max_bytes;
 	bool is_sending;
-	bool is_ending; /* end with what is pending */
-	bool is_cut;    /* h2o has been told: it takes nothing more, and disposes of us soon */
+	bool is_ending;  /* end with what is pending */
+	bool is_cut;     /* h2o has been told: it takes nothing more, and disposes of us soon */
+	bool wants_room; /* someone waits for it */
 	void (*on_closed)(void *arg);
+	void (*on_room)(void *arg); /* may be NULL */
 	void *arg;
 };
 
@@ -46,6 +48,15 @@ stream_flush(struct http_stream *s)
 	    is_final ? H2O_SEND_STATE_FINAL : H2O_SEND_STATE_IN_PROGRESS);
 }
 
+static void
+tell_room(struct http_stream *s)
+{
+	if (!s->wants_room || s->is_ending || s->is_cut)
+		return;
+	s->wants_room = false;
+	s->on_room(s->arg);
+}
+
 /* h2o has given the bytes to the socket. */
 static void
 on_proceed(h2o_generator_t *g, h2o_req_t *h)
@@ -60,16 +71,27 @@ on_proceed(h2o_generator_t *g, h2o_req_t *h)
 	}
 	if (s->pending.len > 0 || s->is_ending) {
 		stream_flush(s);
+		tell_room(s);
 		return;
 	}
 	buf_fini(&s->in_flight);
 	buf_fini(&s->pending);
+	tell_room(s);
 }
 
 bool
-http_stream_has_room(const struct http_stream *s)
+http_stream_has_room(struct http_stream *s)
 {
-	return s->pending.len < s->max_bytes;
+	bool has_room = s->pending.len < s->max_bytes;
+
+	s->wants_room = !has_room && s->on_room != NULL;
+	return has_room;
+}
+
+void
+http_stream_on_room(struct http_stream *s, void (*on_room)(void *arg))
+{
+	s->on_room = on_room;
 }
 
 bool
@@ -109,6 +131,24 @@ http_stream_end(struct http_stream *s)
 	s->on_closed = NULL;
 	if (!s->is_sending && !s->is_cut)
 		stream_flush(s);
+}
+
+void
+http_stream_abort(struct http_stream *s)
+{
+	struct http_req *r = s->req;
+
+	s->on_closed = NULL;
+	loop_watch_stop(r->server->loop, &r->gone_watch);
+	if (!r->conn->is_http2) { /* a reset of the one stream does for HTTP/2 */
+		http_stream_cut(s);
+		return;
+	}
+	if (s->is_cut)
+		return;
+	s->is_cut = true;
+	if (!s->is_sending)
+		h2o_send(r->h2o, NULL, 0, H2O_SEND_STATE_ERROR);
 }
 
 /* The client has gone, or takes nothing. dispose() follows from inside h2o. */

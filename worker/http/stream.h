@@ -20,9 +20,14 @@ struct http_stream *http_stream_start(struct http_req *, const char *content_typ
     size_t max_bytes, void (*on_closed)(void *arg), void *arg);
 
 /* The queue is below its limit: one more piece fits, whatever its size. */
-bool http_stream_has_room(const struct http_stream *);
+bool http_stream_has_room(struct http_stream *);
+/* Called each time when a queue that was found without room is empty again. */
+void http_stream_on_room(struct http_stream *, void (*on_room)(void *arg));
 void http_stream_send(struct http_stream *, struct str bytes);
-void http_stream_end(struct http_stream *);           /* after what was sent; the stream is gone */
+void http_stream_end(struct http_stream *); /* after what was sent; the stream is gone */
+/* The answer is broken off, so that the client cannot take it for whole; the stream is gone,
+ * without on_closed. */
+void http_stream_abort(struct http_stream *);
 bool http_stream_is_idle(const struct http_stream *); /* nothing waits for the socket */
 struct loop *http_stream_loop(const struct http_stream *);
 struct wheel *http_stream_wheel(const struct http_stream *); /* the server's, for coarse timeouts */
