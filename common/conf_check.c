@@ -405,9 +405,15 @@ check_key(struct conf_loader *l, size_t i, const struct conf_key *key, const str
 	for (size_t j = 0; j < key->models.n; j++) {
 		const char *model = key->models.v[j];
 
-		if (strcmp(model, "*") != 0 && !knows_model(l->conf, model))
+		size_t len = strlen(model);
+		bool is_prefix = len > 0 && model[len - 1] == '*';
+
+		if (!is_prefix && !knows_model(l->conf, model))
 			fail(l, key_of(&k, "keys[%zu].models[%zu]", i, j),
-			    "expected \"*\" or the name of one of models, got \"%s\"", model);
+			    "expected \"*\", a prefix as \"gpt-*\", or the name of one of models, "
+			    "got "
+			    "\"%s\"",
+			    model);
 	}
 }
 

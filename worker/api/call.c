@@ -109,6 +109,29 @@ add_rate_headers(struct http_req *req, const struct limiter_verdict *v)
 	http_add_header(req, "X-RateLimit-Reset", text);
 }
 
+/* Which limit, and when it ends. */
+static void
+refuse_limit(struct http_req *req, const struct limiter_verdict *v, const char *unit)
+{
+	char text[160];
+
+	snprintf(text, sizeof(text),
+	    "Too many requests with this key: it has %u %s; try again in %u s.", v->limit, unit,
+	    rate_retry_after_s(v));
+	add_rate_headers(req, v);
+	http_reply_retry(req, E_RATE_LIMITED, rate_retry_after_s(v), text);
+}
+
+void
+call_reply_limit(struct api_call *call, const struct limiter_verdict *v, const char *unit)
+{
+	struct http_req *req = call_req(call);
+
+	if (req != NULL)
+		refuse_limit(req, v, unit);
+	call_end(call);
+}
+
 static void
 refuse_rate(struct http_req *req, const struct limiter_verdict *v, const char *message)
 {
@@ -120,11 +143,12 @@ refuse_rate(struct http_req *req, const struct limiter_verdict *v, const char *m
 static bool
 passes_limits(struct api_call *call, struct http_req *req, const struct principal *who)
 {
-	struct rate_of of = rate_of_key(who, http_client_network(req));
 	struct limiter_verdict v;
+	const char *unit;
 
-	if (!rate_take(call->api->shm, &of, &v)) {
-		refuse_rate(req, &v, "Too many requests with this key.");
+	call->rate = rate_of_key(who, http_client_network(req));
+	if (!rate_take(call->api->shm, &call->rate, &v, &unit)) {
+		refuse_limit(req, &v, unit);
 		return false;
 	}
 	if (v.limit > 0)
@@ -158,6 +182,7 @@ adopt(struct api_call *call, const struct principal *who)
 	call->kind = who->kind;
 	call->key_id = arena_strdup(&call->arena, str_of(who->key_id));
 	call->app = who->app;
+	call->models = who->models; /* as long as the handler runs: the principal is borrowed */
 	if (who->app_id != NULL)
 		call->app_id = arena_strdup(&call->arena, str_of(who->app_id));
 	if (who->device_id != NULL && *who->device_id != '\0')

@@ -11,6 +11,7 @@
 #define WORKER_API_CALL_H
 
 #include "worker/api/api.h"
+#include "worker/api/rate.h"
 
 /* Who may call an endpoint. */
 enum api_access {
@@ -44,6 +45,9 @@ struct api_call {
 	const char *key_id, *app_id;
 	const char *device_id;      /* NULL: the key is not bound */
 	const struct conf_app *app; /* NULL: not of the config */
+	struct rate_of rate;        /* its windows */
+	/* What a server key may ask for, see keys_allow_model(); until the handler returns. */
+	struct conf_list models;
 
 	struct id session_id, turn_id; /* of the path, where the route has them */
 	bool is_erasing;               /* DELETE ?erase=true */
@@ -66,6 +70,8 @@ void call_end(struct api_call *);                   /* without an answer: someon
 void call_reply_json(struct api_call *, int status, json_t *); /* takes the reference */
 void call_reply_error(struct api_call *, int err, const char *param, const char *message);
 void call_reply_retry(struct api_call *, int err, uint32_t retry_after_s, const char *message);
+/* 429 with what the verdict says of the limit; unit as of rate_take(). */
+void call_reply_limit(struct api_call *, const struct limiter_verdict *, const char *unit);
 /* The error shape with one more member at the top; takes the reference. */
 void call_reply_error_with(struct api_call *, int err, const char *member, json_t *value);
 

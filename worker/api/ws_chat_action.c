@@ -180,7 +180,7 @@ is_within_rate(struct chat_ask *ask, struct chat_socket *cs)
 	const struct api *api = ask->call.api;
 
 	rate.own = cs->rate_own;
-	if (rate_take(api->shm, &rate, &v))
+	if (rate_take(api->shm, &rate, &v, NULL))
 		return true;
 	struct chat_error error = {.err = E_RATE_LIMITED,
 	    .request_id = ask->request_id,

@@ -74,8 +74,27 @@ read_u32(const json_t *limits, const char *name, uint32_t *ret)
 		*ret = (uint32_t)json_integer_value(value);
 }
 
+/* Texts that are none name no model: a list that was meant to restrict must not allow all. */
+static void
+read_models(const json_t *models, struct arena *arena, struct conf_list *ret)
+{
+	size_t i;
+	json_t *model;
+
+	if (!json_is_array(models) || json_array_size(models) == 0)
+		return;
+	ret->v = arena_alloc(arena, json_array_size(models) * sizeof(ret->v[0]));
+	ret->n = json_array_size(models);
+	json_array_foreach(models, i, model)
+	{
+		ret->v[i] = json_is_string(model)
+				? arena_strdup(arena, str_of(json_string_value(model)))
+				: "";
+	}
+}
+
 void
-key_limits_parse(const char *json, struct principal *p)
+key_limits_parse(const char *json, struct arena *arena, struct principal *p)
 {
 	json_t *limits = json != NULL ? json_loads(json, 0, NULL) : NULL;
 
@@ -86,5 +105,6 @@ key_limits_parse(const char *json, struct principal *p)
 	read_u32(limits, "rpm", &p->rpm);
 	read_u32(limits, "tpm", &p->tpm);
 	read_u32(limits, "rpd", &p->rpd);
+	read_models(json_object_get(limits, "models"), arena, &p->models);
 	json_decref(limits);
 }

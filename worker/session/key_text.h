@@ -4,6 +4,7 @@
 #ifndef WORKER_SESSION_KEY_TEXT_H
 #define WORKER_SESSION_KEY_TEXT_H
 
+#include "common/arena.h"
 #include "worker/session/keys.h"
 
 enum {
@@ -22,8 +23,8 @@ void key_secret_new(enum key_kind, char out[KEY_SECRET_LEN + 1]);
 const char *key_kind_name(enum key_kind); /* "client", "server", "admin" */
 bool key_kind_parse(const char *name, enum key_kind *ret);
 
-/* {"limit","window_ms","rpm","tpm","rpd"} into rate, rpm, tpm, rpd; what is absent stays. NULL and
- * what is not an object: nothing. */
-void key_limits_parse(const char *json, struct principal *);
+/* {"limit","window_ms","rpm","tpm","rpd","models"} into rate, rpm, tpm, rpd, models (its texts from
+ * the arena); what is absent stays. NULL and what is not an object: nothing. */
+void key_limits_parse(const char *json, struct arena *, struct principal *);
 
 #endif

@@ -148,6 +148,7 @@ entry_of_conf(const struct conf *conf, const struct conf_key *key)
 	e->principal.rpm = (uint32_t)key->rpm;
 	e->principal.tpm = (uint32_t)key->tpm;
 	e->principal.rpd = (uint32_t)key->rpd;
+	e->principal.models = key->models;
 	return e;
 }
 
@@ -181,7 +182,7 @@ entry_of_store(struct keys *k, const struct lookup *lookup, const struct store_k
 	e->principal.app = find_app(k->conf, key->app_id);
 	e->principal.device_id = keep(e, key->device_id);
 	e->principal.expires_at = key->expires_at;
-	key_limits_parse(key->limits_json, &e->principal);
+	key_limits_parse(key->limits_json, &e->arena, &e->principal);
 	return e;
 }
 
@@ -285,6 +286,22 @@ on_poll(struct loop_timer *timer)
 		store_key_generation(k->store, on_generation, k);
 	}
 	loop_timer_set(k->loop, &k->poll, POLL_MS);
+}
+
+/* ---- what a key may ask for ---- */
+
+bool
+keys_allow_model(const struct conf_list *models, const char *alias)
+{
+	for (size_t i = 0; i < models->n; i++) {
+		struct str rule = str_of(models->v[i]);
+		bool is_prefix = rule.len > 0 && rule.p[rule.len - 1] == '*';
+
+		if (is_prefix ? str_starts(str_of(alias), str_sub(rule.p, rule.len - 1))
+			      : str_eq(rule, str_of(alias)))
+			return true;
+	}
+	return models->n == 0;
 }
 
 /* ---- checking ---- */

@@ -28,11 +28,15 @@ struct principal {
 	struct limiter_rule rate;   /* requests; limit 0: none */
 	uint32_t rpm, tpm, rpd;     /* server keys; 0: none */
 	int64_t expires_at;         /* wall ms; 0: never */
+	struct conf_list models;    /* aliases a server key may use: exact or prefix*; none: any */
 	uint8_t hash[32];           /* of the secret, for keys_check_hash() */
 };
 
 struct keys *keys_new(struct loop *, const struct conf *, struct shm *, struct store *);
 void keys_free(struct keys **); /* before the store; no callback comes any more */
+
+/* Is this alias among them? */
+bool keys_allow_model(const struct conf_list *models, const char *alias);
 
 /* err 0, E_UNAUTHORIZED, E_STORE_UNAVAILABLE. on_principal may be called from inside when the
  * answer is cached. */

@@ -465,7 +465,8 @@ test_keys(void **state)
 	    "t.yaml:9:17: keys[4].app: an admin key belongs to no app\n"
 	    "t.yaml:9:62: keys[4].device_id: only a client key is bound to a device\n"
 	    "t.yaml:9:3: keys[4]: rpm, tpm and rpd are for server keys; a client key has rate\n"
-	    "t.yaml:10:75: keys[5].models[1]: expected \"*\" or the name of one of models, got "
+	    "t.yaml:10:75: keys[5].models[1]: expected \"*\", a prefix as \"gpt-*\", or the name "
+	    "of one of models, got "
 	    "\"n\"\n"
 	    "t.yaml:11:26: keys[6].secret: is also the secret of keys[5]\n");
 }
