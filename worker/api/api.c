@@ -3,6 +3,7 @@
 
 #include "common/check.h"
 #include "worker/api/endpoints.h"
+#include "worker/api/gateway.h"
 #include "worker/api/ws_chat.h"
 
 static const struct api_endpoint *const tables[] = {
@@ -10,6 +11,7 @@ static const struct api_endpoint *const tables[] = {
     turns_endpoints,
     tool_results_endpoints,
     client_keys_endpoints,
+    gateway_endpoints,
 };
 
 enum { ENDPOINTS_MAX = 64 };
@@ -44,6 +46,7 @@ api_add_routes(struct api *api)
 		}
 	}
 	api->chats = chats_new(api);
+	api->gateways = gateways_new(api);
 }
 
 void
@@ -56,4 +59,5 @@ void
 api_fini(struct api *api)
 {
 	chats_free(&api->chats);
+	gateways_free(&api->gateways);
 }

@@ -26,7 +26,8 @@ struct api {
 	struct keys *keys;
 	struct providers *providers;
 	struct turns *turns;
-	struct chats *chats; /* api's own: the WebSockets */
+	struct chats *chats;       /* api's own: the WebSockets */
+	struct gateways *gateways; /* likewise: calls of models for others */
 };
 
 /* Adds the routes to api->http, which has not started yet. The struct stays the caller's and valid.

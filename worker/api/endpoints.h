@@ -11,5 +11,6 @@ extern const struct api_endpoint sessions_endpoints[];
 extern const struct api_endpoint turns_endpoints[];
 extern const struct api_endpoint tool_results_endpoints[];
 extern const struct api_endpoint client_keys_endpoints[];
+extern const struct api_endpoint gateway_endpoints[];
 
 #endif

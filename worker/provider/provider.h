@@ -89,6 +89,7 @@ uint64_t provider_call(struct providers *, const struct provider_request *,
 void provider_cancel(
     struct providers *, uint64_t handle); /* nothing comes any more; the upstream is closed */
 
+struct loop *providers_loop(const struct providers *);
 bool providers_know_model(const struct providers *, const char *alias);
 /* Millionths of the currency unit for this usage; -1: the model has no price. */
 int64_t providers_cost(const struct providers *, const char *alias, const struct provider_usage *);

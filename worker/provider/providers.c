@@ -18,6 +18,12 @@ providers_route(const struct providers *p, const char *alias)
 	return strmap_get(p->by_alias, str_of(alias));
 }
 
+struct loop *
+providers_loop(const struct providers *p)
+{
+	return p->loop;
+}
+
 bool
 providers_know_model(const struct providers *p, const char *alias)
 {

@@ -1,0 +1,330 @@
+// The OpenAI-compatible routes, as bytes: what goes through unchanged, what is refused, what a failure looks like, who is held back.
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, test } from 'node:test';
+import { parseMetrics, sumOf } from './lib/metrics.mjs';
+import { keys, startMock, startServer } from './lib/server.mjs';
+import { respondStream, startUpstream } from './lib/upstream.mjs';
+import { waitFor } from './lib/wait.mjs';
+
+const narrow = 'ps_test_narrow_key_0123456789abcdef';
+const counted = 'ps_test_counted_key_0123456789abcdef';
+const tokened = 'ps_test_tokened_key_0123456789abcdef';
+let server, mock, upstream;
+before(async () => {
+  mock = await startMock(null);
+  upstream = await startUpstream(null, (request, response) => response.end('{}'));
+  server = await startServer(null, { mock, config: {
+    providers: [
+      { name: 'mock', base_url: mock.url, api_key: 'sk-test', http_client: { max_retries: 0, concurrent_requests: 100, max_connections: 100, requests_per_minute: 0 }, breaker: { failures: 0, failure_rate: 0 } },
+      { name: 'bytes', base_url: upstream.url, api_key: 'sk-secret', http_client: { max_retries: 0, concurrent_requests: 100, max_connections: 100, requests_per_minute: 0 }, breaker: { failures: 0, failure_rate: 0 } },
+    ],
+    models: [
+      { name: 'default', targets: [{ provider: 'mock', model: 'mock' }] },
+      { name: 'bytes', targets: [{ provider: 'bytes', model: 'their "model"' }] },
+      { name: 'bytes/large', targets: [{ provider: 'bytes', model: 'large' }] },
+    ],
+    keys: [
+      { kind: 'client', app: 'demo', secret: keys.client },
+      { kind: 'server', app: 'demo', secret: keys.server },
+      { kind: 'server', app: 'demo', secret: narrow, models: ['bytes*'] },
+      { kind: 'server', app: 'demo', secret: counted, rpm: 3 },
+      { kind: 'server', app: 'demo', secret: tokened, tpm: 100 },
+    ],
+  } });
+  server.expectLog(/provider call failed/);
+});
+after(async () => {
+  await server?.stop();
+  await mock?.stop();
+  await upstream?.close();
+});
+beforeEach(() => { upstream.requests.length = 0; });
+
+const user = (content) => [{ role: 'user', content }];
+const chat = (body, options = {}) => server.request('/v1/chat/completions', {
+  key: keys.server, body: typeof body === 'string' ? { messages: user(body) } : body, ...options });
+const raw_chat = (text) => chat(undefined, { method: 'POST', body: text, headers: { 'content-type': 'application/json' } });
+const stats = async () => (await fetch(`http://${mock.address}/mock/stats`)).json();
+const event = (data) => `data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`;
+const delta = (content, more = {}) => ({ id: 'c', object: 'chat.completion.chunk', choices: [{ index: 0, delta: { content }, finish_reason: null }], ...more });
+const finish = { id: 'c', choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] };
+const usage = { id: 'c', choices: [], usage: { prompt_tokens: 11, completion_tokens: 22, total_tokens: 33 } };
+
+test('an answer and a stream, with the headers that say where it came from', async () => {
+  const whole = await chat({ model: 'default', messages: user('hi') });
+  assert.equal(whole.status, 200, whole.text);
+  assert.equal(whole.json.choices[0].message.content, 'echo: hi');
+  assert.equal(whole.headers['x-parley-provider'], 'mock');
+  assert.equal(whole.headers['x-parley-model'], 'mock');
+  assert.equal(whole.headers['x-parley-attempts'], '1');
+  assert.match(whole.headers['x-request-id'], /^req_/);
+  const streamed = await chat({ stream: true, messages: user('[[mock tokens=3]]') });
+  assert.match(streamed.headers['content-type'], /^text\/event-stream/);
+  assert.equal(streamed.headers['x-parley-provider'], 'mock');
+  assert.ok(streamed.text.endsWith('data: [DONE]\n\n'));
+  assert.ok(!streamed.text.includes('prompt_tokens'), 'the usage that nobody asked for');
+});
+
+test('a request arrives as it was sent but for the model and the usage of a stream', async () => {
+  upstream.respond = (request, response) => response.end('{"choices":[]}');
+  const sent = '{ "x_vendor" : {"a":[1.50,  2e3,null],"model":"m"},\n"messages":[{"role":"user","content":"h\\u00e4 ü"}],"model":"bytes" ,"temperature":0.10}';
+  await chat(undefined, { method: 'POST', body: sent, headers: { 'content-type': 'application/json', 'x-request-id': 'abc', traceparent: '00-1-2-3' } });
+  const [first] = upstream.requests;
+  assert.equal(first.text, sent.replace('"model":"bytes" ', '"model":"their \\"model\\"" '));
+  assert.equal(first.url, '/v1/chat/completions');
+  assert.equal(first.headers.authorization, 'Bearer sk-secret');
+  assert.equal(first.headers['x-request-id'], 'abc');
+  assert.equal(first.headers.traceparent, '00-1-2-3');
+  upstream.respond = (request, response) => respondStream(response, [event(delta('a')), event(finish), event('[DONE]')]);
+  await raw_chat('{"model":"bytes","stream" : true, "messages":[]}');
+  assert.equal(upstream.requests[1].text, '{"model":"their \\"model\\"","stream" : true,"stream_options":{"include_usage":true}, "messages":[]}');
+});
+
+test('a stream comes as it was given, whatever it says and however it was cut into pieces', async () => {
+  const said = [
+    ': a comment\n\n',
+    event({ choices: [{ index: 1, delta: { role: 'assistant', content: '' }, logprobs: { content: [] } }] }),
+    event({ choices: [{ index: 0, delta: { tool_calls: [{ index: 0, id: 'call_1', type: 'function', function: { name: 'f', arguments: '{"a' } }] } }] }),
+    'event: vendor\r\nid: 7\r\ndata: {"choices":[{"index":0,\r\ndata: "delta":{"reasoning_content":"hm \\u00fc ü"}}]}\r\n\r\n',
+    event({ choices: [{ index: 0, delta: { content: 'é€😀' }, logprobs: { content: [{ token: 'x', logprob: -0.1 }] } }], x_vendor: 1 }),
+    event({ choices: [{ index: 0, delta: {}, finish_reason: 'tool_calls' }] }),
+    event({ choices: [{ index: 1, delta: {}, finish_reason: 'stop' }], usage: { prompt_tokens: 1, completion_tokens: 2 } }),
+    event('[DONE]'),
+  ];
+  const bytes = Buffer.from(said.join(''));
+  for (const size of [bytes.length, 1, 7, 100]) {
+    const pieces = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => bytes.subarray(i * size, (i + 1) * size));
+    upstream.respond = (request, response) => respondStream(response, pieces);
+    const { status, text } = await chat({ model: 'bytes', stream: true, n: 2, messages: [] });
+    assert.equal(status, 200);
+    assert.equal(text, bytes.toString());
+  }
+});
+
+test('each event leaves when it has come', async () => {
+  let next;
+  upstream.respond = async (request, response) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    for (const data of [delta('1'), delta('2'), finish, '[DONE]']) {
+      response.write(event(data));
+      await new Promise((resolve) => { next = resolve; });
+    }
+    response.end();
+  };
+  const events = await server.stream('/v1/chat/completions', { key: keys.server, body: { model: 'bytes', stream: true, messages: [] } });
+  let seen = 0;
+  for await (const _ of events) { // would wait for ever for an event that is held back
+    seen++;
+    next();
+  }
+  assert.equal(seen, 4);
+});
+
+test('the usage is given to who asked for it: the provider\'s own, or an estimate that says so', async () => {
+  const ask = (stream_options) => chat({ model: 'bytes', stream: true, messages: [], stream_options });
+  upstream.respond = (request, response) => respondStream(response, [event(delta('a')), event(finish), event(usage), event('[DONE]')]);
+  assert.equal((await ask(undefined)).text, [delta('a'), finish, '[DONE]'].map(event).join(''));
+  assert.equal((await ask({ include_usage: false })).text, [delta('a'), finish, '[DONE]'].map(event).join(''));
+  assert.equal((await ask({ include_usage: true })).text, [delta('a'), finish, usage, '[DONE]'].map(event).join(''));
+  upstream.respond = (request, response) => respondStream(response, [event(delta('12345678')), event(finish), event('[DONE]')]);
+  const parts = (await ask({ include_usage: true })).text.split('\n\n');
+  assert.equal(parts.length, 5);
+  const { usage: estimate, choices } = JSON.parse(parts[2].slice(6));
+  assert.deepEqual(choices, []);
+  assert.equal(estimate.completion_tokens, 2);
+  assert.equal(estimate.estimated, true);
+  assert.equal(parts[3], 'data: [DONE]');
+});
+
+test('tokens are counted per model, and their price', async () => {
+  const before_count = parseMetrics((await server.request('/metrics')).text);
+  upstream.respond = (request, response) => respondStream(response, [event(delta('a')), event(finish), event(usage), event('[DONE]')]);
+  await chat({ model: 'bytes', stream: true, messages: [] });
+  const now = parseMetrics((await server.request('/metrics')).text);
+  const grown = (direction) => sumOf(now, 'parley_tokens_total', { model: 'bytes', direction }) - sumOf(before_count, 'parley_tokens_total', { model: 'bytes', direction });
+  assert.equal(grown('input'), 11);
+  assert.equal(grown('output'), 22);
+});
+
+test('a broken stream ends with an error and without [DONE]', async () => {
+  for (const fault of ['cut_mid', 'cut_fin', 'cut_clean', 'malformed', 'no_finish', 'bad_utf8', 'error_event']) {
+    const { status, text } = await chat({ stream: true, messages: user(`[[mock tokens=5 fault=${fault}]]`) });
+    assert.equal(status, 200, fault);
+    assert.ok(!text.includes('[DONE]'), fault);
+    const last = text.trimEnd().split('\n\n').at(-1);
+    const { error } = JSON.parse(last.slice('data: '.length));
+    assert.ok(error.message && error.type && error.code, `${fault}: ${last}`);
+    assert.equal(text.match(/"error"/g).length, 1, fault);
+    for (const part of text.trimEnd().split('\n\n').slice(0, -1)) JSON.parse(part.slice(6));
+  }
+});
+
+test('a stream that is whole is whole: no [DONE] from the provider, a linger, CRLF, drips, large events', async () => {
+  for (const fault of ['no_done', 'linger', 'crlf', 'drip', 'duplicate_finish', 'huge_line']) {
+    const { status, text } = await chat({ stream: true, messages: user(`[[mock tokens=5 fault=${fault}]]`) });
+    assert.equal(status, 200, fault);
+    assert.match(text, /data: \[DONE\]\r?\n\r?\n$/, fault);
+    assert.ok(!text.includes('"error"'), fault);
+    if (fault === 'huge_line') assert.ok(text.length > 2 << 20);
+  }
+});
+
+test('a large event that is cut is ended before the error is told', async () => {
+  upstream.respond = (request, response) => respondStream(response, [event(delta('a')), `data: {"x":"${'y'.repeat(40000)}`]);
+  const { text } = await chat({ model: 'bytes', stream: true, messages: [] });
+  const parts = text.split('\n\n');
+  assert.equal(parts.length, 4);
+  assert.ok(JSON.parse(parts[2].slice(6)).error);
+});
+
+test('a failure before the first token has its status', async () => {
+  const cases = { 'status:503': 502, reset: 502, close: 502, wrong_type: 502, empty: 502, 'cut_clean after=0': 502, 'error_event after=0': 502, 'status:429 retry_after=7': 429, 'status:401': 502 };
+  for (const [fault, status] of Object.entries(cases)) {
+    for (const stream of [true, false]) {
+      if (!stream && /error_event|empty/.test(fault)) continue;
+      const answer = await chat({ stream, messages: user(`[[mock tokens=5 fault=${fault}]]`) });
+      assert.equal(answer.status, status, `${fault}: ${answer.text}`);
+      assert.ok(answer.json.error.message && answer.json.request_id, fault);
+      assert.equal(answer.headers['x-parley-provider'], 'mock');
+      if (status === 429) assert.equal(answer.headers['retry-after'], '7');
+    }
+  }
+});
+
+test('an answer that is cut is 502, never 200', async () => {
+  for (const fault of ['cut_mid', 'cut_fin', 'malformed', 'empty', 'bad_utf8']) {
+    const { status, json } = await chat(`[[mock tokens=50 fault=${fault}]]`);
+    assert.equal(status, 502, fault);
+    assert.equal(json.error.code, 'provider_error', fault);
+  }
+});
+
+test('a large answer goes by without being held, and one that is cut cannot be taken for whole', async () => {
+  const body = JSON.stringify({ data: [{ b64_json: 'A'.repeat(5 << 20) }], usage: { input_tokens: 5, output_tokens: 7 } });
+  upstream.respond = (request, response) => response.writeHead(200, { 'content-type': 'application/json' }).end(body);
+  const images = (options) => server.request('/v1/images/generations', { key: keys.server, body: { model: 'bytes', prompt: 'x' }, ...options });
+  const { status, text, headers } = await images();
+  assert.equal(status, 200);
+  assert.equal(headers['content-type'], 'application/json');
+  assert.ok(text === body);
+  assert.equal(upstream.requests[0].url, '/v1/images/generations');
+  upstream.respond = (request, response) => {
+    response.writeHead(200, { 'content-type': 'application/json', 'content-length': body.length });
+    response.write(body.slice(0, 3 << 20), () => response.destroy());
+  };
+  await assert.rejects(images(), /aborted|terminated|hang up|ECONNRESET/);
+});
+
+test('what the provider refuses is told as it said it', async () => {
+  const refusal = '{"error": {"message":"no such thing","type":"invalid_request_error","param":"messages","code":"x","vendor":[1]}}';
+  upstream.respond = (request, response) => response.writeHead(422, { 'content-type': 'application/json' }).end(refusal);
+  for (const stream of [true, false]) {
+    const { status, text, headers } = await chat({ model: 'bytes', stream, messages: [] });
+    assert.equal(status, 422);
+    assert.equal(text, refusal);
+    assert.equal(headers['x-parley-attempts'], '1');
+  }
+  upstream.respond = (request, response) => response.writeHead(400, { 'content-type': 'application/json' }).end('{"error":{"message":"your key sk-secret is odd"}}');
+  const { text } = await chat({ model: 'bytes', messages: [] });
+  assert.ok(!text.includes('sk-secret'), text);
+});
+
+test('a body that cannot be is refused before anybody is asked', async () => {
+  const cases = [['', 'invalid_json'], ['[]', 'invalid_json'], ['{"model":', 'invalid_json'], ['{"model":"default","model":"bytes"}', 'invalid_request'],
+    [`{"a":${'['.repeat(200)}${']'.repeat(200)}}`, 'invalid_json'], ['{"model":7}', 'invalid_value'], ['{"stream":"yes"}', 'invalid_value'], ['{"model":"nobody"}', 'not_found']];
+  for (const [text, code] of cases) {
+    const { status, json } = await raw_chat(text);
+    assert.equal(json?.error.code, code, text.slice(0, 50));
+    assert.ok(status >= 400 && status < 500);
+  }
+  assert.equal((await chat(undefined, { method: 'POST', body: '{}', headers: { 'content-type': 'text/plain' } })).status, 415);
+  assert.equal(upstream.requests.length, 0);
+});
+
+test('bodies of megabytes pass', async () => {
+  upstream.respond = (request, response) => response.end('{"choices":[]}');
+  const content = 'x'.repeat(20 << 20);
+  const { status } = await chat({ model: 'bytes', messages: user(content) });
+  assert.equal(status, 200);
+  assert.equal(upstream.requests[0].text.length, JSON.stringify({ model: 'their "model"', messages: user(content) }).length);
+  assert.equal((await chat(undefined, { method: 'POST', body: `{"a":"${'x'.repeat(33 << 20)}"}`, headers: { 'content-type': 'application/json' } })).status, 413);
+});
+
+test('server keys only, and only for the models of the key', async () => {
+  assert.equal((await chat({ messages: [] }, { key: undefined })).status, 401);
+  assert.equal((await chat({ messages: [] }, { key: keys.client })).status, 403);
+  assert.equal((await server.request('/v1/models', { key: keys.client })).status, 403);
+  const refused = await chat({ model: 'default', messages: user('x') }, { key: narrow });
+  assert.equal(refused.status, 403);
+  assert.equal(refused.json.error.param, 'model');
+  upstream.respond = (request, response) => response.end('{"choices":[]}');
+  assert.equal((await chat({ model: 'bytes/large', messages: [] }, { key: narrow })).status, 200);
+  const list = await server.request('/v1/models', { key: narrow });
+  assert.deepEqual(list.json.data.map(({ id, object }) => [id, object]), [['bytes', 'model'], ['bytes/large', 'model']]);
+  assert.equal((await server.request('/v1/models', { key: keys.server })).json.data.length, 3);
+  assert.equal((await server.request('/v1/models/bytes%2Flarge', { key: narrow })).json.id, 'bytes/large');
+  assert.equal((await server.request('/v1/models/default', { key: narrow })).status, 404);
+});
+
+test('a key\'s requests per minute hold over all workers; the refusal names the limit and its end', async () => {
+  const all = await Promise.all(Array.from({ length: 12 }, () => chat('x', { key: counted })));
+  assert.equal(all.filter(({ status }) => status === 200).length, 3);
+  const refused = all.find(({ status }) => status === 429);
+  assert.match(refused.json.error.message, /3 requests per minute; try again in \d+ s/);
+  assert.ok(Number(refused.headers['retry-after']) > 0 && Number(refused.headers['retry-after']) <= 60);
+  assert.equal(refused.headers['x-ratelimit-limit'], '3');
+});
+
+test('tokens per minute: reserved before, settled after', async () => {
+  const ask = (max_tokens) => chat({ model: 'bytes', messages: [], max_tokens }, { key: tokened });
+  let release;
+  upstream.respond = (request, response) => { release = () => response.end(JSON.stringify({ choices: [], usage: { prompt_tokens: 30, completion_tokens: 10 } })); };
+  const first = ask(80);
+  await waitFor(() => release, 'request at the provider');
+  const refused = await ask(80);
+  assert.equal(refused.status, 429);
+  assert.match(refused.json.error.message, /100 tokens per minute/);
+  release();
+  assert.equal((await first).status, 200);
+  upstream.respond = (request, response) => response.end(JSON.stringify({ choices: [], usage: { prompt_tokens: 500, completion_tokens: 10 } }));
+  assert.equal((await ask(20)).status, 200, 'what was not used was given back');
+  assert.equal((await ask(1)).status, 429, 'what was used beyond the reservation counts');
+});
+
+test('embeddings, and /responses where the provider has it', async () => {
+  const embeddings = await server.request('/v1/embeddings', { key: keys.server, body: { input: ['a', 'b'], dimensions: 4 } });
+  assert.equal(embeddings.json.data.length, 2);
+  const ended = 'event: response.completed\ndata: {"type":"response.completed","response":{"usage":{"input_tokens":1,"output_tokens":2}}}\n\n';
+  const said = 'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"hi"}\n\n';
+  const ask = () => server.request('/v1/responses', { key: keys.server, body: { model: 'bytes', stream: true, input: 'x' } });
+  upstream.respond = (request, response) => respondStream(response, [said, ended]);
+  assert.equal((await ask()).text, said + ended);
+  assert.equal(upstream.requests[0].text, '{"model":"their \\"model\\"","stream":true,"input":"x"}');
+  upstream.respond = (request, response) => respondStream(response, [said]);
+  assert.match((await ask()).text, /^event: response.output_text.delta\n.*\n\ndata: \{"error":/);
+  assert.equal((await server.request('/v1/responses', { key: keys.server, body: { input: 'x' } })).status, 404, 'the mock has none');
+});
+
+test('a client that goes stops the provider at once; one that said so does not', async () => {
+  for (const stream of [true, false]) {
+    const before_stats = await stats();
+    const abort = new AbortController();
+    const asked = fetch(`${server.url}/v1/chat/completions`, { method: 'POST', signal: abort.signal, headers: { authorization: `Bearer ${keys.server}`, 'content-type': 'application/json', connection: 'close' },
+      body: JSON.stringify({ stream, messages: user('[[mock tokens=1000 interval=20]]') }) });
+    if (stream) await (await asked).body.getReader().read();
+    await waitFor(async () => (await stats()).active_requests > before_stats.active_requests, 'request at the provider');
+    const left_at = Date.now();
+    asked.catch(() => {});
+    abort.abort();
+    await waitFor(async () => (await stats()).aborted > before_stats.aborted, 'end at the provider', 5000);
+    assert.ok(Date.now() - left_at < 3000);
+  }
+  const before_stats = await stats();
+  const abort = new AbortController();
+  const answer = await fetch(`${server.url}/v1/chat/completions`, { method: 'POST', signal: abort.signal, headers: { authorization: `Bearer ${keys.server}`, 'content-type': 'application/json', 'x-parley-on-disconnect': 'continue' },
+    body: JSON.stringify({ stream: true, messages: user('[[mock tokens=50 interval=10]]') }) });
+  await answer.body.getReader().read();
+  abort.abort();
+  await waitFor(async () => (await stats()).completed > before_stats.completed, 'whole answer at the provider');
+  assert.equal((await stats()).aborted, before_stats.aborted);
+});
