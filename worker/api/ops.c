@@ -92,7 +92,7 @@ check_connections(const struct ops *o, json_t *details)
 {
 	const struct shm *shm = o->handoff->shm;
 	uint64_t active = http_server_active(o->http);
-	uint64_t max = (uint64_t)o->handoff->conf->max_connections;
+	uint64_t max = http_server_places(o->http);
 	int64_t host = 0, host_max = metric_total(shm, METRIC_CONNECTIONS_MAX, 0, 0);
 	enum health here = health_of_use(active, max), there;
 
@@ -187,7 +187,7 @@ why_not_ready(const struct ops *o)
 		why = "draining";
 	else if (o->state == OPS_STARTING)
 		why = "starting";
-	else if (http_server_active(o->http) >= (uint64_t)o->handoff->conf->max_connections)
+	else if (http_server_active(o->http) >= http_server_places(o->http))
 		why = "at_capacity";
 	for (size_t i = 0; why == NULL && i < o->check_count; i++) {
 		if (o->checks[i].run(o->check_arg, details) == HEALTH_UNAVAILABLE)

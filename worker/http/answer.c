@@ -175,8 +175,8 @@ answer_error_body(
 	add_error_object(b, info, param, message != NULL ? message : info->text);
 	buf_printf(b, ",\"request_id\":\"%s\"", r->id);
 	if (err == E_AT_CAPACITY)
-		buf_printf(b, ",\"active_connections\":%u,\"max_connections\":%lld",
-		    r->server->active, (long long)r->server->conf->max_connections);
+		buf_printf(b, ",\"active_connections\":%u,\"max_connections\":%u",
+		    r->server->active, r->server->places_max);
 	buf_add_char(b, '}');
 	return buf_str(b);
 }

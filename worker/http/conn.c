@@ -20,6 +20,9 @@
 
 enum {
 	DRAIN_SILENCE_MS = 1000,
+	SILENT_MS =
+	    1000, /* enough for a client that has something to say, retransmissions included */
+	EVICT_BATCH = 512,
 };
 
 struct http_conn *
@@ -52,7 +55,8 @@ phase_timeout_ms(const struct http_conn *c, enum conn_phase phase)
 
 	switch (phase) {
 	case CONN_NEW:
-		return s->is_draining ? DRAIN_SILENCE_MS : s->conf->http.header_timeout_ms;
+		return s->is_draining || c->is_on_spare ? DRAIN_SILENCE_MS
+							: s->conf->http.header_timeout_ms;
 	case CONN_HEAD:
 		return s->conf->http.header_timeout_ms;
 	case CONN_BODY:
@@ -105,6 +109,44 @@ conn_evict_idle(struct http_server *s)
 			return;
 		}
 	}
+}
+
+static bool
+is_silent(struct http_conn *c)
+{
+	int fd = h2o_socket_get_fd(c->sock), unread = 0;
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	return ioctl(fd, FIONREAD, &unread) == 0 && unread == 0 &&
+	       getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	       info.tcpi_last_data_recv >= SILENT_MS;
+}
+
+/* The oldest first: they are at the front. */
+static unsigned
+evict_silent_of(struct http_server *s, enum conn_phase phase, unsigned batch)
+{
+	list_for (node, &s->conns[phase]) {
+		struct http_conn *c = list_entry(node, struct http_conn, node);
+
+		if (batch == 0)
+			break;
+		batch--;
+		if (c->has_dispatched || c->is_cut || !is_silent(c))
+			continue;
+		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_TIMEOUT, 0, 1);
+		conn_cut(c);
+	}
+	return batch;
+}
+
+void
+conn_evict_silent(struct http_server *s)
+{
+	unsigned batch = evict_silent_of(s, CONN_NEW, EVICT_BATCH);
+
+	evict_silent_of(s, CONN_HEAD, batch);
 }
 
 void
@@ -264,6 +306,8 @@ on_close(void *data)
 	guard_leave(s, c->peer_place, c->over != GUARD_NOTHING);
 	if (c->linger_fd >= 0)
 		linger_start(s, c->linger_fd);
+	if (s->spare_count < LISTEN_SPARES && !s->is_draining)
+		listen_spare_is_free(s);
 	free(c->raw_answer);
 	free(c);
 	listen_reconsider(s);

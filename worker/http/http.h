@@ -52,8 +52,10 @@ void http_server_add_routes(
 int http_server_start(struct http_server *); /* accepts from now on; 0 or -errno (logged) */
 void http_server_drain(
     struct http_server *); /* accepts what is queued, then closes; keep-alive ends */
-bool http_server_is_idle(const struct http_server *);      /* no request in progress */
-uint32_t http_server_active(const struct http_server *);   /* counted requests in progress */
+bool http_server_is_idle(const struct http_server *);    /* no request in progress */
+uint32_t http_server_active(const struct http_server *); /* counted requests in progress */
+/* For how many there is room: max_connections, or less where descriptors do not suffice. */
+uint32_t http_server_places(const struct http_server *);
 int http_server_reload_certificates(struct http_server *); /* 0, or -errno and the old ones stay */
 void http_server_free(struct http_server **); /* idle; connections that are open are cut */
 

@@ -6,6 +6,7 @@
  * kernel's backlog. h2o spins on a listener that it cannot accept from.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/resource.h>
@@ -21,13 +22,14 @@
 enum {
 	ACCEPT_BATCH = 64,         /* per listener and round */
 	ACCEPT_AGAIN_MS = 100,     /* after the system refused one */
+	EVICT_AGAIN_MS = 100,      /* while the queue is full of who says nothing */
 	DESCRIPTORS_FOR_REST = 64, /* log, database, bus: beside 3 % of the table */
 };
 
 static bool
 has_room(const struct http_server *s)
 {
-	return s->open < s->open_max && s->waiting < (uint32_t)s->conf->connection_queue_size;
+	return s->open < s->open_max && s->waiting < s->queue_max;
 }
 
 static void
@@ -46,6 +48,7 @@ static void
 resume_accepting(struct http_server *s)
 {
 	s->is_paused = false;
+	loop_timer_stop(s->loop, &s->evict_again);
 	for (uint32_t i = 0; i < s->listener_count; i++) {
 		if (s->listeners[i].sock != NULL)
 			h2o_socket_read_start(s->listeners[i].sock, on_listener);
@@ -100,24 +103,85 @@ on_proxy_bytes(h2o_socket_t *sock, const char *err)
 }
 
 static void
+start(struct http_conn *c)
+{
+	struct http_server *s = c->listener->server;
+
+	if (s->trusted.n > 0 && addr_nets_have(&s->trusted, conn_peer(c)))
+		h2o_socket_read_start(c->sock, on_proxy_bytes);
+	else
+		admit(c);
+}
+
+static void
 open_accepted(struct http_listener *l, h2o_socket_t *sock)
+{
+	conn_open(l, sock);
+	start(sock->on_close.data);
+}
+
+/* ---- descriptors held back ---- */
+
+static void
+take_spares(struct http_server *s)
+{
+	while (s->spare_count < LISTEN_SPARES) {
+		int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0)
+			return;
+		s->spares[s->spare_count++] = fd;
+	}
+}
+
+void
+listen_give_spares_back(struct http_server *s)
+{
+	while (s->spare_count > 0)
+		close(s->spares[--s->spare_count]);
+}
+
+/* Those who are next may be asking for /health. Their ends give the spares back. */
+static void
+accept_on_spares(struct http_listener *l)
 {
 	struct http_server *s = l->server;
 
-	conn_open(l, sock);
-	if (s->trusted.n > 0 && addr_nets_have(&s->trusted, conn_peer(sock->on_close.data)))
-		h2o_socket_read_start(sock, on_proxy_bytes);
-	else
-		admit(sock->on_close.data);
+	while (s->spare_count > 0) {
+		h2o_socket_t *sock;
+
+		close(s->spares[--s->spare_count]);
+		if ((sock = h2o_evloop_socket_accept(l->sock)) == NULL)
+			break;
+		conn_open(l, sock);
+		((struct http_conn *)sock->on_close.data)->is_on_spare = true;
+		conn_enter(sock->on_close.data, CONN_NEW);
+		start(sock->on_close.data);
+	}
+	take_spares(s);
+}
+
+void
+listen_spare_is_free(struct http_server *s)
+{
+	take_spares(s);
+	if (loop_timer_is_set(&s->accept_again))
+		loop_timer_set(s->loop, &s->accept_again, 0);
 }
 
 /* ---- accepting ---- */
 
 static void
-on_accept_failed(struct http_server *s, int err)
+on_accept_failed(struct http_listener *l, int err)
 {
+	struct http_server *s = l->server;
+
 	if (err == EAGAIN || err == EINTR || err == ECONNABORTED)
 		return;
+	if (err == EMFILE || err == ENFILE) {
+		conn_evict_idle(s);
+		accept_on_spares(l);
+	}
 	log_warn("accept failed error=%s open=%u", log_quote(str_of(strerror(err))).s, s->open);
 	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_SOCKETS, 0, 1);
 	pause_accepting(s);
@@ -132,6 +196,7 @@ on_no_room(struct http_server *s)
 	log_warn("accepting paused reason=%s open=%u waiting=%u",
 	    s->open >= s->open_max ? "sockets" : "queue", s->open, s->waiting);
 	pause_accepting(s);
+	loop_timer_set(s->loop, &s->evict_again, EVICT_AGAIN_MS);
 }
 
 static void
@@ -149,32 +214,55 @@ on_listener(h2o_socket_t *listener, const char *err)
 			return;
 		}
 		if ((sock = h2o_evloop_socket_accept(listener)) == NULL) {
-			on_accept_failed(s, errno);
+			on_accept_failed(l, errno);
 			return;
 		}
 		open_accepted(l, sock);
 	}
 }
 
-/* A process that cannot open a socket must not promise one. */
-static uint32_t
-room_for_sockets(const struct http_server *s)
+static void
+on_evict_again(struct loop_timer *t)
+{
+	struct http_server *s = container_of(t, struct http_server, evict_again);
+
+	if (!s->is_paused)
+		return;
+	if (s->open >= s->open_max)
+		conn_evict_idle(s);
+	conn_evict_silent(s);
+	loop_timer_set(s->loop, t, EVICT_AGAIN_MS);
+}
+
+/* A process that cannot open a socket must not promise one: the reserve comes first. */
+static void
+share_sockets(struct http_server *s)
 {
 	const struct conf *conf = s->conf;
 	uint64_t want = (uint64_t)conf->max_connections + (uint64_t)conf->connection_queue_size +
 			(uint64_t)conf->ops_reserve;
 	struct rlimit files;
-	uint64_t have;
+	uint64_t have, reserve, rest;
 
+	s->open_max = (uint32_t)want;
+	s->places_max = (uint32_t)conf->max_connections;
+	s->queue_max = (uint32_t)conf->connection_queue_size;
 	if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == RLIM_INFINITY)
-		return (uint32_t)want;
+		return;
 	have = files.rlim_cur - files.rlim_cur * 3 / 100;
 	have = have > 2 * DESCRIPTORS_FOR_REST ? have - DESCRIPTORS_FOR_REST : DESCRIPTORS_FOR_REST;
 	if (want <= have)
-		return (uint32_t)want;
-	log_info("open sockets capped wanted=%llu max=%llu reason=rlimit_nofile",
-	    (unsigned long long)want, (unsigned long long)have);
-	return (uint32_t)have;
+		return;
+	reserve = (uint64_t)conf->ops_reserve < have / 4 ? (uint64_t)conf->ops_reserve : have / 4;
+	rest = have - reserve;
+	s->open_max = (uint32_t)have;
+	if (s->queue_max > rest / 2)
+		s->queue_max = (uint32_t)(rest / 2);
+	if (s->places_max <= rest)
+		return;
+	s->places_max = (uint32_t)rest;
+	log_warn("max_connections capped wanted=%lld max=%u queue_size=%u reason=rlimit_nofile",
+	    (long long)conf->max_connections, s->places_max, s->queue_max);
 }
 
 int
@@ -182,8 +270,11 @@ listen_start(struct http_server *s)
 {
 	const struct handoff *h = s->handoff;
 
-	s->open_max = room_for_sockets(s);
+	share_sockets(s);
+	take_spares(s);
+	metric_gauge_set(METRIC_CONNECTIONS_MAX, 0, 0, s->places_max);
 	s->accept_again.on_fire = on_accept_again;
+	s->evict_again.on_fire = on_evict_again;
 	s->listener_count = h->listener_count;
 	s->listeners = xcalloc(h->listener_count, sizeof(s->listeners[0]));
 	for (uint32_t i = 0; i < h->listener_count; i++) {
@@ -212,6 +303,8 @@ listen_drain(struct http_server *s)
 	bool is_host_ending = atomic_load(shm_word(s->handoff->shm, SHM_WORD_IS_DRAINING)) != 0;
 
 	loop_timer_stop(s->loop, &s->accept_again);
+	loop_timer_stop(s->loop, &s->evict_again);
+	listen_give_spares_back(s);
 	for (uint32_t i = 0; i < s->listener_count; i++) {
 		struct http_listener *l = &s->listeners[i];
 		h2o_socket_t *sock;

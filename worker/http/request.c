@@ -571,7 +571,7 @@ may_begin(struct http_req *r)
 static bool
 has_place(const struct http_server *s)
 {
-	return s->active < (uint64_t)s->conf->max_connections;
+	return s->active < s->places_max;
 }
 
 bool
@@ -580,8 +580,8 @@ request_take_place(struct http_req *r)
 	struct http_server *s = r->server;
 
 	if (!has_place(s)) {
-		log_warn("connection refused reason=capacity active=%u max=%lld", s->active,
-		    (long long)s->conf->max_connections);
+		log_warn("connection refused reason=capacity active=%u max=%u", s->active,
+		    s->places_max);
 		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_CAPACITY, 0, 1);
 		return false;
 	}
@@ -598,7 +598,14 @@ may_run(struct http_req *r)
 {
 	unsigned flags = r->route->flags;
 
-	if ((flags & HTTP_OPS) != 0 || ((flags & HTTP_UPGRADE) != 0 && !has_place(r->server)))
+	if ((flags & HTTP_OPS) != 0)
+		return true;
+	if (r->conn->is_on_spare) {
+		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_SOCKETS, 0, 1);
+		request_reply_capacity(r);
+		return false;
+	}
+	if (((flags & HTTP_UPGRADE) != 0 && !has_place(r->server)))
 		return true;
 	if (request_take_place(r))
 		return true;

@@ -117,7 +117,6 @@ http_server_start(struct http_server *s)
 	if (wants_tls(s->handoff) && (s->tls = tls_new(s->conf)) == NULL)
 		return -EINVAL;
 	s->is_started = true;
-	metric_gauge_set(METRIC_CONNECTIONS_MAX, 0, 0, s->conf->max_connections);
 	return listen_start(s);
 }
 
@@ -172,6 +171,12 @@ http_server_active(const struct http_server *s)
 	return s->active;
 }
 
+uint32_t
+http_server_places(const struct http_server *s)
+{
+	return s->places_max;
+}
+
 /* h2o closes what was cut when it next looks at it. False: requests are still in progress. */
 static bool
 close_connections(struct http_server *s)
@@ -196,6 +201,8 @@ http_server_free(struct http_server **sp)
 	*sp = NULL;
 	frames_watch(NULL);
 	loop_timer_stop(s->loop, &s->accept_again);
+	loop_timer_stop(s->loop, &s->evict_again);
+	listen_give_spares_back(s);
 	loop_post_cancel(s->loop, &s->close_sockets);
 	for (uint32_t i = 0; i < s->listener_count; i++) {
 		if (s->listeners[i].sock != NULL)

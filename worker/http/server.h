@@ -59,6 +59,7 @@ struct http_conn {
 	bool has_dispatched; /* its first request; until then it counts as waiting */
 	bool is_cut;         /* shut down: nothing more is read or answered */
 	bool is_http2;
+	bool is_on_spare;    /* its descriptor was held back: ops routes, then it is closed */
 	uint8_t over;        /* enum guard_reason: it is only told why */
 	uint16_t peer_place; /* where it is counted (peers.h) */
 	uint16_t in_progress;
@@ -77,6 +78,9 @@ struct http_conn {
 	h2o_socket_cb on_read;         /* h2o's: meanwhile; of HTTP/2 behind ours */
 };
 
+/* Descriptors that are kept for when there are no others. */
+enum { LISTEN_SPARES = 8 };
+
 struct http_server {
 	struct loop *loop;
 	const struct conf *conf;
@@ -93,11 +97,11 @@ struct http_server {
 	uint32_t listener_count;
 
 	struct list conns[CONN_PHASES];
-	uint32_t open; /* sockets, lingering ones included */
-	uint32_t open_max;
-	uint32_t waiting;     /* of them: first request not dispatched */
-	uint32_t in_progress; /* requests */
-	uint32_t active;      /* of them: counted against max_connections */
+	uint32_t open;                            /* sockets, lingering ones included */
+	uint32_t open_max, places_max, queue_max; /* by the config and RLIMIT_NOFILE */
+	uint32_t waiting;                         /* of them: first request not dispatched */
+	uint32_t in_progress;                     /* requests */
+	uint32_t active;                          /* of them: counted against max_connections */
 	uint32_t lingering;
 	uint32_t over;    /* sockets that wait to be told 429 */
 	uint32_t sockets; /* upgraded, or being upgraded */
@@ -106,7 +110,10 @@ struct http_server {
 	bool is_paused; /* listeners are not read: too many sockets */
 	bool is_draining;
 	bool is_started;
-	struct loop_timer accept_again;
+	struct loop_timer accept_again; /* after the system refused one */
+	struct loop_timer evict_again;  /* while the queue is full */
+	int spares[LISTEN_SPARES];      /* descriptors held back for ops routes */
+	uint32_t spare_count;
 };
 
 struct http_answer_header {
@@ -155,6 +162,8 @@ const struct addr *conn_peer(struct http_conn *);
 bool conn_is_flooding(struct http_conn *, enum conn_flood); /* counts it */
 void conn_cut_flood(struct http_conn *);
 void conn_evict_idle(struct http_server *);
+/* Those whose request has not come and who have said nothing for SILENT_MS. */
+void conn_evict_silent(struct http_server *);
 uint64_t conn_untaken_bytes(struct http_conn *);
 uint64_t conn_taken_bytes(struct http_conn *); /* by the peer, so far; to tell whether it moves */
 
@@ -165,6 +174,8 @@ uint64_t frames_allowed(const struct http_conn *);
 int listen_start(struct http_server *);
 void listen_reconsider(struct http_server *); /* a socket was closed, or is not waiting any more */
 void listen_drain(struct http_server *);
+void listen_spare_is_free(struct http_server *); /* a socket that was accepted on one is closed */
+void listen_give_spares_back(struct http_server *);
 
 /* request.c */
 int request_dispatch(h2o_handler_t *, h2o_req_t *);

@@ -10,7 +10,7 @@ export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '
 export const build = path.resolve(root, process.env.PARLEY_BUILD ?? 'build/release');
 
 export class Child {
-  /** options: {cwd, env (added to a clean one), uid, gid} */
+  /** options: {cwd, env (added to a clean one), uid, gid, nofile (RLIMIT_NOFILE)} */
   constructor(command, args, options = {}) {
     this.name = path.basename(command);
     this.lines = [];
@@ -23,7 +23,8 @@ export class Child {
     // The kernel ends the child with the test, also when the test is killed.
     const guard = ['--pdeathsig', 'KILL'];
     if (options.uid !== undefined) guard.push(`--reuid=${options.uid}`, `--regid=${options.gid}`, '--clear-groups');
-    this.process = spawn('setpriv', [...guard, '--', command, ...args], {
+    const limit = options.nofile ? ['prlimit', `--nofile=${options.nofile}`, '--'] : [];
+    this.process = spawn('setpriv', [...guard, '--', ...limit, command, ...args], {
       cwd: options.cwd ?? root, env, stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.pid = this.process.pid;

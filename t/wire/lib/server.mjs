@@ -88,11 +88,11 @@ function default_config(dir, mock) {
 }
 
 class Server extends Child {
-  constructor(dir, config, { args = [], env = {} }) {
+  constructor(dir, config, { args = [], env = {}, nofile }) {
     const file = path.join(dir, 'parley.yaml');
     // JSON is YAML.
     fs.writeFileSync(file, JSON.stringify(config, null, 2));
-    super(path.join(build, 'parleyd'), ['--config', file, ...args], { env, cwd: dir });
+    super(path.join(build, 'parleyd'), ['--config', file, ...args], { env, cwd: dir, nofile });
     this.dir = dir;
     this.file = file;
     this.config = config;
@@ -183,7 +183,7 @@ class Server extends Child {
 }
 
 /**
- * options: config (merged into the default one), mock (false: none; a mock that runs: use it), mockArgs, args, env,
+ * options: config (merged into the default one), mock (false: none; a mock that runs: use it), mockArgs, args, env, nofile,
  * ready (false: do not wait).
  */
 export async function startServer(t, options = {}) {
