@@ -18,23 +18,41 @@ digit_of(char c)
 	return at != NULL ? (int)(at - alphabet) : -1;
 }
 
-struct id
-id_new(const char *prefix)
+static struct id
+format(const char *prefix, unsigned __int128 n)
 {
 	struct id id;
-	unsigned __int128 n;
-	uint8_t random[10];
-
-	crypto_random(random, sizeof(random));
-	n = (unsigned __int128)(uint64_t)clock_wall_ms() & 0xffffffffffffULL;
-	for (size_t i = 0; i < sizeof(random); i++)
-		n = n << 8 | random[i];
 	int at = snprintf(id.s, sizeof(id.s), "%s_", prefix);
+
 	check(at > 1 && at + ID_BODY_LEN < ID_MAX);
 	for (int i = ID_BODY_LEN; i-- > 0; n >>= 5)
 		id.s[at + i] = alphabet[(unsigned)n & 31];
 	id.s[at + ID_BODY_LEN] = '\0';
 	return id;
+}
+
+static unsigned __int128
+append(unsigned __int128 n, const uint8_t *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		n = n << 8 | bytes[i];
+	return n;
+}
+
+struct id
+id_new(const char *prefix)
+{
+	unsigned __int128 n = (unsigned __int128)(uint64_t)clock_wall_ms() & 0xffffffffffffULL;
+	uint8_t random[10];
+
+	crypto_random(random, sizeof(random));
+	return format(prefix, append(n, random, sizeof(random)));
+}
+
+struct id
+id_of_bits(const char *prefix, const uint8_t bits[16])
+{
+	return format(prefix, append(0, bits, 16));
 }
 
 bool

@@ -27,8 +27,10 @@ struct id id_new(const char *prefix);
 /* Is this text an id of that kind? Copies it when it is. Upper case is taken as lower. */
 bool id_parse(struct str s, const char *prefix, struct id *ret);
 
-/* The 128 bits of a valid id, big-endian: the key of maps in shared memory. */
+/* The 128 bits of a valid id, big-endian: the key of maps in shared memory, and half the size where
+ * many are kept. */
 void id_bits(const struct id *, uint8_t out[16]);
+struct id id_of_bits(const char *prefix, const uint8_t bits[16]);
 
 static inline struct str
 id_str(const struct id *id)

@@ -171,7 +171,6 @@ chat_socket_open(struct chats *c, struct http_req *req, const struct principal *
 	cs->key = chat_key_get(c, who);
 	cs->handle = idmap_add(c->sockets, cs);
 	cs->rate_own = rate_of_key(who, http_client_network(req)).own;
-	list_init(&cs->members);
 	crypto_random(&cs->originator, sizeof(cs->originator));
 	cs->originator |= 1; /* 0 is nobody */
 	ws_socket_open(&cs->ws, req, accept, protocol, &handlers);

@@ -54,7 +54,7 @@ start_turn(struct chat_ask *ask, struct chat_socket *cs, struct chat_member *m)
 {
 	struct api_call *call = &ask->call;
 	struct turn_start start = {
-	    .session_id = m->session->id,
+	    .session_id = chat_member_session(m),
 	    .app_id = call->app_id,
 	    .key_id = call->key_id,
 	    .app = call->app,
@@ -68,7 +68,7 @@ start_turn(struct chat_ask *ask, struct chat_socket *cs, struct chat_member *m)
 	};
 
 	cs->present = m;
-	call->session_id = m->session->id;
+	call->session_id = start.session_id;
 	turn_start(call->api->turns, &start, on_started, ask);
 }
 
@@ -402,14 +402,14 @@ cancel(struct chat_ask *ask, struct chat_socket *cs)
 		return;
 	if (call->turn_id.s[0] != '\0') {
 		if (!is_given && cs->present != NULL)
-			call->session_id = cs->present->session->id;
+			call->session_id = chat_member_session(cs->present);
 		is_found = is_given || cs->present != NULL;
 	} else if (ask->request_id != NULL) {
 		is_found = chat_follow_find(cs, ask->request_id, &call->session_id, &call->turn_id);
 	} else {
 		is_found = cs->present != NULL && chat_follow_live(cs->present, &call->turn_id);
 		if (is_found)
-			call->session_id = cs->present->session->id;
+			call->session_id = chat_member_session(cs->present);
 	}
 	if (is_found)
 		chat_ask_with_session(ask, cancel_turn);

@@ -1,9 +1,9 @@
 /*
  * ws_chat_follow - which sessions a socket follows, and the turns that it is told.
  *
- *   chats.sessions --> chat_session --> chat_member <-- chat_socket
- *                                          |
- *                                     chat_follow --> a listener of the turn
+ *   chats.table --> chat_member <-- chat_socket
+ *                        |
+ *                   chat_follow --> a listener of the turn
  *
  * A follow has a listener of its own, so that each socket is told every event after
  * the one it has, once and in order. One that does not take more is detached, and
@@ -17,7 +17,7 @@
 #include "worker/api/ws_chat_impl.h"
 
 struct chat_follow {
-	struct list node; /* in the member's follows */
+	struct chat_follow *next; /* the member's */
 	struct chat_member *member;
 	struct id turn_id;
 	uint64_t listener; /* 0: detached, the socket is slow */
@@ -86,11 +86,12 @@ make_frame(struct chat_follow *f, const struct turn_event *event, format_frame *
 	const struct chat_socket *cs = f->member->socket;
 	struct buf text = BUF_INIT;
 	struct ws_out *out = NULL;
+	struct id session_id = chat_member_session(f->member);
 	char connection[17];
 	struct chat_frame_of of = {
 	    .request_id = f->request_id,
 	    .turn_id = f->turn_id.s,
-	    .session_id = f->member->session->id.s,
+	    .session_id = session_id.s,
 	    .connection = f->request_id != NULL ? connection : NULL,
 	};
 
@@ -148,11 +149,22 @@ send_answer(struct chat_follow *f, const struct turn_event *event)
 
 /* ---- the listener ---- */
 
+/* Where the member's list has it; of NULL: its end. */
+static struct chat_follow **
+link_of(struct chat_member *m, const struct chat_follow *f)
+{
+	struct chat_follow **at = &m->follows;
+
+	while (*at != f)
+		at = &(*at)->next;
+	return at;
+}
+
 static void
 follow_free(struct chat_follow *f)
 {
 	f->member->socket->follow_count--;
-	list_del(&f->node);
+	*link_of(f->member, f) = f->next;
 	free(f->request_id);
 	free(f);
 }
@@ -194,8 +206,9 @@ static void
 attach(struct chat_follow *f)
 {
 	struct turns *turns = chats_of(f)->api->turns;
+	struct id session_id = chat_member_session(f->member);
 
-	f->listener = turn_attach(turns, &f->member->session->id, &f->turn_id, f->last_seq,
+	f->listener = turn_attach(turns, &session_id, &f->turn_id, f->last_seq,
 	    f->member->socket->originator, &handlers, f);
 }
 
@@ -212,13 +225,11 @@ detach(struct chat_follow *f, bool is_disconnect)
 static struct chat_follow *
 find_follow(const struct chat_member *m, const struct id *turn_id)
 {
-	list_for (node, &m->follows) {
-		struct chat_follow *f = list_entry(node, struct chat_follow, node);
+	struct chat_follow *f = m->follows;
 
-		if (str_eq(id_str(&f->turn_id), id_str(turn_id)))
-			return f;
-	}
-	return NULL;
+	while (f != NULL && !str_eq(id_str(&f->turn_id), id_str(turn_id)))
+		f = f->next;
+	return f;
 }
 
 void
@@ -230,7 +241,7 @@ chat_follow(struct chat_member *m, const struct chat_follow_start *start)
 		f = xcalloc(1, sizeof(*f));
 		f->member = m;
 		f->turn_id = *start->turn_id;
-		list_add_tail(&m->follows, &f->node);
+		*link_of(m, NULL) = f;
 		m->socket->follow_count++;
 	}
 	detach(f, false);
@@ -239,29 +250,28 @@ chat_follow(struct chat_member *m, const struct chat_follow_start *start)
 	f->last_seq = start->after_seq;
 	f->is_streamed = start->is_streamed;
 	f->has_answer = false;
-	m->last_turn = *start->turn_id;
+	id_bits(start->turn_id, m->last_turn);
 	attach(f);
 }
 
 bool
 chat_follow_knows(const struct chat_member *m, const struct id *turn_id)
 {
-	return str_eq(id_str(&m->last_turn), id_str(turn_id)) || find_follow(m, turn_id) != NULL;
+	uint8_t bits[CHAT_ID_BITS];
+
+	id_bits(turn_id, bits);
+	return memcmp(m->last_turn, bits, sizeof(bits)) == 0 || find_follow(m, turn_id) != NULL;
 }
 
 bool
 chat_follow_find(
     struct chat_socket *cs, const char *request_id, struct id *ret_session, struct id *ret_turn)
 {
-	list_for (m_node, &cs->members) {
-		struct chat_member *m = list_entry(m_node, struct chat_member, of_socket);
-
-		list_for (node, &m->follows) {
-			struct chat_follow *f = list_entry(node, struct chat_follow, node);
-
+	for (const struct chat_member *m = cs->members; m != NULL; m = m->of_socket) {
+		for (const struct chat_follow *f = m->follows; f != NULL; f = f->next) {
 			if (f->request_id == NULL || strcmp(f->request_id, request_id) != 0)
 				continue;
-			*ret_session = m->session->id;
+			*ret_session = chat_member_session(m);
 			*ret_turn = f->turn_id;
 			return true;
 		}
@@ -272,10 +282,9 @@ chat_follow_find(
 bool
 chat_follow_live(const struct chat_member *m, struct id *ret_turn)
 {
-	if (list_empty(&m->follows))
-		return false;
-	*ret_turn = list_entry(m->follows.prev, struct chat_follow, node)->turn_id;
-	return true;
+	for (const struct chat_follow *f = m->follows; f != NULL; f = f->next)
+		*ret_turn = f->turn_id;
+	return m->follows != NULL;
 }
 
 /* A turn of its own is followed when the request that began it is answered: with that request's
@@ -284,13 +293,10 @@ static void
 on_turn_begun(void *arg, const struct id *session_id, const struct id *turn_id, uint64_t originator)
 {
 	struct chats *c = arg;
-	struct chat_session *s = strmap_get(c->sessions, id_str(session_id));
 	struct chat_follow_start start = {.turn_id = turn_id, .is_streamed = true};
+	struct chat_member *m = chat_table_first(&c->table, session_id);
 
-	if (s == NULL)
-		return;
-	list_for (node, &s->members) {
-		struct chat_member *m = list_entry(node, struct chat_member, of_session);
+	for (; m != NULL; m = chat_table_next(m)) {
 		bool is_own = originator != 0 && originator == m->socket->originator;
 
 		if (!is_own && ws_socket_is_open(&m->socket->ws) && !chat_follow_knows(m, turn_id))
@@ -303,40 +309,27 @@ on_turn_begun(void *arg, const struct id *session_id, const struct id *turn_id, 
 struct chat_member *
 chat_member_find(struct chat_socket *cs, const struct id *session_id)
 {
-	list_for (node, &cs->members) {
-		struct chat_member *m = list_entry(node, struct chat_member, of_socket);
+	struct chat_member *m = cs->members;
+	uint8_t bits[CHAT_ID_BITS];
 
-		if (str_eq(id_str(&m->session->id), id_str(session_id)))
-			return m;
-	}
-	return NULL;
-}
-
-static struct chat_session *
-get_session(struct chats *c, const struct id *session_id)
-{
-	struct chat_session *s = strmap_get(c->sessions, id_str(session_id));
-
-	if (s != NULL)
-		return s;
-	s = xcalloc(1, sizeof(*s));
-	s->id = *session_id;
-	list_init(&s->members);
-	strmap_set(c->sessions, id_str(&s->id), s);
-	return s;
+	id_bits(session_id, bits);
+	while (m != NULL && memcmp(m->session, bits, sizeof(bits)) != 0)
+		m = m->of_socket;
+	return m;
 }
 
 struct chat_member *
 chat_member_new(struct chat_socket *cs, const struct id *session_id)
 {
-	struct chat_member *m = xcalloc(1, sizeof(*m));
+	struct chat_member *m = xcalloc(1, sizeof(*m)), **last = &cs->members;
 
 	m->socket = cs;
-	m->session = get_session(cs->chats, session_id);
-	list_init(&m->follows);
-	list_add_tail(&m->session->members, &m->of_session);
-	list_add_tail(&cs->members, &m->of_socket);
+	id_bits(session_id, m->session);
+	while (*last != NULL)
+		last = &(*last)->of_socket;
+	*last = m;
 	cs->member_count++;
+	chat_table_add(&cs->chats->table, m);
 	return m;
 }
 
@@ -344,38 +337,31 @@ static void
 member_free(struct chat_member *m)
 {
 	struct chats *c = m->socket->chats;
-	struct chat_session *s = m->session;
 
-	list_for_safe (node, &m->follows) {
-		struct chat_follow *f = list_entry(node, struct chat_follow, node);
-
-		/* That we go is no disconnect of the user. */
-		detach(f, !c->is_draining);
-		follow_free(f);
+	while (m->follows != NULL) {
+		detach(m->follows, !c->is_draining); /* that we go is no disconnect of the user */
+		follow_free(m->follows);
 	}
 	m->socket->member_count--;
-	list_del(&m->of_session);
-	list_del(&m->of_socket);
+	chat_table_remove(&c->table, m);
 	free(m);
-	if (!list_empty(&s->members))
-		return;
-	strmap_del(c->sessions, id_str(&s->id));
-	free(s);
 }
 
 void
 chat_members_free(struct chat_socket *cs)
 {
 	cs->present = NULL;
-	list_for_safe (node, &cs->members)
-		member_free(list_entry(node, struct chat_member, of_socket));
+	for (struct chat_member *m; (m = cs->members) != NULL;) {
+		cs->members = m->of_socket;
+		member_free(m);
+	}
 }
 
 static void
 add_with_turns(const struct chat_member *m, struct id *ids, size_t *count)
 {
-	if (m != NULL && !list_empty(&m->follows))
-		memcpy(ids[(*count)++].s, m->session->id.s, sizeof(ids[0].s));
+	if (m != NULL && m->follows != NULL)
+		ids[(*count)++] = chat_member_session(m);
 }
 
 size_t
@@ -384,9 +370,7 @@ chat_members_with_turns(struct chat_socket *cs, struct id *ret_ids)
 	size_t count = 0;
 
 	add_with_turns(cs->present, ret_ids, &count);
-	list_for_safe (node, &cs->members) {
-		const struct chat_member *m = list_entry(node, struct chat_member, of_socket);
-
+	for (const struct chat_member *m = cs->members; m != NULL; m = m->of_socket) {
 		if (m != cs->present)
 			add_with_turns(m, ret_ids, &count);
 	}
@@ -396,12 +380,8 @@ chat_members_with_turns(struct chat_socket *cs, struct id *ret_ids)
 void
 chat_members_resume(struct chat_socket *cs)
 {
-	list_for (m_node, &cs->members) {
-		struct chat_member *m = list_entry(m_node, struct chat_member, of_socket);
-
-		list_for (node, &m->follows) {
-			struct chat_follow *f = list_entry(node, struct chat_follow, node);
-
+	for (const struct chat_member *m = cs->members; m != NULL; m = m->of_socket) {
+		for (struct chat_follow *f = m->follows; f != NULL; f = f->next) {
 			if (f->listener == 0)
 				attach(f);
 		}
@@ -411,7 +391,6 @@ chat_members_resume(struct chat_socket *cs)
 void
 chat_follow_init(struct chats *c)
 {
-	c->sessions = strmap_new();
 	c->forget_shared.run = run_forget_shared;
 	turns_on_begun(c->api->turns, on_turn_begun, c);
 }
@@ -419,8 +398,7 @@ chat_follow_init(struct chats *c)
 void
 chat_follow_fini(struct chats *c)
 {
-	check(strmap_count(c->sessions) == 0);
 	loop_post_cancel(c->api->loop, &c->forget_shared);
 	forget_shared(c);
-	strmap_free(&c->sessions);
+	chat_table_fini(&c->table);
 }

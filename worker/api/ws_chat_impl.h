@@ -6,7 +6,8 @@
  *   ws_chat_key.c     the keys that sockets were opened with: do they still hold?
  *   ws_chat_ask.c     one message of a client on its way through asynchronous steps
  *   ws_chat_action.c  what a message may ask for
- *   ws_chat_follow.c  sessions and turns that sockets follow
+ *   ws_chat_member.c  sessions that sockets follow
+ *   ws_chat_follow.c  .. and the turns of those that they are told
  *   ws_chat_frame.c   what is sent
  */
 #ifndef WORKER_API_WS_CHAT_IMPL_H
@@ -20,6 +21,7 @@
 #include "worker/api/rate.h"
 #include "worker/api/ws_chat.h"
 #include "worker/api/ws_chat_frame.h"
+#include "worker/api/ws_chat_member.h"
 #include "worker/ws/socket.h"
 
 enum { CHAT_SHARED_MAX = 16, CHAT_REQUEST_ID_MAX = 256 };
@@ -35,7 +37,7 @@ struct chats {
 	struct api *api;
 	struct idmap *sockets;   /* struct chat_socket; across a gap only its handle is kept */
 	struct strmap *keys;     /* struct chat_key by hash */
-	struct strmap *sessions; /* struct chat_session by id */
+	struct chat_table table; /* of their members */
 	struct list asks;        /* struct chat_ask */
 	uint32_t refused;        /* sockets that are told that there is no place */
 	struct chat_shared shared[CHAT_SHARED_MAX];
@@ -54,7 +56,7 @@ struct chat_socket {
 	uint64_t handle;
 	uint64_t originator;         /* who it is when client tools are called */
 	struct limiter_key rate_own; /* whose requests its chats count as */
-	struct list members;         /* struct chat_member */
+	struct chat_member *members; /* the first; the others hang on it */
 	struct chat_member *present; /* the conversation; NULL: none yet */
 	uint16_t ask_count, member_count, follow_count;
 	bool is_opening_session, has_waiting;
@@ -96,20 +98,6 @@ void chat_keys_init(struct chats *);
 void chat_keys_fini(struct chats *);
 
 /* ---- ws_chat_follow.c ---- */
-
-struct chat_session {
-	struct id id;
-	struct list members;
-};
-
-/* A socket follows a session. */
-struct chat_member {
-	struct list of_session, of_socket;
-	struct chat_session *session;
-	struct chat_socket *socket;
-	struct list follows;
-	struct id last_turn; /* which it was told, or is being told */
-};
 
 struct chat_follow_start {
 	const struct id *turn_id;

@@ -54,6 +54,20 @@ test_bits(void **state)
 }
 
 static void
+test_text_of_bits(void **state)
+{
+	uint8_t bits[16];
+
+	for (int i = 0; i < 100; i++) {
+		struct id id = id_new("sess"), back;
+
+		id_bits(&id, bits);
+		back = id_of_bits("sess", bits);
+		assert_string_equal(back.s, id.s);
+	}
+}
+
+static void
 test_bad_ones(void **state)
 {
 	static const char *const bad[] = {"", "turn", "turn_", "turn_0000000000000000000000011",
@@ -100,6 +114,7 @@ main(void)
 	    cmocka_unit_test(test_round_trip),
 	    cmocka_unit_test(test_the_time_comes_first),
 	    cmocka_unit_test(test_bits),
+	    cmocka_unit_test(test_text_of_bits),
 	    cmocka_unit_test(test_bad_ones),
 	    cmocka_unit_test(test_never_twice),
 	};
