@@ -8,7 +8,7 @@
 
 #include "common/check.h"
 
-/* The first block is small because what is idle holds one: a stream of events two of them. */
+/* The first block is small because what is idle holds one: a stream of events. */
 enum { BLOCK_MIN = 224, BLOCK_MAX = 65536 };
 
 struct arena_block {

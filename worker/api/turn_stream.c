@@ -16,25 +16,19 @@
 #include "worker/sse/sse.h"
 
 struct turn_stream {
-	struct api_call *call;
+	struct turns *turns;
 	struct sse *sse;
 	uint64_t listener;
+	struct id turn_id;
 };
-
-static void
-stream_free(struct turn_stream *s)
-{
-	call_end(s->call);
-	free(s);
-}
 
 static void
 on_client_gone(void *arg)
 {
 	struct turn_stream *s = arg;
 
-	turn_detach(s->call->api->turns, s->listener, true);
-	stream_free(s);
+	turn_detach(s->turns, s->listener, true);
+	free(s);
 }
 
 /* What ends the stream without being an event of the turn: said, never silent. */
@@ -49,7 +43,7 @@ end_with_error(struct turn_stream *s, int err)
 
 	check(len > 0 && (size_t)len < sizeof(data));
 	sse_end_with(s->sse, STR("error"), str_sub(data, (size_t)len));
-	stream_free(s);
+	free(s);
 }
 
 static bool
@@ -57,8 +51,7 @@ on_event(void *arg, const struct turn_event *event)
 {
 	struct turn_stream *s = arg;
 	char id[ID_MAX + 24];
-	int len =
-	    snprintf(id, sizeof(id), "%s.%llu", s->call->turn_id.s, (unsigned long long)event->seq);
+	int len = snprintf(id, sizeof(id), "%s.%llu", s->turn_id.s, (unsigned long long)event->seq);
 
 	if (sse_send(s->sse, str_sub(id, (size_t)len), turn_event_name(event->type), event->data))
 		return true;
@@ -76,7 +69,7 @@ on_end(void *arg, int err)
 		return;
 	}
 	sse_end(s->sse);
-	stream_free(s);
+	free(s);
 }
 
 static const struct turn_listener_handlers handlers = {on_event, on_end};
@@ -87,8 +80,10 @@ turn_stream_start(
 {
 	struct turn_stream *s = xcalloc(1, sizeof(*s));
 
-	s->call = call;
+	s->turns = call->api->turns;
+	s->turn_id = call->turn_id;
 	s->sse = sse_start(req, on_client_gone, s);
-	s->listener = turn_attach(call->api->turns, &call->session_id, &call->turn_id, after_seq,
-	    originator, &handlers, s);
+	s->listener = turn_attach(
+	    s->turns, &call->session_id, &s->turn_id, after_seq, originator, &handlers, s);
+	call_end(call);
 }

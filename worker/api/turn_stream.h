@@ -7,8 +7,8 @@
 #include "worker/api/call.h"
 
 /*
- * Answers the call with the events of call->session_id, call->turn_id after after_seq, and ends
- * the call when the last is out or the client is gone. originator: as for turn_attach().
+ * Answers the call, and ends it, with the events of call->session_id, call->turn_id after
+ * after_seq until the last is out or the client is gone. originator: as for turn_attach().
  */
 void turn_stream_start(
     struct api_call *, struct http_req *, uint64_t after_seq, uint64_t originator);
