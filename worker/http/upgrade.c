@@ -161,6 +161,19 @@ http_socket_write(struct http_socket *s, const struct iovec *iov, size_t count)
 	h2o_socket_write(s->sock, bufs, count, on_sent);
 }
 
+/* Past h2o, which has nothing on its way: it would call back later. */
+size_t
+http_socket_write_now(struct http_socket *s, const void *bytes, size_t len)
+{
+	h2o_socket_t *sock = s->sock;
+
+	check(s->is_open && !s->is_writing);
+	if (s->is_closing || sock->ssl != NULL)
+		return 0;
+	ssize_t n = send(h2o_socket_get_fd(sock), bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	return n > 0 ? (size_t)n : 0;
+}
+
 /* ---- the beginning ---- */
 
 bool

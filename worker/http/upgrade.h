@@ -55,6 +55,9 @@ void http_upgrade(
  * on_closed. At most HTTP_SOCKET_IOV_MAX pieces. */
 enum { HTTP_SOCKET_IOV_MAX = 16 };
 void http_socket_write(struct http_socket *, const struct iovec *, size_t count);
+/* For small and rare things, while nothing is being written: how many bytes the kernel took at
+ * once, perhaps none. No callback follows. */
+size_t http_socket_write_now(struct http_socket *, const void *bytes, size_t len);
 void http_socket_pause(struct http_socket *); /* nothing is read until .. */
 void http_socket_resume(struct http_socket *);
 void http_socket_end_output(struct http_socket *); /* the peer sees the end of what was written */

@@ -31,7 +31,7 @@ ws_out_new(enum ws_opcode opcode, struct str payload)
 struct ws_out *
 ws_out_of_frame(const uint8_t *frame, size_t len)
 {
-	check(len >= 2);
+	check(len > 0);
 	return out_new(frame, len, STR_NONE);
 }
 

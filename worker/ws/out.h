@@ -18,7 +18,8 @@ struct ws_out {
 
 /* One reference, the caller's. The payload is copied, once, and is below 4 GiB; never NULL. */
 struct ws_out *ws_out_new(enum ws_opcode, struct str payload);
-struct ws_out *ws_out_of_frame(const uint8_t *frame, size_t len); /* already has its head */
+/* Already has its head, or is the rest of one. */
+struct ws_out *ws_out_of_frame(const uint8_t *frame, size_t len);
 
 struct ws_out *ws_out_ref(struct ws_out *);
 void ws_out_unref(struct ws_out **); /* NULL is fine; sets NULL */
