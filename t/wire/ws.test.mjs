@@ -240,8 +240,8 @@ test('idempotency_key is the turn\'s request_id, on any worker and over HTTP', a
   const { id } = await newSession(server);
   const chat = await openChat(t, server);
   const payload = { text: 'once [[mock tokens=5]]', session_id: id, idempotency_key: 'key-1' };
-  const first = await chat.answer(chat.chat(payload, 'a'));
   const elsewhere = await openElsewhere(t, server, chat);
+  const first = await chat.answer(chat.chat(payload, 'a'));
   const again = await elsewhere.answer(elsewhere.chat(payload, 'b'));
   assert.deepEqual(again.map(({ turn_id, seq }) => [turn_id, seq]), first.map(({ turn_id, seq }) => [turn_id, seq]));
   assert.ok(again.every(({ request_id }) => request_id === 'b'));
@@ -393,10 +393,10 @@ test('several sockets on one session see the same turns, whoever begins them and
 
 test('who joins in the middle of a turn gets all of it, once', async (t) => {
   const chat = await openChat(t, server);
+  const late = await openElsewhere(t, server, chat); // which may take longer than a turn
   const request = chat.chat('[[mock tokens=60 interval=10]]');
   const { turn_id } = await chat.frame((frame) => frame.status === 'chunk' && frame.seq > 3);
   const session_id = chat.frames[0].chunk.metadata.session_id;
-  const late = await openElsewhere(t, server, chat);
   late.send({ action: 'join', payload: { session_id } }).send({ action: 'join', payload: { session_id } });
   assert.equal((await late.frame({ status: 'joined' })).turn_id, turn_id);
   const frames = await chat.answer(request);
@@ -445,6 +445,85 @@ test('resume of a finished turn replays it, later as a snapshot; of an unknown o
 });
 
 /* ---- pressure and limits ---- */
+
+test('all sockets of a worker that follow a turn need one listener, also those that come late', async (t) => {
+  const own = await startServer(t, { config: { workers: 2, turns: { max_listeners: 4 } } });
+  const { id } = await newSession(own);
+  const join = async () => {
+    const chat = await openChat(t, own);
+    chat.send({ action: 'join', payload: { session_id: id } });
+    await chat.frame({ status: 'joined' });
+    return chat;
+  };
+  const all = await Promise.all(Array.from({ length: 12 }, join));
+  const turn = own.request(`/v1/sessions/${id}/turns`, { key: keys.client, body: { input: '[[mock tokens=100 interval=20]]', stream: false } });
+  await all[0].frame({ status: 'chunk' });
+  for (let i = 0; i < 4; i++) {
+    const here = Math.max(...sequence(all[0].frames).filter(Boolean));
+    const late = await join();
+    await late.frame(({ seq, status }) => status === 'error' || seq >= here);
+    all.push(late);
+  }
+  const { json } = await turn;
+  const first = await all[0].turn(json.turn_id ?? json.id);
+  assert.ok(first.length > 20);
+  for (const chat of all) {
+    const frames = await chat.turn(first[0].turn_id);
+    assert.deepEqual(sequence(frames), sequence(first));
+    assert.equal(text_of(frames), text_of(first));
+    assert.deepEqual(chat.frames.filter(({ status }) => status === 'error'), []);
+  }
+});
+
+test('a slow one among sockets that follow a turn is left behind alone, and loses nothing', async (t) => {
+  const own = await startServer(t, { config: { workers: 1, websocket: { max_queue: '16KiB' } } });
+  const { id } = await newSession(own);
+  const [slow, ...quick] = await Promise.all(Array.from({ length: 4 }, async () => {
+    const chat = await openChat(t, own);
+    chat.send({ action: 'join', payload: { session_id: id } });
+    await chat.frame({ status: 'joined' });
+    return chat;
+  }));
+  slow.ws.pause();
+  const big = 'x'.repeat(400000);
+  const complete = (chat) => chat.frames.filter(({ status }) => status === 'complete');
+  for (let i = 0; i < 20; i++) {
+    await own.request(`/v1/sessions/${id}/turns`, { key: keys.client, body: { input: `${i} ${big}`, stream: false } });
+    await waitFor(() => quick.every((chat) => complete(chat).length === i + 1), 'the end of the turn');
+  }
+  assert.ok(complete(slow).length < 20);
+  slow.ws.resume();
+  await waitFor(() => complete(slow).length === 20, 'all turns', 20000);
+  for (const chat of [slow, ...quick]) {
+    for (const { turn_id } of complete(chat)) {
+      const frames = await chat.turn(turn_id);
+      assert.match(text_of(frames), /^echo: \d+ x{400000}$/);
+      assert.ok(increases(sequence(frames)));
+    }
+    assert.equal(chat.closed, null);
+  }
+});
+
+test('who is told a turn with others counts as there until the last of them is gone', async (t) => {
+  const own = await startServer(t, { config: { workers: 1, turns: { disconnect_grace: '200ms' } } });
+  const chat = await openChat(t, own);
+  const request = chat.chat({ text: '[[mock tokens=2000 interval=20]]', on_disconnect: 'cancel' });
+  const { turn_id, chunk } = await chat.frame({ request_id: request, status: 'processing' });
+  const { session_id } = chunk.metadata;
+  const others = await Promise.all(Array.from({ length: 3 }, async () => {
+    const other = await openChat(t, own);
+    other.send({ action: 'join', payload: { session_id } });
+    await other.frame({ turn_id, status: 'chunk' });
+    return other;
+  }));
+  const state = async () => (await own.request(`/v1/sessions/${session_id}/turns/${turn_id}`, { key: keys.client })).json.state;
+  const last = others.pop();
+  for (const gone of [chat, ...others]) await gone.close();
+  const here = last.frames.length;
+  await waitFor(() => last.frames.length > here + 20, 'it goes on for longer than the grace');
+  await last.close();
+  await waitFor(async () => await state() === 'cancelled', 'the end of the turn');
+});
 
 test('a slow reader is paused and loses nothing when it reads again', async (t) => {
   const own = await startServer(t, { config: { workers: 2, websocket: { max_queue: '16KiB' } } });
