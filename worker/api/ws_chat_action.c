@@ -39,6 +39,7 @@ on_started(void *arg, int err, const struct turn_started *started, const char *m
 	struct chat_member *m = cs != NULL ? chat_member_find(cs, &ask->call.session_id) : NULL;
 	struct chat_follow_start start = {.turn_id = &started->turn_id,
 	    .request_id = ask->request_id,
+	    .is_own = true,
 	    .is_streamed = ask->is_streamed};
 	if (m != NULL)
 		chat_follow(m, &start);
@@ -292,6 +293,7 @@ follow_session(struct chat_ask *ask, struct chat_socket *cs, struct chat_member 
 	struct chat_follow_start start = {.turn_id = &ask->call.turn_id,
 	    .after_seq = ask->after_seq,
 	    .request_id = ask->request_id,
+	    .is_own = true,
 	    .is_streamed = true};
 
 	cs->present = m;

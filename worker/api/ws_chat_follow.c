@@ -3,29 +3,17 @@
  *
  *   chats.table --> chat_member <-- chat_socket
  *                        |
- *                   chat_follow --> a listener of the turn
+ *                   chat_follow --> a listener of the turn, its own or its audience's
  *
- * A follow has a listener of its own, so that each socket is told every event after
- * the one it has, once and in order. One that does not take more is detached, and
- * attached again after what it has taken when its queue is empty. What is the same
- * for several sockets is formatted once and shared.
+ * Each socket is told every event after the one it has, once and in order. One that
+ * does not take more is detached, and attached again after what it has taken when its
+ * queue is empty. What is the same for several sockets is formatted once and shared.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "worker/api/ws_chat_impl.h"
-
-struct chat_follow {
-	struct chat_follow *next; /* the member's */
-	struct chat_member *member;
-	struct id turn_id;
-	uint64_t listener; /* 0: detached, the socket is slow */
-	uint64_t last_seq; /* taken */
-	char *request_id;  /* NULL: somebody else's turn */
-	bool is_streamed;
-	bool has_answer; /* the one chunk of who does not stream is out */
-};
 
 static struct chats *
 chats_of(const struct chat_follow *f)
@@ -163,33 +151,29 @@ link_of(struct chat_member *m, const struct chat_follow *f)
 static void
 follow_free(struct chat_follow *f)
 {
+	check(f->listener == 0 && f->audience == NULL);
 	f->member->socket->follow_count--;
 	*link_of(f->member, f) = f->next;
 	free(f->request_id);
 	free(f);
 }
 
-/* False: it has no listener any more. */
-static bool
-on_event(void *arg, const struct turn_event *event)
+/* Who is gone takes nothing, but was not slow: its disconnect is still to come. */
+bool
+chat_follow_tell(struct chat_follow *f, const struct turn_event *event)
 {
-	struct chat_follow *f = arg;
 	enum ws_sent sent = send_answer(f, event);
 
 	if ((sent == WS_SENT || sent == WS_SLOW) && is_told(f, event))
 		sent = send_frame(f, frame_of(f, event));
 	if (sent == WS_SENT || sent == WS_SLOW)
 		f->last_seq = event->seq;
-	if (sent == WS_SENT)
-		return true;
-	f->listener = 0;
-	return false;
+	return sent == WS_SENT || sent == WS_GONE;
 }
 
-static void
-on_end(void *arg, int err)
+void
+chat_follow_end(struct chat_follow *f, int err)
 {
-	struct chat_follow *f = arg;
 	struct chat_socket *cs = f->member->socket;
 	struct chat_error error = {
 	    .err = err, .request_id = f->request_id, .turn_id = f->turn_id.s};
@@ -200,6 +184,33 @@ on_end(void *arg, int err)
 	chat_socket_consider_drain(cs);
 }
 
+/* False: it has no listener any more. */
+static bool
+on_event(void *arg, const struct turn_event *event)
+{
+	struct chat_follow *f = arg;
+
+	if (!chat_follow_tell(f, event)) {
+		f->listener = 0;
+		return false;
+	}
+	if (f->last_seq == event->seq && chat_audience_catch_up(f)) {
+		/* No disconnect for the owner: the audience is still there. */
+		turn_detach(chats_of(f)->api->turns, f->listener, true);
+		f->listener = 0;
+	}
+	return true;
+}
+
+static void
+on_end(void *arg, int err)
+{
+	struct chat_follow *f = arg;
+
+	f->listener = 0;
+	chat_follow_end(f, err);
+}
+
 static const struct turn_listener_handlers handlers = {on_event, on_end};
 
 static void
@@ -208,13 +219,15 @@ attach(struct chat_follow *f)
 	struct turns *turns = chats_of(f)->api->turns;
 	struct id session_id = chat_member_session(f->member);
 
-	f->listener = turn_attach(turns, &session_id, &f->turn_id, f->last_seq,
-	    f->member->socket->originator, &handlers, f);
+	if (!chat_audience_join(f))
+		f->listener = turn_attach(turns, &session_id, &f->turn_id, f->last_seq,
+		    f->member->socket->originator, &handlers, f);
 }
 
 static void
 detach(struct chat_follow *f, bool is_disconnect)
 {
+	chat_audience_leave(f, is_disconnect);
 	if (f->listener != 0)
 		turn_detach(chats_of(f)->api->turns, f->listener, is_disconnect);
 	f->listener = 0;
@@ -248,6 +261,7 @@ chat_follow(struct chat_member *m, const struct chat_follow_start *start)
 	free(f->request_id);
 	f->request_id = start->request_id != NULL ? xstrdup(start->request_id) : NULL;
 	f->last_seq = start->after_seq;
+	f->is_own = start->is_own;
 	f->is_streamed = start->is_streamed;
 	f->has_answer = false;
 	id_bits(start->turn_id, m->last_turn);
@@ -382,7 +396,7 @@ chat_members_resume(struct chat_socket *cs)
 {
 	for (const struct chat_member *m = cs->members; m != NULL; m = m->of_socket) {
 		for (struct chat_follow *f = m->follows; f != NULL; f = f->next) {
-			if (f->listener == 0)
+			if (f->listener == 0 && f->audience == NULL)
 				attach(f);
 		}
 	}
@@ -391,6 +405,7 @@ chat_members_resume(struct chat_socket *cs)
 void
 chat_follow_init(struct chats *c)
 {
+	chat_audiences_init(c);
 	c->forget_shared.run = run_forget_shared;
 	turns_on_begun(c->api->turns, on_turn_begun, c);
 }
@@ -401,4 +416,5 @@ chat_follow_fini(struct chats *c)
 	loop_post_cancel(c->api->loop, &c->forget_shared);
 	forget_shared(c);
 	chat_table_fini(&c->table);
+	chat_audiences_fini(c);
 }

@@ -8,6 +8,7 @@
  *   ws_chat_action.c  what a message may ask for
  *   ws_chat_member.c  sessions that sockets follow
  *   ws_chat_follow.c  .. and the turns of those that they are told
+ *   ws_chat_audience.c  .. many with one listener
  *   ws_chat_frame.c   what is sent
  */
 #ifndef WORKER_API_WS_CHAT_IMPL_H
@@ -35,11 +36,12 @@ struct chat_shared {
 
 struct chats {
 	struct api *api;
-	struct idmap *sockets;   /* struct chat_socket; across a gap only its handle is kept */
-	struct strmap *keys;     /* struct chat_key by hash */
-	struct chat_table table; /* of their members */
-	struct list asks;        /* struct chat_ask */
-	uint32_t refused;        /* sockets that are told that there is no place */
+	struct idmap *sockets;    /* struct chat_socket; across a gap only its handle is kept */
+	struct strmap *keys;      /* struct chat_key by hash */
+	struct chat_table table;  /* of their members */
+	struct strmap *audiences; /* struct chat_audience by turn */
+	struct list asks;         /* struct chat_ask */
+	uint32_t refused;         /* sockets that are told that there is no place */
 	struct chat_shared shared[CHAT_SHARED_MAX];
 	struct loop_post forget_shared, recheck_keys;
 	struct loop_timer recheck_again;
@@ -99,10 +101,27 @@ void chat_keys_fini(struct chats *);
 
 /* ---- ws_chat_follow.c ---- */
 
+/* A turn that a socket is told: with a listener of its own, in an audience, or, while it is slow,
+ * neither. */
+struct chat_follow {
+	struct chat_follow *next; /* the member's */
+	struct chat_member *member;
+	struct id turn_id;
+	uint64_t listener; /* 0: none */
+	struct chat_audience *audience;
+	struct list of_audience;
+	uint64_t last_seq; /* taken */
+	char *request_id;  /* NULL: somebody else's turn */
+	bool is_own;       /* its listener says who it is, and nothing is shared */
+	bool is_streamed;
+	bool has_answer; /* the one chunk of who does not stream is out */
+};
+
 struct chat_follow_start {
 	const struct id *turn_id;
 	uint64_t after_seq;
-	const char *request_id; /* NULL: somebody else's turn */
+	const char *request_id; /* NULL: somebody else's turn, or none was given */
+	bool is_own;            /* the socket's own turn, or from a place in it that it names */
 	bool is_streamed;
 };
 
@@ -121,8 +140,21 @@ bool chat_follow_find(
 bool chat_follow_knows(const struct chat_member *, const struct id *turn_id);
 /* The session's turn that is being told; false: none. */
 bool chat_follow_live(const struct chat_member *, struct id *ret_turn);
+/* For the audience: false when it takes no more; its end. */
+bool chat_follow_tell(struct chat_follow *, const struct turn_event *);
+void chat_follow_end(struct chat_follow *, int err);
 void chat_follow_init(struct chats *);
 void chat_follow_fini(struct chats *);
+
+/* ---- ws_chat_audience.c ---- */
+
+/* False: it needs a listener of its own, at least until it is as far as the others. */
+bool chat_audience_join(struct chat_follow *);
+/* It has a listener and has been told something: is it as far now? Then that is to be detached. */
+bool chat_audience_catch_up(struct chat_follow *);
+void chat_audience_leave(struct chat_follow *, bool is_disconnect); /* if it is in one */
+void chat_audiences_init(struct chats *);
+void chat_audiences_fini(struct chats *);
 
 /* ---- ws_chat_ask.c ---- */
 
