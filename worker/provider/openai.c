@@ -59,6 +59,11 @@ add_messages(struct buf *out, const struct provider_request *r)
 	for (size_t i = 0; i < json_array_size(r->messages); i++)
 		add_json(
 		    out, i > 0 || r->history.len > 0 ? "," : "", json_array_get(r->messages, i));
+	if (r->prefill.len > 0) {
+		buf_add_cstr(out, ",{\"role\":\"assistant\",\"content\":\"");
+		buf_add_json_escaped(out, r->prefill);
+		buf_add_cstr(out, "\"}");
+	}
 	buf_add_char(out, ']');
 }
 

@@ -1,12 +1,14 @@
 /*
  * provider - a turn's call of a model: it asks (ask.h), and makes deltas and a
- * result of the answer's events (openai.h).
+ * result of the answer's events (openai.h). An answer that breaks in the middle is
+ * mended at the next target (mend.h), when there is one.
  */
 #include <stdlib.h>
 
 #include "common/check.h"
 #include "common/err.h"
 #include "worker/provider/ask.h"
+#include "worker/provider/mend.h"
 #include "worker/provider/openai.h"
 #include "worker/provider/provider_parts.h"
 
@@ -22,6 +24,8 @@ struct call {
 	json_t *messages, *tools;
 	struct openai_answer *answer; /* of the present attempt */
 	bool has_given;               /* something of it */
+	bool may_mend;                /* there is another target, and the caller knows restarts */
+	struct mend mend;             /* may_mend */
 	size_t request_bytes;
 };
 
@@ -39,6 +43,7 @@ call_free(struct call *c)
 	if (c->depth > 0)
 		return; /* freed when the answer has been left */
 	openai_answer_free(&c->answer);
+	mend_fini(&c->mend);
 	json_decref(c->messages);
 	json_decref(c->tools);
 	free(c);
@@ -75,23 +80,58 @@ on_done(void *arg, const struct ask_result *asked)
 /* ---- the answer ---- */
 
 static void
+give_text(struct call *c, struct str text)
+{
+	if (text.len == 0 || c->handle == 0)
+		return;
+	c->has_given = true;
+	c->handlers.on_text(c->arg, text);
+}
+
+static void
+give_restart(struct call *c)
+{
+	if (c->handle == 0)
+		return;
+	c->has_given = true;
+	c->handlers.on_restarted(c->arg);
+}
+
+static void
+give_step(struct call *c, struct mend_step step)
+{
+	if (step.is_restart)
+		give_restart(c);
+	give_text(c, step.again);
+	give_text(c, step.text);
+}
+
+static void
 on_text(void *arg, struct str text)
 {
 	struct call *c = arg;
 
-	c->has_given = true;
-	if (c->handle != 0)
-		c->handlers.on_text(c->arg, text);
+	if (c->may_mend)
+		give_step(c, mend_text(&c->mend, text));
+	else
+		give_text(c, text);
 }
 
 static void
 on_reasoning(void *arg, struct str text)
 {
 	struct call *c = arg;
+	bool is_restart = false;
 
+	if (c->handlers.on_reasoning == NULL ||
+	    (c->may_mend && !mend_reasoning(&c->mend, &is_restart)))
+		return;
+	if (is_restart)
+		give_restart(c);
+	if (c->handle == 0)
+		return;
 	c->has_given = true;
-	if (c->handle != 0 && c->handlers.on_reasoning != NULL)
-		c->handlers.on_reasoning(c->arg, text);
+	c->handlers.on_reasoning(c->arg, text);
 }
 
 static struct ask_sign
@@ -107,14 +147,26 @@ static void
 on_attempt(void *arg, const struct ask_attempt *attempt, struct buf *body)
 {
 	struct call *c = arg;
-	const struct provider_request r = {
+	struct provider_request r = {
 	    .history = c->history, .messages = c->messages, .tools = c->tools};
 
+	if (attempt->is_after_break) {
+		bool is_shown = attempt->supports_prefill && c->mend.given.len > 0;
+
+		mend_begin(&c->mend, is_shown ? MEND_CONTINUES : MEND_REPEATS);
+		r.prefill = is_shown ? buf_str(&c->mend.given) : STR_NONE;
+	}
 	openai_answer_free(&c->answer);
 	c->answer = openai_answer_new(&(struct openai_handlers){on_text, on_reasoning}, c);
 	openai_request(&r, attempt->model, body);
 	c->request_bytes = body->len;
 	c->has_given = false;
+}
+
+static bool
+on_break(void *arg)
+{
+	return ((struct call *)arg)->may_mend;
 }
 
 static struct ask_sign
@@ -157,17 +209,32 @@ on_end(void *arg)
 
 	if (openai_answer_end(c->answer) != 0)
 		return sign_of_failure(c);
+	if (c->may_mend) {
+		c->depth++;
+		give_step(c, mend_end(&c->mend));
+		c->depth--;
+		if (c->handle == 0)
+			call_free(c); /* cancelled from inside */
+	}
 	return (struct ask_sign){.progress = ASK_DONE};
 }
 
 /* ---- the beginning ---- */
+
+static bool
+has_choice(const struct providers *p, const char *alias)
+{
+	const struct route *route = providers_route(p, alias);
+
+	return route != NULL && route->count > 1;
+}
 
 uint64_t
 provider_call(struct providers *p, const struct provider_request *r,
     const struct provider_handlers *handlers, void *arg)
 {
 	static const struct ask_handlers asker = {
-	    on_attempt, on_head, on_bytes, on_end, NULL, on_done};
+	    on_attempt, on_head, on_bytes, on_end, on_break, on_done};
 	const struct ask_question question = {
 	    .alias = r->model,
 	    .path = "/chat/completions",
@@ -184,6 +251,7 @@ provider_call(struct providers *p, const struct provider_request *r,
 	c->history = r->history;
 	c->messages = json_incref(r->messages);
 	c->tools = json_incref(r->tools);
+	c->may_mend = handlers->on_restarted != NULL && has_choice(p, r->model);
 	c->handle = idmap_add(p->calls, c);
 	c->ask = ask_start(p, &question, &asker, c);
 	return c->handle;

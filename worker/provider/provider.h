@@ -34,6 +34,7 @@ struct provider_request {
 	struct str history;
 	json_t *messages;        /* an array; shared with the call, and not changed meanwhile */
 	json_t *tools;           /* OpenAI tools array, or NULL; likewise */
+	struct str prefill;      /* the beginning of the answer; set by the call itself */
 	uint32_t timeout_ms;     /* what is left of the turn's time */
 	const char *request_id;  /* passed on as X-Request-Id; may be NULL */
 	const char *traceparent; /* passed on; may be NULL */
@@ -77,6 +78,9 @@ struct provider_handlers {
 	void (*on_text)(void *arg, struct str text);      /* a delta, valid UTF-8, borrowed */
 	void (*on_reasoning)(void *arg, struct str text); /* likewise; may be NULL */
 	void (*on_done)(void *arg, const struct provider_result *);
+	/* What this call has given is void: its answer begins anew. NULL: an answer that breaks in
+	 * the middle is not gone on with elsewhere. */
+	void (*on_restarted)(void *arg);
 };
 
 /*

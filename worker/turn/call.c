@@ -166,6 +166,17 @@ on_reasoning(void *arg, struct str text)
 	note_delta(t);
 }
 
+/* Of this hop: what the hops before have said stands. */
+static void
+on_restarted(void *arg)
+{
+	struct turn *t = arg;
+
+	check(t->state == TURN_STATE_CALL || t->state == TURN_STATE_STREAM);
+	feed_restart(&t->feed, t->hop_text);
+	note_delta(t);
+}
+
 static void
 count_usage(struct turn *t, const struct provider_usage *u)
 {
@@ -241,7 +252,8 @@ time_left_ms(const struct turn *t)
 enum turn_next
 turn_step_call(struct turn *t)
 {
-	static const struct provider_handlers handlers = {on_text, on_reasoning, on_done};
+	static const struct provider_handlers handlers = {
+	    on_text, on_reasoning, on_done, on_restarted};
 	struct provider_request request = {
 	    .model = t->model,
 	    .history = buf_str(&t->history),

@@ -172,6 +172,20 @@ feed_set_hop(struct feed *f, uint32_t hop)
 	f->hop = hop;
 }
 
+void
+feed_restart(struct feed *f, size_t keep)
+{
+	check(keep <= f->text.len);
+	feed_settle(f);
+	push(f, TURN_RESTARTED, STR("{}"));
+	f->text.len = keep;
+	if (f->text.data != NULL)
+		f->text.data[keep] = '\0';
+	f->text_settled = 0;
+	f->text_units = 0;
+	feed_settle(f);
+}
+
 bool
 feed_get(const struct feed *f, uint64_t seq, struct turn_event *ret)
 {

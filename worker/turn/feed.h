@@ -49,6 +49,9 @@ void feed_reasoning(struct feed *, struct str);
 bool feed_is_settled(const struct feed *);
 void feed_settle(struct feed *);
 void feed_set_hop(struct feed *, uint32_t hop); /* settles: a delta is of one hop */
+/* All text is void but the first `keep` bytes, which are told again after the event that says so.
+ */
+void feed_restart(struct feed *, size_t keep);
 
 /* False: not kept (any more). The data is borrowed until the feed changes. */
 bool feed_get(const struct feed *, uint64_t seq, struct turn_event *ret);

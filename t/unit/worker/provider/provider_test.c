@@ -84,7 +84,7 @@ seen_fini(struct seen *s)
 static void
 begin_with(struct seen *s, const char *alias, const char *said, struct provider_request r)
 {
-	static const struct provider_handlers handlers = {on_text, on_reasoning, on_done};
+	static const struct provider_handlers handlers = {on_text, on_reasoning, on_done, NULL};
 	json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", said);
 	json_t *tools = json_pack("[{s:s, s:{s:s}}, {s:s, s:{s:s}}]", "type", "function",
 	    "function", "name", "look", "type", "function", "function", "name", "b");

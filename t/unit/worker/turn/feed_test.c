@@ -164,6 +164,29 @@ test_a_snapshot_is_json(void **state)
 	buf_fini(&out);
 }
 
+/* What the hop began with stands, and is told again. */
+static void
+test_a_restart(void **state)
+{
+	struct feed f;
+
+	feed_init(&f, 0);
+	feed_restart(&f, 0);
+	expect_event(&f, 1, TURN_RESTARTED, "{}");
+	feed_text(&f, STR("a\xc3\xb6"));
+	feed_set_hop(&f, 1);
+	feed_text(&f, STR("bad"));
+	feed_restart(&f, 3);
+	expect_event(&f, 3, TURN_TEXT_DELTA, "{\"text\":\"bad\",\"offset\":2,\"hop\":1}");
+	expect_event(&f, 4, TURN_RESTARTED, "{}");
+	expect_event(&f, 5, TURN_TEXT_DELTA, "{\"text\":\"a\xc3\xb6\",\"offset\":0,\"hop\":1}");
+	feed_text(&f, STR("good"));
+	feed_settle(&f);
+	expect_event(&f, 6, TURN_TEXT_DELTA, "{\"text\":\"good\",\"offset\":2,\"hop\":1}");
+	assert_true(str_eq(feed_told_text(&f), STR("a\xc3\xb6good")));
+	feed_fini(&f);
+}
+
 static void
 test_an_empty_feed(void **state)
 {
@@ -190,6 +213,7 @@ main(void)
 	    cmocka_unit_test(test_the_oldest_go_first),
 	    cmocka_unit_test(test_one_that_is_too_big_stays_while_it_is_the_last),
 	    cmocka_unit_test(test_a_snapshot_is_json),
+	    cmocka_unit_test(test_a_restart),
 	    cmocka_unit_test(test_an_empty_feed),
 	};
 
