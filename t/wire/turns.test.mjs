@@ -251,3 +251,11 @@ test('wrong input is named', async () => {
   assert.equal((await post(id, { input: 'x', model: 'default' })).status, 403);
   assert.equal((await post('sess_01234567890123456789abcdef', { input: 'x' })).status, 404);
 });
+
+test('numbers are written as short as they can be read back', async () => {
+  const { id } = await newSession(server, { metadata: { share: 0.1 } });
+  const { text } = await post(id, { input: 'hello', stream: false });
+  assert.match(text, /"cost":/);
+  assert.doesNotMatch(text, /"cost":[^,}]*\d{8}/);
+  assert.match((await server.request(`/v1/sessions/${id}`, { key: keys.client })).text, /"share":0\.1[,}]/);
+});

@@ -8,6 +8,7 @@
 
 #include "common/check.h"
 #include "common/clock.h"
+#include "common/json_real.h"
 #include "common/metric.h"
 
 /* Load balancers ask often, and a hundred times a second is often enough to look. */
@@ -154,6 +155,7 @@ look_at_health(struct ops *o)
 	free(o->health_text);
 	o->health_text = json_dumps(answer, JSON_COMPACT);
 	check(o->health_text != NULL);
+	json_shorten_reals(o->health_text);
 	o->health_status = is_serving ? 200 : 503;
 	o->health_until_ms = clock_mono_ms() + HEALTH_CACHE_MS;
 	json_decref(answer);

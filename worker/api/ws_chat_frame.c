@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "common/err.h"
+#include "common/json_real.h"
 
 static void
 set_text(json_t *frame, const char *name, const char *text)
@@ -30,6 +31,7 @@ write_frame(struct buf *out, json_t *frame)
 	char *text = json_dumps(frame, JSON_COMPACT);
 
 	check(text != NULL);
+	json_shorten_reals(text);
 	buf_add_cstr(out, text);
 	free(text);
 	json_decref(frame);

@@ -8,6 +8,7 @@
 
 #include "common/check.h"
 #include "common/id.h"
+#include "common/json_real.h"
 #include "common/log.h"
 #include "worker/http/server.h"
 #include "worker/loop/h2o_loop.h"
@@ -144,6 +145,7 @@ http_reply_json(struct http_req *r, int status, json_t *json)
 	char *text = json_dumps(json, JSON_COMPACT);
 
 	check(text != NULL);
+	json_shorten_reals(text);
 	json_decref(json);
 	http_reply(r, status, "application/json", str_of(text));
 	free(text);

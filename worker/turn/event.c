@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/json_real.h"
 #include "worker/turn/turn_impl.h"
 
 static const struct {
@@ -49,6 +50,7 @@ turn_emit(struct turn *t, enum turn_event_type type, json_t *data)
 	char *text = json_dumps(data, JSON_COMPACT);
 
 	check(text != NULL && !turn_event_is_last(type));
+	json_shorten_reals(text);
 	feed_add(&t->feed, type, str_of(text));
 	free(text);
 	json_decref(data);
@@ -178,6 +180,7 @@ turn_format_end(struct turn *t)
 	json_object_set_new(data, "tool_calls", turn_format_calls(t));
 	char *text = json_dumps(data, JSON_COMPACT);
 	check(text != NULL);
+	json_shorten_reals(text);
 	json_decref(data);
 	return text;
 }
@@ -293,6 +296,7 @@ turn_record_end(const struct store_turn *r, struct buf *data)
 	char *text = json_dumps(v, JSON_COMPACT);
 
 	check(text != NULL);
+	json_shorten_reals(text);
 	buf_add_cstr(data, text);
 	free(text);
 	json_decref(v);
