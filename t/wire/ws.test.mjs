@@ -22,8 +22,6 @@ const limited_key = 'pc_test_limited_key_0123456789abc';
 let server;
 before(async () => {
   server = await startServer(null, { config: {
-    turns: { retain_events: '2s' },
-    tools: { client_timeout: '5s' },
     keys: [
       { kind: 'client', app: 'demo', secret: keys.client },
       { kind: 'client', app: 'demo', secret: limited_key, rate: { limit: 3, window: '60s' } },
@@ -426,7 +424,8 @@ test('resume on another worker after a cut: nothing lost, nothing doubled', asyn
 });
 
 test('resume of a finished turn replays it, later as a snapshot; of an unknown one is an error', async (t) => {
-  const chat = await openChat(t, server);
+  const own = await startServer(t, { config: { turns: { retain_events: '3s' } } });
+  const chat = await openChat(t, own);
   const frames = await chat.answer(chat.chat('[[mock tokens=10]]'));
   const { turn_id, chunk: { metadata: { session_id } } } = frames[0];
   const resume = (request_id, after, turn = turn_id) => chat.send({ action: 'resume', request_id, payload: { session_id, turn_id: turn, after } });

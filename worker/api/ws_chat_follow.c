@@ -174,12 +174,19 @@ chat_follow_tell(struct chat_follow *f, const struct turn_event *event)
 void
 chat_follow_end(struct chat_follow *f, int err)
 {
-	struct chat_socket *cs = f->member->socket;
+	struct chat_member *m = f->member;
+	struct chat_socket *cs = m->socket;
 	struct chat_error error = {
 	    .err = err, .request_id = f->request_id, .turn_id = f->turn_id.s};
+	uint8_t bits[CHAT_ID_BITS];
 
-	if (err != 0)
+	if (err != 0) {
 		chat_socket_tell_error(cs, &error);
+		/* It was not told: who joins again gets it. */
+		id_bits(&f->turn_id, bits);
+		if (memcmp(m->last_turn, bits, sizeof(bits)) == 0)
+			memset(m->last_turn, 0, sizeof(m->last_turn));
+	}
 	follow_free(f);
 	chat_socket_consider_drain(cs);
 }

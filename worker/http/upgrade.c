@@ -183,6 +183,12 @@ http_socket_write_now(struct http_socket *s, const void *bytes, size_t len)
 /* ---- the beginning ---- */
 
 bool
+http_may_upgrade(const struct http_req *r)
+{
+	return !r->conn->is_http2;
+}
+
+bool
 http_take_place(struct http_req *r)
 {
 	return r->is_counted || request_take_place(r);

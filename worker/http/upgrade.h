@@ -38,6 +38,8 @@ struct http_socket {
 	bool is_counted, is_open, is_reading, is_writing, is_closing;
 };
 
+bool http_may_upgrade(const struct http_req *); /* HTTP/2 may not */
+
 /*
  * For routes with HTTP_UPGRADE, once it is known that the request will be upgraded: a place among
  * max_connections. False: there is none, which was counted and logged; upgrade it all the same to

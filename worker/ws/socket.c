@@ -301,13 +301,16 @@ ws_socket_check(struct http_req *req, char ret_accept[WS_ACCEPT_LEN + 1])
 	    .version = http_header(req, "sec-websocket-version"),
 	    .key = http_header(req, "sec-websocket-key"),
 	};
-	const char *fault;
-	int err = ws_handshake_check(&offer, ret_accept, &fault);
+	const char *fault = "WebSockets are opened over HTTP/1.1.";
+	int err = E_UPGRADE_REQUIRED;
 
+	if (http_may_upgrade(req))
+		err = ws_handshake_check(&offer, ret_accept, &fault);
 	if (err == 0)
 		return true;
 	if (err == E_UPGRADE_REQUIRED) {
-		http_add_header(req, "upgrade", "websocket");
+		if (http_may_upgrade(req)) /* HTTP/2 forbids the header */
+			http_add_header(req, "upgrade", "websocket");
 		http_add_header(req, "sec-websocket-version", WS_VERSION);
 	}
 	http_reply_error(req, err, NULL, "%s", fault);

@@ -35,7 +35,7 @@ export class Chat {
   }
 
   /** The client's port: which worker has it is in /proc. */
-  get local_port() { return this.ws._socket.localPort; }
+  get local_port() { return this.ws._socket?.localPort; }
 
   send(message) {
     this.ws.send(typeof message === 'string' || Buffer.isBuffer(message) ? message : JSON.stringify(message));
