@@ -42,7 +42,15 @@ class Follower {
         if (Date.now() > deadline || (e.status && e.status !== 503)) throw e;
       }
     }
-    await this.ask(() => ({ action: 'join', payload: { session_id: this.session_id } }), ({ status }) => status === 'joined');
+  }
+
+  /** Connects to follow what comes. A turn that the record still has as live is told from its beginning by this. */
+  async join() {
+    while (this.chat === null || this.is_cut) {
+      await this.connect();
+      for (const turn of this.turns.values()) turn.may_begin_anew = true;
+      await this.ask(() => ({ action: 'join', payload: { session_id: this.session_id } }), ({ status }) => status === 'joined');
+    }
   }
 
   get is_cut() { return this.chat.closed !== null; }
@@ -73,6 +81,8 @@ class Follower {
     }
     const turn = this.turn(frame.turn_id), { chunk } = frame;
     turn.trail.push(`${frame.seq}:${frame.status}`);
+    if (turn.may_begin_anew && frame.seq <= turn.seq) Object.assign(turn, { seq: 0, text: '', end: null });
+    turn.may_begin_anew = false;
     assert.ok(frame.seq > turn.seq, `repeated or out of order: ${turn.trail.join(' ')}`);
     assert.equal(turn.end, null, `after the end: ${turn.trail.join(' ')}`);
     turn.seq = frame.seq;
@@ -107,7 +117,7 @@ class Follower {
 async function begin(follower, text, key) {
   for (let i = 0; ; i++) {
     const request_id = `${key}-${i}`;
-    if (follower.is_cut) await follower.connect();
+    if (follower.is_cut) await follower.join();
     follower.chat.chat({ text, idempotency_key: key, session_id: follower.session_id }, request_id);
     const first = await waitFor(() => follower.is_cut || follower.chat.frames.find((frame) => frame.request_id === request_id), 'beginning', patience_ms);
     if (first === true) continue;
@@ -128,7 +138,7 @@ test(`${rounds} deaths under ${follower_count} sockets of one session`, { timeou
   const on_uncaught = (e) => failures.push(e); // of note(), which the socket calls
   process.on('uncaughtException', on_uncaught);
   t.after(() => process.off('uncaughtException', on_uncaught));
-  for (const follower of followers) await follower.connect();
+  for (const follower of followers) await follower.join();
   const counts = { complete: 0, worker_lost: 0 };
   for (let round = 0; round < rounds; round++) {
     const starter = followers[random(follower_count)], tokens = 10 + random(40);
@@ -149,7 +159,7 @@ test(`${rounds} deaths under ${follower_count} sockets of one session`, { timeou
     }
     assert.ok(end in counts || excuses.has(end), end);
     counts[end] = (counts[end] ?? 0) + 1;
-    for (const follower of followers) if (follower.is_cut) await follower.connect();
+    for (const follower of followers) if (follower.is_cut) await follower.join();
   }
   t.diagnostic(JSON.stringify({ ...counts, cuts: followers.map(({ cuts }) => cuts) }));
   assert.ok(counts.complete > 0 && counts.worker_lost > 0, JSON.stringify(counts));
