@@ -103,6 +103,7 @@ client_action(struct client *c, curl_socket_t fd, int what)
 {
 	int running;
 
+	c->turn++;
 	c->curl_depth++;
 	CURLMcode rc = curl_multi_socket_action(c->multi, fd, what, &running);
 	c->curl_depth--;

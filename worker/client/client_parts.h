@@ -33,6 +33,7 @@ struct client {
 	struct client_socket **sockets; /* by descriptor */
 	size_t socket_cap;
 	unsigned curl_depth; /* libcurl is on the stack */
+	uint64_t turn;       /* how often it was given control */
 	char *ca_file;
 };
 
@@ -91,6 +92,8 @@ struct transfer {
 
 	bool refuses_private, was_refused; /* the address */
 	bool is_paused;
+	uint64_t turn; /* the client's, when turn_bytes came */
+	size_t turn_bytes;
 	bool has_head;
 	struct client_head head; /* its texts point into head_text */
 	char head_text[3][128];

@@ -20,6 +20,9 @@ enum {
 	BODY_AT_ONCE_MAX = 64 << 10,
 	RECEIVE_BUFFER = 4 << 10, /* per running transfer; events are small */
 	SEND_BUFFER = 16 << 10,   /* likewise, with TLS */
+	/* Then others have their turn: libcurl would read on as long as there is something, and
+	 * not return while a few fast senders have more. */
+	TURN_BYTES_MAX = 16 << 10,
 };
 
 const char *
@@ -311,6 +314,16 @@ on_header(char *bytes, size_t size, size_t count, void *arg)
 	return t->handle == 0 ? 0 : size * count;
 }
 
+static bool
+has_had_turn(struct transfer *t, size_t len)
+{
+	if (t->turn != t->client->turn)
+		t->turn_bytes = 0;
+	t->turn = t->client->turn;
+	t->turn_bytes += len;
+	return t->turn_bytes >= TURN_BYTES_MAX;
+}
+
 static size_t
 on_body(char *bytes, size_t size, size_t count, void *arg)
 {
@@ -323,13 +336,16 @@ on_body(char *bytes, size_t size, size_t count, void *arg)
 		transfer_enter(t, TRANSFER_BODY);
 	else
 		t->phase_ms = loop_now_ms(t->client->loop);
-	if (len == 0 || t->handlers.on_body(t->arg, str_sub(bytes, len)))
-		return t->handle == 0 ? len + 1 : len;
-	if (t->handle != 0) {
+	bool goes_on = len == 0 || t->handlers.on_body(t->arg, str_sub(bytes, len));
+	if (t->handle == 0)
+		return len + 1;
+	if (!goes_on || (has_had_turn(t, len) && !list_linked(&t->resume_node))) {
 		t->is_paused = true;
 		curl_easy_pause(t->easy, CURLPAUSE_RECV);
 	}
-	return t->handle == 0 ? len + 1 : len;
+	if (goes_on && t->is_paused)
+		client_resume(t->client, t->handle);
+	return len;
 }
 
 /* ---- the beginning ---- */
