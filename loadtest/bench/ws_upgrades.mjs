@@ -1,14 +1,14 @@
 // ws_upgrades - WebSockets opened on /ws/chat and closed again with a whole closing handshake, per CPU second of the server.
-import { keys, startServer } from '../../t/wire/lib/server.mjs';
+import { startServer } from '../../t/wire/lib/server.mjs';
 import { all_pids, cpuSeconds, generate, median, print } from './lib.mjs';
 
 const rounds = 5, count = 60000, users = 64;
 
 export default async function ws_upgrades() {
   const server = await startServer(null, { mock: false, config: { workers: 1 } });
-  const once = async (n, key = keys.server) => {
+  const once = async (n) => {
     const before = cpuSeconds(all_pids(server));
-    const result = await generate(server.address, ['--users', users, '--count', n, 'upgrades'], key);
+    const result = await generate(server.address, ['--users', users, '--count', n, 'upgrades']);
     if (!result.passed) throw new Error(JSON.stringify(result));
     return { per_cpu_s: n / (cpuSeconds(all_pids(server)) - before), result };
   };
