@@ -13,9 +13,10 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "master/core_time.h"
 #include "master/timer.h"
 
-enum { MESSAGES_PER_WAKE = 64 };
+enum { MESSAGES_PER_WAKE = 64, STARVED_LOOK_MS = 100 };
 
 const char *
 child_state_name(enum child_state state)
@@ -42,6 +43,49 @@ kill_child(struct child *c, int number)
 	enter(c, CHILD_KILLED, CHILD_KILL_GRACE_MS);
 }
 
+/* ---- silence ---- */
+
+static uint64_t
+silence_deadline(const struct child *c)
+{
+	return c->silence_max_ms != 0 ? c->silence_max_ms : UINT64_MAX;
+}
+
+static void
+be_heard(struct child *c)
+{
+	struct core_time core;
+
+	c->heard_ms = clock_mono_ms();
+	c->is_starved = false;
+	c->had_core_ms = core_time_read(c->pid, &core) ? core.used_ms : 0;
+	enter(c, CHILD_READY, silence_deadline(c));
+}
+
+/*
+ * On a machine with too much to do a worker may wait for a core for longer than it may be silent.
+ * To abort it would make it worse: all whom it serves would come again. So it hangs only when it
+ * waits for something else, or has had a core for as long as it may be silent.
+ */
+static bool
+is_starved(struct child *c)
+{
+	struct core_time core;
+
+	if (!core_time_read(c->pid, &core) || !core.is_runnable)
+		return false;
+	uint64_t had_ms = core.used_ms - c->had_core_ms;
+	if (had_ms >= c->silence_max_ms)
+		return false;
+	if (!c->is_starved)
+		log_warn("worker starved slot=%u pid=%d silent_ms=%" PRIu64 " had_core_ms=%" PRIu64,
+		    c->slot->index, (int)c->pid, clock_mono_ms() - c->heard_ms, had_ms);
+	c->is_starved = true;
+	uint64_t left_ms = c->silence_max_ms - had_ms;
+	enter(c, CHILD_READY, left_ms > STARVED_LOOK_MS ? STARVED_LOOK_MS : left_ms);
+	return true;
+}
+
 static void
 on_deadline(int fd, short what, void *arg)
 {
@@ -56,8 +100,10 @@ on_deadline(int fd, short what, void *arg)
 		kill_child(c, SIGKILL);
 		break;
 	case CHILD_READY:
+		if (is_starved(c))
+			break;
 		log_error("worker stalled slot=%u pid=%d silent_ms=%" PRIu64, c->slot->index,
-		    (int)c->pid, c->silence_max_ms);
+		    (int)c->pid, clock_mono_ms() - c->heard_ms);
 		c->is_stalled = true;
 		kill_child(c, SIGABRT); /* its core tells where */
 		break;
@@ -74,11 +120,7 @@ on_deadline(int fd, short what, void *arg)
 	}
 }
 
-static uint64_t
-silence_deadline(const struct child *c)
-{
-	return c->silence_max_ms != 0 ? c->silence_max_ms : UINT64_MAX;
-}
+/* ---- messages ---- */
 
 static bool
 is_from(const struct child *c, const struct proto_message *m)
@@ -103,12 +145,12 @@ take_message(struct child *c, const struct proto_message *m)
 		c->was_ready = true;
 		if (c->state != CHILD_STARTING)
 			return false;
-		enter(c, CHILD_READY, silence_deadline(c));
+		be_heard(c);
 		return true;
 	case PROTO_LOAD:
 		c->connections = m->value;
 		if (c->state == CHILD_READY)
-			enter(c, CHILD_READY, silence_deadline(c));
+			be_heard(c);
 		return false;
 	case PROTO_BYE:
 		log_debug("worker says bye slot=%u pid=%d", c->slot->index, (int)c->pid);

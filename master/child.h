@@ -3,9 +3,11 @@
  *
  *                READY               drain
  *   STARTING ------------> READY ------------> DRAINING
- *      |  start limit        |  silence           |  time is up
+ *      |  start limit        |  silence (*)       |  time is up
  *      v                     v  (SIGABRT)         v
  *   KILLED <--------------------------------------+        (SIGKILL until it is gone)
+ *
+ * (*) not while all that it lacks is a core
  *
  * Each state has one deadline. A child ends when it has been reaped, which the
  * supervisor learns from SIGCHLD; nothing here waits for it.
@@ -40,6 +42,9 @@ struct child {
 	uint64_t started_ms;
 	int64_t connections; /* by its last LOAD */
 	uint64_t silence_max_ms;
+	uint64_t heard_ms;     /* when it last said something .. */
+	uint64_t had_core_ms;  /* .. and how long it had had a core by then */
+	bool is_starved;       /* silent for too long since, for want of a core */
 	uint64_t drain_end_ms; /* while draining */
 
 	int proto_fd;

@@ -248,7 +248,7 @@ test('under random deaths every turn ends once and the host stays whole', { time
     keys: [{ kind: 'client', app: 'demo', secret: key }, { kind: 'server', app: 'demo', secret: keys.server },
       { kind: 'client', app: 'demo', secret: rated_key, rate }],
   } });
-  for (const expected of [/worker died /, /worker stalled /, /store write waits /, /turn (hop|end) not saved /, /turn taken over /]) server.expectLog(expected);
+  for (const expected of [/worker died /, /worker (stalled|starved) /, /store write waits /, /turn (hop|end) not saved /, /turn taken over /]) server.expectLog(expected);
   // A worker that was stopped for too long and is let go dies of the watchdog's SIGABRT; a failed check would say so.
   for (const expected of [/^worker crashed signal=06$/, /^\S+\(.*\)\[0x[0-9a-f]+\]$/]) server.expectLog(expected);
   const counts = { completed: 0, cuts: 0, killed: 0, killed_writers: 0, stopped: 0 }, let_through = [];

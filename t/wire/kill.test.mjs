@@ -1,7 +1,10 @@
 // Workers are killed under load: only what ran on the dead one is lost, and that is told.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
 import { test } from 'node:test';
 import { collect } from './lib/http.mjs';
+import { Child } from './lib/process.mjs';
 import { is_last_event, keys, newSession, startServer } from './lib/server.mjs';
 import { holders, unaccepted } from './lib/sockets.mjs';
 import { waitFor } from './lib/wait.mjs';
@@ -75,7 +78,7 @@ test('each worker in turn is killed under load', { timeout: 120000 }, async (t) 
 });
 
 test('what waits in the accept queue of a dead worker is served by its successor', async (t) => {
-  const server = await startServer(t);
+  const server = await startServer(t, { config: { watchdog: { silence: '1m' } } }); // nobody but us ends the one that is stopped
   const pid = server.workers()[2];
   process.kill(pid, 'SIGSTOP');
   let answered = 0;
@@ -84,4 +87,24 @@ test('what waits in the accept queue of a dead worker is served by its successor
   assert.ok(answered < 80, 'some wait for the one that is stopped');
   server.killWorker(2);
   for (const { status } of await Promise.all(requests)) assert.equal(status, 200);
+});
+
+test('a worker that only waits for a core is not aborted, one that hangs is', async (t) => {
+  const server = await startServer(t, { config: { workers: 2, watchdog: { silence: '2s' } } });
+  const [starved, hung] = server.workers();
+  const [core] = /Cpus_allowed_list:\s+(\d+)/.exec(fs.readFileSync('/proc/self/status', 'utf8')).slice(1);
+  // The lowest priority there is, on a core that others want.
+  execFileSync('taskset', ['-a', '-c', '-p', core, String(starved)]);
+  execFileSync('chrt', ['--idle', '-a', '-p', '0', String(starved)]);
+  const others = Array.from({ length: 8 }, () => new Child('taskset', ['-c', core, 'sh', '-c', 'while :; do :; done']));
+  t.after(() => others.map((child) => child.kill('SIGKILL')));
+  server.expectLog(new RegExp(`worker starved slot=0 pid=${starved} `));
+  await server.line(new RegExp(`worker starved slot=0 pid=${starved} `), 30000);
+  server.expectLog(new RegExp(`worker (stalled|died) slot=1 pid=${hung} `));
+  process.kill(hung, 'SIGSTOP');
+  await server.replaced(1, hung);
+  for (const child of others) child.kill('SIGKILL');
+  await Promise.all(others.map((child) => child.ended));
+  await waitFor(async () => (await server.request('/health')).json.workers.ready === 2, 'both workers ready');
+  assert.equal(server.workers()[0], starved);
 });
