@@ -3,6 +3,8 @@
  */
 #include "worker/health.h"
 
+#include <string.h>
+
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/metric.h"
@@ -40,15 +42,54 @@ check_backplane(void *arg, json_t *details)
 	return h->handoff->conf->backplane.url[0] == '\0' ? HEALTH_OK : HEALTH_DEGRADED;
 }
 
+/* Calls in progress and waiting, the last look, the breakers of its models. */
+static json_t *
+describe_provider(const struct providers *p, const struct provider_state *s)
+{
+	json_t *breakers = json_object();
+
+	for (size_t i = 0; i < providers_target_count(p); i++) {
+		struct provider_target_state t;
+
+		providers_target_state(p, i, &t);
+		if (strcmp(t.provider, s->name) == 0)
+			json_object_set_new(
+			    breakers, t.model, json_string(breaker_state_name(t.breaker)));
+	}
+	return json_pack("{s:s, s:I, s:I, s:I, s:f, s:o}", "health",
+	    provider_health_name(s->health), "in_use", (json_int_t)s->calls, "max",
+	    (json_int_t)s->calls_max, "waiting", (json_int_t)s->waiting, "utilization",
+	    s->calls_max > 0 ? (double)s->calls / s->calls_max : 0.0, "breakers", breakers);
+}
+
 static enum health
 check_providers(void *arg, json_t *details)
 {
 	const struct health_of *h = arg;
 	const struct conf *conf = h->handoff->conf;
+	enum health worst = conf->providers.n > 0 ? HEALTH_OK : HEALTH_DEGRADED;
+	json_t *list = json_object();
 
 	json_object_set_new(details, "configured", json_integer((json_int_t)conf->providers.n));
 	json_object_set_new(details, "models", json_integer((json_int_t)conf->models.n));
-	return conf->providers.n > 0 ? HEALTH_OK : HEALTH_DEGRADED;
+	json_object_set_new(details, "providers", list);
+	for (size_t i = 0; i < providers_count(h->providers); i++) {
+		struct provider_state s;
+
+		providers_state(h->providers, i, &s);
+		json_object_set_new(list, s.name, describe_provider(h->providers, &s));
+		worst = worse(worst, health_of_use(s.calls, s.calls_max));
+		if (s.health == PROVIDER_DOWN || s.health == PROVIDER_MISCONFIGURED)
+			worst = worse(worst, HEALTH_DEGRADED);
+	}
+	for (size_t i = 0; i < providers_target_count(h->providers); i++) {
+		struct provider_target_state t;
+
+		providers_target_state(h->providers, i, &t);
+		if (t.breaker != BREAKER_CLOSED)
+			worst = worse(worst, HEALTH_DEGRADED);
+	}
+	return worst;
 }
 
 /* Connections to each provider, of the whole host. */

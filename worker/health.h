@@ -7,6 +7,7 @@
 #include "common/handoff.h"
 #include "worker/api/ops.h"
 #include "worker/loop/loop.h"
+#include "worker/provider/provider.h"
 #include "worker/store/store.h"
 
 /* What the checks look at: their arg. */
@@ -14,6 +15,7 @@ struct health_of {
 	const struct handoff *handoff;
 	const struct store *store;
 	struct loop *loop;
+	const struct providers *providers;
 };
 
 const struct ops_check *health_checks(size_t *ret_count);

@@ -12,10 +12,11 @@
 enum {
 	PENDING_BYTES_MAX = 256 << 10,
 	SLOW_FIRST_MS = 2000,
+	COMMENT_MS = 100,
 	CUT_DELAY_MS = 30, /* so that what was sent has been read: a reset throws away the rest */
 };
 
-enum phase { PHASE_WAIT, PHASE_DELTAS, PHASE_DRIP, PHASE_CUT, PHASE_STALL };
+enum phase { PHASE_WAIT, PHASE_DELTAS, PHASE_COMMENTS, PHASE_DRIP, PHASE_CUT, PHASE_STALL };
 
 struct play {
 	struct control *control;
@@ -27,7 +28,7 @@ struct play {
 	bool is_streamed;
 	bool includes_usage;
 	const char *nl;
-	uint64_t due_us;
+	uint64_t due_us, comments_until_us;
 	uint32_t deltas; /* given so far */
 	bool had_fault;
 	struct buf open, out, delta; /* an event up to its delta; scratch */
@@ -146,12 +147,24 @@ play_usage_event(struct play *p)
 }
 
 static void
+play_cut(struct play *p, enum phase phase)
+{
+	p->phase = phase;
+	if (phase == PHASE_CUT)
+		play_wait_us(p, CUT_DELAY_MS * 1000);
+}
+
+static void
 play_tail(struct play *p)
 {
 	if (p->plan.fault != FAULT_NO_FINISH)
 		play_finish_event(p);
 	if (p->plan.fault == FAULT_DUPLICATE_FINISH)
 		play_finish_event(p);
+	if (p->plan.fault == FAULT_FINISH_CUT) {
+		play_cut(p, PHASE_CUT);
+		return;
+	}
 	if (p->includes_usage && !p->plan.hides_usage)
 		play_usage_event(p);
 	if (p->plan.fault != FAULT_NO_DONE)
@@ -183,14 +196,6 @@ play_huge_event(struct play *p)
 }
 
 static void
-play_cut(struct play *p, enum phase phase)
-{
-	p->phase = phase;
-	if (phase == PHASE_CUT)
-		play_wait_us(p, CUT_DELAY_MS * 1000);
-}
-
-static void
 play_close(struct play *p)
 {
 	struct conn *conn = p->conn;
@@ -216,6 +221,11 @@ play_fault(struct play *p)
 		return true;
 	case FAULT_CUT_CLEAN:
 		play_end(p);
+		return true;
+	case FAULT_COMMENTS:
+		p->phase = PHASE_COMMENTS;
+		p->comments_until_us = clock_mono_us() + p->plan.first_ms * UINT64_C(1000);
+		play_wait_us(p, 0);
 		return true;
 	case FAULT_ERROR_EVENT:
 		play_data(p,
@@ -293,6 +303,23 @@ step_deltas(struct play *p)
 	if (p->due_us > now)
 		play_wait_us(p, p->due_us - now);
 	/* Else on_drained goes on. */
+}
+
+/* It thinks; then it goes on. */
+static void
+step_comments(struct play *p)
+{
+	uint64_t now_us = clock_mono_us();
+	uint32_t interval_ms = p->plan.interval_ms > 0 ? p->plan.interval_ms : COMMENT_MS;
+
+	if (now_us >= p->comments_until_us) {
+		p->phase = PHASE_DELTAS;
+		p->due_us = now_us;
+		step_deltas(p);
+		return;
+	}
+	conn_chunk(p->conn, STR(": thinking\n\n"));
+	play_wait_us(p, interval_ms * UINT64_C(1000));
 }
 
 static void
@@ -409,6 +436,9 @@ on_timer(evutil_socket_t fd, short what, void *arg)
 	case PHASE_DELTAS:
 		step_deltas(p);
 		break;
+	case PHASE_COMMENTS:
+		step_comments(p);
+		break;
 	case PHASE_DRIP:
 		step_drip(p);
 		break;
@@ -447,10 +477,26 @@ play_error(struct conn *conn, int status, const char *type, const char *code, co
 	json_decref(body);
 }
 
+/* "date+S" is the time in so many seconds. */
+static const char *
+retry_after_text(const struct plan *plan, char *date, size_t size)
+{
+	static const char prefix[] = "date+";
+	uint64_t seconds;
+	struct tm tm;
+
+	if (plan->retry_after == NULL || !str_starts(str_of(plan->retry_after), STR("date+")) ||
+	    !str_to_u64(str_of(plan->retry_after + sizeof(prefix) - 1), &seconds))
+		return plan->retry_after;
+	time_t at = time(NULL) + (time_t)seconds;
+	strftime(date, size, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&at, &tm));
+	return date;
+}
+
 static void
 play_status_fault(struct conn *conn, const struct plan *plan)
 {
-	char message[64];
+	char message[64], date[64];
 	int status = (int)plan->fault_status;
 	const char *type = status >= 500 ? "server_error" : "invalid_request_error";
 	const char *code = status == 401   ? "invalid_api_key"
@@ -459,7 +505,8 @@ play_status_fault(struct conn *conn, const struct plan *plan)
 
 	snprintf(message, sizeof(message), "mock fault status %d", status);
 	play_error(conn, status, type, code,
-	    plan->fault_message != NULL ? plan->fault_message : message, plan->retry_after);
+	    plan->fault_message != NULL ? plan->fault_message : message,
+	    retry_after_text(plan, date, sizeof(date)));
 }
 
 bool
@@ -468,6 +515,14 @@ play_early_fault(struct conn *conn, const struct plan *plan)
 	switch (plan->fault) {
 	case FAULT_STATUS:
 		play_status_fault(conn, plan);
+		return true;
+	case FAULT_CONTEXT:
+		play_error(conn, 400, "invalid_request_error", "context_length_exceeded",
+		    "This model's maximum context length is exceeded.", NULL);
+		return true;
+	case FAULT_POLICY:
+		play_error(conn, 400, "invalid_request_error", "content_policy_violation",
+		    "The content policy forbids this.", NULL);
 		return true;
 	case FAULT_RESET:
 		conn_reset(conn);
@@ -487,7 +542,8 @@ play_early_fault(struct conn *conn, const struct plan *plan)
 static uint64_t
 first_delay_ms(const struct play *p)
 {
-	uint64_t ms = p->plan.fault == FAULT_SLOW_FIRST ? 0 : p->plan.first_ms;
+	bool is_later = p->plan.fault == FAULT_SLOW_FIRST || p->plan.fault == FAULT_COMMENTS;
+	uint64_t ms = is_later ? 0 : p->plan.first_ms;
 
 	if (!p->is_streamed && p->plan.has_tokens)
 		ms += (uint64_t)p->plan.interval_ms * p->plan.tokens;

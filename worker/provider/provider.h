@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/breaker.h"
 #include "common/conf.h"
 #include "common/shm.h"
 #include "common/str.h"
@@ -98,5 +99,26 @@ bool providers_know_model(const struct providers *, const char *alias);
 /* Millionths of the currency unit for this usage; -1: the model has no price. */
 int64_t providers_cost(const struct providers *, const char *alias, const struct provider_usage *);
 uint32_t providers_context_tokens(const struct providers *, const char *alias); /* 0: unknown */
+
+/* What is known of the config's providers, of the whole host. */
+enum provider_health { PROVIDER_UNKNOWN, PROVIDER_UP, PROVIDER_MISCONFIGURED, PROVIDER_DOWN };
+const char *provider_health_name(enum provider_health); /* "unknown", "up", .. */
+
+struct provider_state {
+	const char *name;
+	enum provider_health health; /* as the last look at it found */
+	uint32_t calls, calls_max;   /* in progress, and places for them */
+	int64_t waiting;             /* calls that wait for a place */
+};
+size_t providers_count(const struct providers *);
+void providers_state(const struct providers *, size_t i, struct provider_state *ret);
+
+struct provider_target_state {
+	const char *provider, *model;
+	enum breaker_state breaker;
+	uint32_t retry_ms; /* open: until a call may try again */
+};
+size_t providers_target_count(const struct providers *);
+void providers_target_state(const struct providers *, size_t i, struct provider_target_state *ret);
 
 #endif

@@ -2,7 +2,9 @@
  * provider_parts - what the files of worker/provider share. Not for others.
  *
  *   providers.c  the config's providers and models: pools, addresses, prices
- *   ask.c        the engine: targets, attempts, time
+ *   ask*.c       the engine: targets, attempts, time
+ *   gate.c       the way to one provider: places, connections, the minute
+ *   watch.c      what is known of providers without asking a model
  *   provider.c   a turn's call: it asks, and makes events of the answer
  */
 #ifndef WORKER_PROVIDER_PROVIDER_PARTS_H
@@ -52,6 +54,9 @@ struct providers {
 	struct shm_who me;
 	struct upstream *upstreams; /* as conf->providers */
 	struct route *routes;       /* as conf->models */
+	struct target **targets;    /* each once, of those that more than one alias has */
+	size_t target_count;
+	struct watch *watch;
 	struct strmap *by_alias;
 	struct idmap *asks, *calls;
 	uint64_t dice;

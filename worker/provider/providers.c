@@ -6,7 +6,7 @@
 #include "common/crypto.h"
 #include "common/log.h"
 #include "common/metric.h"
-#include "worker/provider/provider_parts.h"
+#include "worker/provider/watch.h"
 
 /* ---- looking up ---- */
 
@@ -198,6 +198,27 @@ route_fini(struct route *r)
 	free(r->targets);
 }
 
+static bool
+is_listed(const struct providers *p, const struct target *t)
+{
+	for (size_t i = 0; i < p->target_count; i++) {
+		if (p->targets[i]->upstream == t->upstream &&
+		    strcmp(p->targets[i]->model, t->model) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+list_targets(struct providers *p, struct route *r)
+{
+	p->targets = xrealloc(p->targets, (p->target_count + r->count + 1) * sizeof(p->targets[0]));
+	for (size_t i = 0; i < r->count; i++) {
+		if (!is_listed(p, &r->targets[i]))
+			p->targets[p->target_count++] = &r->targets[i];
+	}
+}
+
 double
 providers_dice(struct providers *p)
 {
@@ -230,7 +251,9 @@ providers_new(struct loop *loop, struct client *client, const struct conf *conf,
 	for (size_t i = 0; i < conf->models.n; i++) {
 		route_init(&p->routes[i], p, &conf->models.v[i]);
 		strmap_set(p->by_alias, str_of(conf->models.v[i].name), &p->routes[i]);
+		list_targets(p, &p->routes[i]);
 	}
+	p->watch = watch_new(p);
 	return p;
 }
 
@@ -243,6 +266,8 @@ providers_free(struct providers **pp)
 		return;
 	*pp = NULL;
 	check(idmap_count(p->calls) == 0 && idmap_count(p->asks) == 0); /* callers cancel */
+	watch_free(&p->watch);
+	free(p->targets);
 	for (size_t i = 0; i < p->conf->providers.n; i++)
 		upstream_fini(&p->upstreams[i]);
 	for (size_t i = 0; i < p->conf->models.n; i++)
