@@ -1,0 +1,294 @@
+// Providers that fail: every fault, before and after the first token, alone and with another provider behind, over SSE,
+// plain HTTP and a WebSocket. Each cell says what the client sees, who was asked how often, and what was billed.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { parseMetrics, sumOf } from './lib/metrics.mjs';
+import { keys, newSession, plainProvider, startMock, startServer, streamTurn } from './lib/server.mjs';
+import { waitFor } from './lib/wait.mjs';
+import { openChat } from './lib/ws.mjs';
+
+// The retry budget is a provider's: 10 in 10 seconds at least. So the cells take turns with providers of one upstream.
+const spread = 16;
+const answer = 'one two three four five six';
+const refusal = 'The content policy forbids this. (content_policy_violation)';
+const too_long = "This model's maximum context length is exceeded. (context_length_exceeded)";
+
+// again: is the same target asked again? elsewhere: is the next one? code: what a client sees when nothing helps.
+// kept: the part of the answer that came before the fault.
+const before_first_token = [
+  { name: 'connection refused', gone: true, again: true, code: 'provider_error' },
+  { name: 'silent', fault: { fault: 'silence' }, code: 'provider_timeout' },
+  { name: 'slow', fault: { fault: 'slow_first', first: 5000 }, code: 'provider_timeout' },
+  { name: '429', fault: { fault: 'status:429' }, again: true, code: 'rate_limited' },
+  { name: '429, Retry-After in seconds', fault: { fault: 'status:429', retry_after: 40 }, code: 'rate_limited', retry_after: [40, 40] },
+  { name: '429, Retry-After as a date', fault: { fault: 'status:429', retry_after: 'date+40' }, code: 'rate_limited', retry_after: [38, 40] },
+  { name: '500', fault: { fault: 'status:500' }, again: true, code: 'provider_error' },
+  { name: '503', fault: { fault: 'status:503' }, again: true, code: 'provider_error' },
+  { name: '408', fault: { fault: 'status:408' }, again: true, code: 'provider_error' },
+  { name: '409', fault: { fault: 'status:409' }, again: true, code: 'provider_error' },
+  { name: '401', fault: { fault: 'status:401' }, code: 'provider_error' },
+  { name: '404', fault: { fault: 'status:404' }, code: 'provider_refused' },
+  { name: 'context length', fault: { fault: 'context' }, elsewhere: false, code: 'provider_refused', message: too_long },
+  { name: 'content policy', fault: { fault: 'policy' }, elsewhere: false, code: 'provider_refused', message: refusal },
+  // A kept connection that breaks before a byte of the answer is replaced by libcurl: once more, and no attempt of ours.
+  { name: 'reset', fault: { fault: 'reset' }, again: true, reconnects: true, code: 'provider_error' },
+  { name: 'closed', fault: { fault: 'close' }, again: true, reconnects: true, code: 'provider_error' },
+  { name: 'no event stream', fault: { fault: 'wrong_type' }, code: 'provider_error' },
+  { name: 'an empty stream', fault: { fault: 'empty' }, again: true, code: 'provider_error' },
+  { name: 'cut', fault: { fault: 'cut_mid', after: 0 }, again: true, code: 'provider_error' },
+  { name: 'ended early', fault: { fault: 'cut_clean', after: 0 }, again: true, code: 'provider_error' },
+  { name: 'stalled', fault: { fault: 'stall', after: 0 }, code: 'provider_timeout' },
+  { name: 'malformed', fault: { fault: 'malformed', after: 0 }, code: 'provider_error' },
+  { name: 'error event', fault: { fault: 'error_event', after: 0 }, again: true, code: 'provider_error' },
+];
+const after_first_token = [
+  { name: 'cut', fault: { fault: 'cut_mid' }, kept: 'one two', code: 'provider_error' },
+  { name: 'closed', fault: { fault: 'cut_fin' }, kept: 'one two', code: 'provider_error' },
+  { name: 'ended early', fault: { fault: 'cut_clean' }, kept: 'one two', code: 'provider_error' },
+  { name: 'stalled', fault: { fault: 'stall' }, kept: 'one two', code: 'provider_timeout' },
+  { name: 'malformed', fault: { fault: 'malformed' }, kept: 'one two', code: 'provider_error' },
+  { name: 'bad UTF-8', fault: { fault: 'bad_utf8' }, kept: 'one two', code: 'provider_error' },
+  { name: 'error event', fault: { fault: 'error_event' }, kept: 'one two', code: 'provider_error' },
+  { name: '[DONE] without finish_reason', fault: { fault: 'no_finish' }, kept: answer, code: 'provider_error' },
+];
+const no_failure = [
+  { name: 'no [DONE]', fault: { fault: 'no_done' } },
+  { name: 'cut after finish_reason', fault: { fault: 'finish_cut' } },
+  { name: 'thinks for longer than both limits', fault: { fault: 'comments', after: 0, first: 1200 } },
+  { name: 'thinks again in the middle', fault: { fault: 'comments', after: 2, first: 1200 } },
+];
+
+let server, upstream, backup, mocks;
+before(async () => {
+  mocks = [upstream, backup] = await Promise.all([startMock(null), startMock(null)]);
+  const limits = { max_retries: 1, backoff_factor: 0.01, first_token_timeout: '500ms', stall_timeout: '500ms', read_timeout: '5s' };
+  const chains = [], providers = [plainProvider('backup', backup.url, limits), plainProvider('prefill', backup.url, limits)];
+  for (let i = 0; i < spread; i++) {
+    providers.push(plainProvider(`main${i}`, upstream.url, limits));
+    chains.push({ name: `alone${i}`, targets: [{ provider: `main${i}`, model: 'm' }] },
+      { name: `chain${i}`, targets: [{ provider: `main${i}`, model: 'm', context: 1000 }, { provider: 'backup', model: 'm', context: 1000 }] });
+  }
+  // A port that nobody listens on.
+  providers.push(plainProvider('gone', 'http://127.0.0.1:1/v1', limits));
+  const main = { provider: 'main0', model: 'm', context: 1000 };
+  server = await startServer(null, { mock: upstream, config: {
+    providers,
+    models: [
+      { name: 'default', targets: [main], price: { input: 1, output: 2 } }, ...chains,
+      { name: 'alone-gone', targets: [{ provider: 'gone', model: 'm' }] },
+      { name: 'chain-gone', targets: [{ provider: 'gone', model: 'm' }, { provider: 'backup', model: 'm' }] },
+      { name: 'larger', targets: [main, { provider: 'backup', model: 'm', context: 1000 }, { provider: 'prefill', model: 'm', context: 9000 }] },
+      { name: 'continued', targets: [main, { provider: 'prefill', model: 'm', supports_prefill: true }] },
+    ],
+  } });
+  server.expectLog(/WARN +provider call failed/);
+});
+after(async () => {
+  await server?.stop();
+  for (const mock of mocks ?? []) await mock.stop();
+});
+
+const ask_mock = async (mock, route, body) =>
+  (await fetch(`http://${mock.address}/mock/${route}`, body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) })).json();
+const upstream_chats = async () => (await ask_mock(upstream, 'stats')).chats;
+const stats = () => Promise.all(mocks.map((mock) => ask_mock(mock, 'stats')));
+const counters = async () => {
+  const families = parseMetrics((await server.request('/metrics')).text);
+  const of = (direction) => sumOf(families, 'parley_tokens_total', { direction });
+  return { input: of('input'), output: of('output'), attempts: sumOf(families, 'parley_provider_requests_total') };
+};
+
+/** What a client of each route has in the end: {text, finish, code, message, retry_after, usage, restarts}. */
+const routes = {
+  async sse(model, input) {
+    const { id } = await newSession(server, { model }, keys.server);
+    const events = await streamTurn(server, id, { input }, keys.server);
+    let text = '', restarts = 0;
+    for (const { event, data } of events) {
+      if (event === 'text.delta') { assert.equal(data.offset, text.length); text += data.text; }
+      if (event === 'turn.restarted') { text = ''; restarts++; }
+    }
+    const { event, data } = events.at(-1);
+    assert.equal(events.filter(({ event: name }) => /completed|failed/.test(name)).length, 1);
+    if (event === 'turn.completed') assert.equal(data.message.content, text);
+    const { code, message, retry_after } = data.error ?? {};
+    return { text, restarts, finish: data.finish_reason, code, message, retry_after, usage: data.usage };
+  },
+  async plain(model, input) {
+    const { id } = await newSession(server, { model }, keys.server);
+    const { status, json, headers } = await server.request(`/v1/sessions/${id}/turns`, { key: keys.server, body: { input, stream: false } });
+    if (status === 200) return { text: json.message.content, restarts: 0, finish: json.finish_reason, usage: json.usage };
+    const header = headers['retry-after'] ?? headers.get?.('retry-after');
+    return { restarts: 0, code: json.error.code, message: json.error.message, retry_after: header && Number(header) };
+  },
+  async ws(model, input, t) {
+    const { id } = await newSession(server, { model }, keys.server);
+    const chat = await openChat(t, server, { key: keys.server });
+    const frames = await chat.answer(chat.chat({ text: input, session_id: id }));
+    await chat.close();
+    let text = '', restarts = 0;
+    for (const { status, chunk } of frames) {
+      if (status === 'chunk' && chunk.type === 'text') text += chunk.data;
+      if (status === 'restarted') { text = ''; restarts++; }
+    }
+    const last = frames.at(-1);
+    if (last.status === 'complete') return { text, restarts, finish: last.finish_reason, usage: last.usage };
+    return { text, restarts, code: last.chunk.code, message: last.chunk.error };
+  },
+};
+
+let last_counters; // the cells come one after another
+
+async function cell(t, { route, model, fault, other_answer = answer }) {
+  for (const mock of mocks) await ask_mock(mock, 'reset', {});
+  await ask_mock(upstream, 'fault', { next: 8, ...fault, text: answer });
+  await ask_mock(backup, 'fault', { next: 8, fault: 'none', text: other_answer });
+  const was = last_counters ?? await counters();
+  const seen = await routes[route](model, 'hi', t);
+  const [first, second] = await stats();
+  const now = last_counters = await counters();
+  await ask_mock(upstream, 'reset', {});
+  await waitFor(async () => (await stats()).every(({ active_requests }) => active_requests === 0), 'nothing goes on upstream');
+  return { seen, first: first.chats, second: second.chats, last: second.last,
+    billed: { input: now.input - was.input, output: now.output - was.output }, attempts: now.attempts - was.attempts };
+}
+
+function check_whole({ seen, billed }, text = answer) {
+  assert.deepEqual({ text: seen.text, finish: seen.finish, code: seen.code }, { text, finish: 'stop', code: undefined });
+  assert.equal(seen.usage.input_tokens, billed.input); // of the one that answered, and nobody else's
+  assert.equal(seen.usage.output_tokens, billed.output);
+  assert.ok(billed.output > 0);
+}
+
+function check_failed({ seen, billed }, { code, message, retry_after }) {
+  assert.equal(seen.code, code, seen.message);
+  assert.equal(seen.finish, undefined);
+  if (message) assert.equal(seen.message, message);
+  if (retry_after && seen.retry_after !== undefined)
+    assert.ok(seen.retry_after >= retry_after[0] && seen.retry_after <= retry_after[1], `${seen.retry_after}`);
+  assert.deepEqual(billed, { input: 0, output: 0 });
+}
+
+let turn = 0;
+for (const [phase, faults] of [['before the first token', before_first_token], ['after the first token', after_first_token]]) {
+  for (const f of faults) {
+    test(`${f.name} ${phase}`, async (t) => {
+      for (const route of Object.keys(routes)) {
+        for (const has_fallback of [false, true]) {
+          const at = f.gone ? '-gone' : turn++ % spread;
+          const r = await cell(t, { route, model: `${has_fallback ? 'chain' : 'alone'}${at}`, fault: f.fault });
+          const what = `${route} ${has_fallback ? 'with' : 'without'} fallback: ${JSON.stringify(r.seen)}`;
+          const tries = f.again ? 2 : 1, goes_on = has_fallback && f.elsewhere !== false;
+          const first = r.first - (f.reconnects && r.first > tries ? 1 : 0);
+          assert.equal(first, f.gone ? 0 : tries, what);
+          assert.equal(r.second, goes_on ? 1 : 0, what);
+          assert.equal(r.attempts, tries + (goes_on ? 1 : 0), what);
+          if (goes_on) check_whole(r);
+          else check_failed(r, f);
+          assert.equal(r.seen.restarts, 0, what);
+          if (!goes_on && route !== 'plain') assert.equal(r.seen.text, f.kept ?? '', what);
+        }
+      }
+    });
+  }
+}
+
+for (const f of no_failure) {
+  test(`a whole answer: ${f.name}`, async (t) => {
+    for (const route of Object.keys(routes)) {
+      const r = await cell(t, { route, model: `chain${turn++ % spread}`, fault: f.fault });
+      check_whole(r);
+      assert.deepEqual([r.first, r.second], [1, 0]);
+    }
+  });
+}
+
+test('another answer after a break: what the client has is void', async (t) => {
+  for (const route of Object.keys(routes)) {
+    const r = await cell(t, { route, model: `chain${turn++ % spread}`, fault: { fault: 'cut_mid' }, other_answer: 'one or more' });
+    check_whole(r, 'one or more');
+    assert.equal(r.seen.restarts, route === 'plain' ? 0 : 1);
+  }
+});
+
+test('a target that supports it goes on from what was given', async (t) => {
+  for (const route of Object.keys(routes)) {
+    const r = await cell(t, { route, model: 'continued', fault: { fault: 'cut_mid' }, other_answer: ' and so on' });
+    check_whole(r, 'one two and so on');
+    assert.equal(r.seen.restarts, 0);
+    assert.deepEqual(r.last.body.messages.at(-1), { role: 'assistant', content: 'one two' });
+  }
+});
+
+test('a context that is too short goes to a larger one', async (t) => {
+  const r = await cell(t, { route: 'sse', model: 'larger', fault: { fault: 'context' } });
+  check_whole(r);
+  assert.deepEqual([r.first, r.second], [1, 1]); // not to the one that is as short
+});
+
+test('a breaker opens, is seen everywhere, lets one probe through and closes', async (t) => {
+  const own = await startServer(t, { mock: upstream, config: {
+    providers: [{ ...plainProvider('mock', upstream.url), breaker: { failures: 3, failure_rate: 0, recovery: '1s' } }],
+  } });
+  own.expectLog(/WARN +provider (call failed|breaker open)/);
+  await ask_mock(upstream, 'reset', {});
+  await ask_mock(upstream, 'fault', { next: 3, fault: 'status:500' });
+  const say = async () => {
+    const { id } = await newSession(own, {}, keys.server);
+    return own.request(`/v1/sessions/${id}/turns`, { key: keys.server, body: { input: 'hi', stream: false } });
+  };
+  for (let i = 0; i < 3; i++) assert.equal((await say()).json.error.code, 'provider_error');
+  const refused = await say(); // on whichever worker
+  assert.equal(refused.status, 503);
+  assert.equal((await upstream_chats()), 3);
+  const health = await own.request('/health');
+  assert.equal(health.json.checks.providers.providers.mock.breakers.mock, 'open');
+  assert.equal(health.json.checks.providers.status, 'degraded');
+  assert.equal(health.status, 200);
+  await waitFor(async () => sumOf(parseMetrics((await own.request('/metrics')).text), 'parley_provider_breaker_state') === 2, 'the gauge');
+  await waitFor(async () => (await say()).status === 200, 'the probe');
+  assert.equal((await own.request('/health')).json.checks.providers.providers.mock.breakers.mock, 'closed');
+  assert.ok(own.lines.some((line) => /provider breaker closed/.test(line)));
+});
+
+test('concurrent_requests holds for the host, and a killed worker gives its places back', async (t) => {
+  const own = await startServer(t, { mock: upstream, config: {
+    providers: [plainProvider('mock', upstream.url, { concurrent_requests: 4, pool_timeout: '10s', first_token_timeout: '30s' })],
+  } });
+  await ask_mock(upstream, 'reset', {});
+  const begin = async () => {
+    const { id } = await newSession(own, {}, keys.server);
+    return own.request(`/v1/sessions/${id}/turns`, { key: keys.server, body: { input: '[[mock tokens=20 interval=20]]', stream: false } });
+  };
+  let most = 0;
+  const all = Promise.all(Array.from({ length: 24 }, begin));
+  const watch = setInterval(async () => { most = Math.max(most, (await ask_mock(upstream, 'stats')).active_requests); }, 20);
+  const answers = await all;
+  clearInterval(watch);
+  for (const { status, text } of answers) assert.equal(status, 200, text);
+  assert.ok(most <= 4 && most >= 2, `${most}`);
+  // All places are held by turns that never end; their workers die.
+  const sessions = await Promise.all(Array.from({ length: 4 }, () => newSession(own, {}, keys.server)));
+  const open = await Promise.all(sessions.map(({ id }) => own.stream(`/v1/sessions/${id}/turns`, { key: keys.server, body: { input: '[[mock fault=stall after=1]]', stream: true } })));
+  await waitFor(async () => (await ask_mock(upstream, 'stats')).active_requests === 4, 'all places taken');
+  assert.equal((await own.request('/health')).json.checks.providers.providers.mock.in_use, 4);
+  const pids = own.workers();
+  for (let slot = 0; slot < 4; slot++) own.killWorker(slot);
+  for (let slot = 0; slot < 4; slot++) await own.replaced(slot, pids[slot]);
+  assert.equal((await begin()).status, 200);
+  for (const events of open) events.close?.();
+});
+
+test('a provider is looked at: up, misconfigured, down', async (t) => {
+  const own = await startServer(t, { mock: upstream, config: {
+    providers: [{ ...plainProvider('mock', upstream.url), health: { interval: '100ms' } }, { ...plainProvider('gone', 'http://127.0.0.1:1/v1'), health: { interval: '100ms' } }],
+  } });
+  own.expectLog(/WARN +provider health/);
+  await ask_mock(upstream, 'reset', {});
+  const health_of = async (name) => (await own.request('/health')).json.checks.providers.providers[name].health;
+  await waitFor(async () => await health_of('mock') === 'up' && await health_of('gone') === 'down', 'both seen');
+  assert.equal((await own.request('/health')).json.checks.providers.status, 'degraded');
+  await ask_mock(upstream, 'fault', { next: 40, fault: 'status:401' });
+  await waitFor(async () => await health_of('mock') === 'misconfigured', 'a key that is refused');
+  assert.equal((await upstream_chats()), 0);
+});
