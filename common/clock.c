@@ -21,6 +21,15 @@ clock_mono_ms(void)
 	return clock_mono_us() / 1000;
 }
 
+uint64_t
+clock_core_us(void)
+{
+	struct timespec ts;
+
+	check(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts) == 0);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
 int64_t
 clock_wall_ms(void)
 {

@@ -17,6 +17,7 @@ enum { CLOCK_RFC3339_LEN = 24 }; /* 2026-01-31T12:34:56.789Z */
 uint64_t clock_mono_ms(void);
 uint64_t clock_mono_us(void);
 int64_t clock_wall_ms(void);
+uint64_t clock_core_us(void); /* that this thread had a core; only differences mean something */
 
 /* Writes RFC 3339 UTC with milliseconds and a NUL: CLOCK_RFC3339_LEN + 1 bytes. Years 1970 to 9999.
  */

@@ -111,7 +111,7 @@ test('who is refused may come again on the same connection, a few times', async 
   const server = await overloadServer(t);
   server.expectLog(/refused (reason=overload|repeated)/);
   const turns = await Promise.all(Array.from({ length: running }, () => longTurn(server)));
-  startFlood(t, server);
+  const flood = startFlood(t, server);
   await server.line(/overload begins/, 30000);
   const open = 'POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}';
   // Without a key an admitted one is 401: then the load was not there yet, and it is asked again.
@@ -123,6 +123,7 @@ test('who is refused may come again on the same connection, a few times', async 
   assert.equal(answers.length, 4, text);
   assert.ok(answers.every((answer) => answer.startsWith('HTTP/1.1 503 ')), text);
   assert.deepEqual(answers.map((answer) => /connection: close/i.test(answer)), [false, false, false, true]);
+  await flood.stop('SIGKILL');
   for (const { stream } of turns) stream.close();
 });
 

@@ -5,8 +5,9 @@
  *           timers           what is due
  *           posts            what is posted, and what that posts, a few times over
  *
- * About once a millisecond a round does not wait: it finds what is ready, or nothing. How
- * long such rounds take is how long ready work waits (admission.h).
+ * About once a millisecond we make a descriptor ready before a round. The time to the end of
+ * the round that handles it is how long ready work waits (admission.h): of one round when all that
+ * is ready fits into one, of several when not.
  *
  * Rule of h2o: its pending list must be empty when h2o_evloop_run() is entered, or
  * an assertion ends the process. What it calls itself is drained by it; after each
@@ -32,7 +33,7 @@ enum {
 	LOOP_EVENTS_PER_ROUND = 256, /* of the nested epoll; the rest stays ready */
 	LOOP_WAIT_MAX_MS = 60 * 1000,
 	LOOP_POST_STEPS = 8,
-	LOOP_MEASURE_US = 1000, /* between two measured rounds, or as long as one takes */
+	LOOP_MEASURE_US = 1000, /* between two measurements, or as long as one takes */
 };
 
 /* One place of the table that epoll events point into: a place that was given back has another
@@ -63,7 +64,9 @@ struct loop {
 	struct loop_watch wake; /* an eventfd: written by other threads */
 
 	struct admission admission;
-	uint64_t measured_us; /* when the last measured round began */
+	struct loop_watch probe;
+	bool is_measuring, is_probe_out;        /* begun; not yet handled */
+	uint64_t measured_us, measured_core_us; /* when the last measurement began */
 };
 
 h2o_loop_t *
@@ -391,23 +394,46 @@ loop_wait_ms(struct loop *l)
 	return l->heap[0]->due_ms > now_ms ? (int32_t)(l->heap[0]->due_ms - now_ms) : 0;
 }
 
-static bool
-loop_measures(struct loop *l, uint64_t now_us)
+/* ---- how long ready work waits ---- */
+
+static void
+loop_on_probe(struct loop_watch *w, uint32_t events)
 {
-	if (l->admission.target_us == 0 || now_us - l->measured_us < LOOP_MEASURE_US)
-		return false;
+	struct loop *l = container_of(w, struct loop, probe);
+
+	(void)events;
+	l->is_probe_out = false;
+}
+
+/* The probe's descriptor is always readable: arming it makes it ready, behind what is ready. */
+static void
+loop_consider_measuring(struct loop *l)
+{
+	uint64_t now_us = clock_mono_us();
+	struct epoll_event ev;
+
+	if (l->is_measuring || l->admission.target_us == 0 ||
+	    now_us - l->measured_us < LOOP_MEASURE_US)
+		return;
+	ev = loop_watch_event(l, &l->probe);
+	check(epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, l->probe.fd, &ev) == 0);
+	l->is_measuring = l->is_probe_out = true;
 	l->measured_us = now_us;
-	return true;
+	l->measured_core_us = clock_core_us();
 }
 
 static void
-loop_measured(struct loop *l, uint64_t began_us)
+loop_end_measuring(struct loop *l)
 {
 	struct admission *a = &l->admission;
 	bool was_limited = admission_is_limited(a);
 	uint64_t now_us = clock_mono_us();
 
-	if (!admission_round(a, now_us - began_us, now_us))
+	if (!l->is_measuring || l->is_probe_out)
+		return;
+	l->is_measuring = false;
+	if (!admission_waited(
+		a, now_us - l->measured_us, clock_core_us() - l->measured_core_us, now_us))
 		return;
 	metric_gauge_set(METRIC_LOOP_DELAY, 0, 0, (int64_t)a->delay_us);
 	metric_gauge_set(METRIC_WORK_MAX, 0, 0, admission_is_limited(a) ? a->limit : 0);
@@ -422,16 +448,13 @@ loop_run(struct loop *l)
 	l->is_stopping = false;
 	loop_drain_h2o(l); /* what was sent before the loop ran */
 	while (!l->is_stopping) {
-		uint64_t began_us = clock_mono_us();
-		bool is_measured = loop_measures(l, began_us);
-
+		loop_consider_measuring(l);
 		/* -1: a signal ended the wait */
-		h2o_evloop_run(l->h2o, is_measured ? 0 : loop_wait_ms(l));
+		h2o_evloop_run(l->h2o, l->is_measuring ? 0 : loop_wait_ms(l));
 		loop_read_clock(l);
 		loop_run_timers(l);
 		loop_run_posts(l);
-		if (is_measured)
-			loop_measured(l, began_us);
+		loop_end_measuring(l);
 	}
 }
 
@@ -462,6 +485,10 @@ loop_new(void)
 	l->wake.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	check(l->wake.fd >= 0);
 	loop_watch_start(l, &l->wake, l->wake.fd, EPOLLIN);
+	l->probe.on_ready = loop_on_probe;
+	l->probe.fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+	check(l->probe.fd >= 0);
+	loop_watch_start(l, &l->probe, l->probe.fd, EPOLLIN | EPOLLONESHOT);
 	return l;
 }
 
@@ -476,6 +503,8 @@ loop_free(struct loop **lp)
 	*lp = NULL;
 	loop_watch_stop(l, &l->wake);
 	close(l->wake.fd);
+	loop_watch_stop(l, &l->probe);
+	close(l->probe.fd);
 	h2o_socket_close(l->epoll_socket); /* closes epoll_fd */
 	loop_drain_h2o(l);
 	h2o_evloop_destroy(l->h2o);
