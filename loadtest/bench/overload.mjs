@@ -1,5 +1,5 @@
 // overload - one worker is offered three times the turns that it carries: what becomes of those it admits, of those it
-// refuses, and of its memory.
+// refuses, and of its memory. Its places run out, not its core; for that see overload_core.
 //
 // A turn lasts 0.4 s at least, 20 tokens at 20 ms, as turns do that wait for a model; max_connections is what bounds how
 // many are admitted. Capacity is found in a closed loop of just as many users; the load then arrives in an open one.
@@ -15,7 +15,7 @@ const config = (mock) => ({
     http_client: { max_connections: 2000, max_keepalive: 2000, concurrent_requests: 1000, requests_per_minute: 0 } }],
 });
 
-function note(result, text = '') {
+export function note(result, text = '') {
   return [text, result.generator.saturated ? result.generator.why : ''].filter(Boolean).join('; ');
 }
 
