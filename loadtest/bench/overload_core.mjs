@@ -53,6 +53,6 @@ async function coreRunsOut(target) {
 }
 
 export default async function overloadCore() {
-  await coreRunsOut('2ms');
+  await coreRunsOut('5ms');
   await coreRunsOut('0'); // without admission control
 }
