@@ -20,7 +20,7 @@ function startFlood(t, server) {
 }
 
 const overloadServer = (t, config = {}) => startServer(t, { config: {
-  workers: 1, http: { max_keepalive_requests: 0 }, drain: { timeout: '200ms' }, overload: { target: '1ms', interval: '200ms' }, ...config,
+  workers: 1, http: { max_keepalive_requests: 0 }, overload: { target: '1ms', interval: '200ms' }, ...config,
 } });
 
 const workMax = async (server) => sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_work_max');
@@ -33,6 +33,14 @@ async function longTurn(server) {
   const events = [];
   (async () => { for await (const event of stream) events.push(event); })().catch(() => {});
   return { id, turn: stream.headers['x-parley-turn'], stream, events };
+}
+
+/** Or the server would wait for them when it stops. */
+async function endTurns(server, turns) {
+  await Promise.all(turns.map(async ({ id, turn, stream }) => {
+    await server.request(`/v1/sessions/${id}/turns/${turn}/cancel`, { key: keys.client, method: 'POST' });
+    stream.close();
+  }));
 }
 
 /** Asks until it is refused: while the load is being built up something may still be admitted. */
@@ -104,7 +112,7 @@ test('new work is refused and says why, what exists is served; it ends with the 
   await server.line(/overload is over/, 30000);
   assert.equal(await workMax(server), 0);
   assert.equal((await server.request('/health')).json.checks.load.status, 'ok');
-  for (const { stream } of turns) stream.close();
+  await endTurns(server, turns);
 });
 
 test('who is refused may come again on the same connection, a few times', async (t) => {
@@ -124,7 +132,7 @@ test('who is refused may come again on the same connection, a few times', async 
   assert.ok(answers.every((answer) => answer.startsWith('HTTP/1.1 503 ')), text);
   assert.deepEqual(answers.map((answer) => /connection: close/i.test(answer)), [false, false, false, true]);
   await flood.stop('SIGKILL');
-  for (const { stream } of turns) stream.close();
+  await endTurns(server, turns);
 });
 
 test('overload.target 0: never', async (t) => {
@@ -135,5 +143,5 @@ test('overload.target 0: never', async (t) => {
   await newSession(server);
   assert.equal(await workMax(server), 0);
   await flood.stop('SIGKILL');
-  for (const { stream } of turns) stream.close();
+  await endTurns(server, turns);
 });
