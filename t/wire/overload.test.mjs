@@ -62,6 +62,7 @@ test('new work is refused and says why, what exists is served; it ends with the 
   for (const [what, route, body] of [
     ['a turn', `/v1/sessions/${idle.id}/turns`, { input: 'hello', stream: false }],
     ['a session', '/v1/sessions', {}],
+    ['a chat completion', '/v1/chat/completions', { model: 'default', messages: [{ role: 'user', content: 'hello' }] }],
     ['a turn with a key that nobody has looked at', `/v1/sessions/${idle.id}/turns`, 'not even JSON'],
   ]) {
     const { headers, json } = await untilRefused(post(route, body), what);

@@ -371,7 +371,7 @@ gateways_free(struct gateways **gsp)
 	free(gs);
 }
 
-#define GATEWAY (HTTP_LONG | HTTP_GATEWAY)
+#define GATEWAY (HTTP_LONG | HTTP_GATEWAY | HTTP_WORK)
 
 const struct api_endpoint gateway_endpoints[] = {
     {"POST", "/v1/chat/completions", GATEWAY, API_SERVER, post_chat},
