@@ -522,6 +522,37 @@ test_places_of_the_host(void **state)
 	providers_free(&others);
 }
 
+/* Who has waited for longest gets the place, wherever he waits. */
+static void
+test_in_order_over_workers(void **state)
+{
+	struct providers *mine = providers, *others;
+	struct shm_who other;
+	struct said s[2], theirs;
+
+	confs[0].http_client.concurrent_requests = 1;
+	assert_true(shm_row_claim(shm, 1, 2, &other));
+	others = providers_new(loop, client, &conf, shm, other);
+	begin(&s[0], "alone");
+	fake_loop_advance(10);
+	providers = others;
+	begin(&theirs, "alone"); /* waits */
+	providers = mine;
+	fake_loop_advance(10);
+	begin(&s[1], "alone"); /* waits in the worker that gets the place back */
+	fake_loop_advance(10);
+	fake_client_answer(0, "0");
+	expect_end(&s[0], 0, "0", "a", 1);
+	fake_loop_advance(10);
+	fake_client_answer(expect_asked(2, "a"), "theirs");
+	expect_end(&theirs, 0, "theirs", "a", 1);
+	assert_int_equal(s[1].dones, 0);
+	fake_loop_advance(10);
+	fake_client_answer(expect_asked(3, "a"), "1");
+	expect_end(&s[1], 0, "1", "a", 1);
+	providers_free(&others);
+}
+
 /* Nothing is left of a call, whatever it waited for. */
 static void
 test_cancel_anywhere(void **state)
@@ -753,6 +784,7 @@ main(void)
 	    TEST(test_no_place_in_time),
 	    TEST(test_requests_per_minute),
 	    TEST(test_places_of_the_host),
+	    TEST(test_in_order_over_workers),
 	    TEST(test_cancel_anywhere),
 	    TEST(test_continued),
 	    TEST(test_repeated),

@@ -58,7 +58,7 @@ pass_use(struct ask *a, enum breaker_outcome outcome)
 static void
 pass_return(struct ask *a)
 {
-	if (a->has_pass)
+	if (a->has_pass && a->target != NULL)
 		breaker_return(a->target->breaker, &a->target->rule, a->pass, now_ms(a));
 	a->has_pass = false;
 }
