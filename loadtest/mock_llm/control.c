@@ -87,7 +87,8 @@ control_note(struct control *c, const struct request *r)
 {
 	struct kept *k = &c->kept[c->requests++ % KEPT_REQUESTS];
 
-	c->chats += ends_with(r->path, STR("/chat/completions"));
+	c->chats +=
+	    ends_with(r->path, STR("/chat/completions")) || ends_with(r->path, STR("/messages"));
 	c->embeddings += ends_with(r->path, STR("/embeddings"));
 	c->models += ends_with(r->path, STR("/models"));
 	kept_fini(k);

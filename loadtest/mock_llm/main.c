@@ -15,6 +15,7 @@
 
 #include "common/check.h"
 #include "loadtest/mock_llm/control.h"
+#include "loadtest/mock_llm/messages.h"
 #include "loadtest/mock_llm/play.h"
 
 enum { EMBEDDING_DIMENSIONS = 8, EMBEDDING_DIMENSIONS_MAX = 4096 };
@@ -110,7 +111,30 @@ answer_chat(struct mock *m, struct conn *conn, const json_t *request, struct pla
 
 	if (json_is_string(model))
 		plan_parse_model(plan, json_text(model));
-	play_chat(m->base, m->control, conn, request, plan);
+	play_chat(m->base, m->control, conn, request, false, plan);
+}
+
+/* Anthropic's: the same answers in other words. */
+static void
+answer_messages(struct mock *m, struct conn *conn, const struct request *r, const json_t *request,
+    struct plan *plan)
+{
+	const char *error = NULL;
+	json_t *chat = messages_request(request, &error);
+
+	if (request_header(r, STR("x-api-key")).len == 0 ||
+	    request_header(r, STR("anthropic-version")).len == 0)
+		error = "x-api-key and anthropic-version: headers are required";
+	if (!json_is_string(json_object_get(request, "model")))
+		error = "model: Field required";
+	if (error != NULL) {
+		plan_fini(plan);
+		play_error(conn, 400, "invalid_request_error", "invalid_request", error, NULL);
+	} else {
+		plan_parse_model(plan, json_text(json_object_get(request, "model")));
+		play_chat(m->base, m->control, conn, chat, true, plan);
+	}
+	json_decref(chat);
 }
 
 /* Other routes than chat have the faults that come before an answer. */
@@ -140,6 +164,8 @@ answer_post(struct mock *m, struct conn *conn, const struct request *r, struct p
 		    "the body is not a JSON object", NULL);
 	} else if (ends_with(r->path, STR("/chat/completions")))
 		answer_chat(m, conn, body, plan);
+	else if (ends_with(r->path, STR("/messages")))
+		answer_messages(m, conn, r, body, plan);
 	else if (!has_early_fault(m, conn, plan))
 		answer_embeddings(conn, body);
 	json_decref(body);
@@ -166,6 +192,7 @@ on_request(void *arg, struct conn *conn, const struct request *r)
 		plan_fini(&plan);
 		play_error(conn, 400, "invalid_request_error", "invalid_request", error, NULL);
 	} else if (is_post && (ends_with(r->path, STR("/chat/completions")) ||
+				  ends_with(r->path, STR("/messages")) ||
 				  ends_with(r->path, STR("/embeddings")))) {
 		answer_post(m, conn, r, &plan);
 	} else if (!is_post && ends_with(r->path, STR("/models"))) {

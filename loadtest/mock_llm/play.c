@@ -8,6 +8,7 @@
 
 #include "common/check.h"
 #include "common/clock.h"
+#include "loadtest/mock_llm/messages.h"
 
 enum {
 	PENDING_BYTES_MAX = 256 << 10,
@@ -27,6 +28,8 @@ struct play {
 	enum phase phase;
 	bool is_streamed;
 	bool includes_usage;
+	bool is_messages;
+	struct messages messages;
 	const char *nl;
 	uint64_t due_us, comments_until_us;
 	uint32_t deltas; /* given so far */
@@ -93,6 +96,14 @@ static void
 play_event(struct play *p, struct str delta, const char *finish)
 {
 	buf_clear(&p->out);
+	if (p->is_messages) {
+		if (strcmp(finish, "null") == 0)
+			messages_delta(&p->messages, delta, &p->out);
+		else
+			messages_finish(&p->messages, &p->out);
+		play_send(p, buf_str(&p->out));
+		return;
+	}
 	if (p->plan.fault == FAULT_CRLF)
 		buf_add_cstr(&p->out, ": comment\r\n\r\n");
 	buf_add_str(&p->out, buf_str(&p->open));
@@ -106,7 +117,12 @@ static void
 play_data(struct play *p, const char *data)
 {
 	buf_clear(&p->out);
-	buf_printf(&p->out, "data: %s%s%s", data, p->nl, p->nl);
+	if (p->is_messages && strcmp(data, "[DONE]") == 0)
+		messages_stop(&p->out);
+	else if (p->is_messages && strncmp(data, "{\"error\"", 8) == 0)
+		messages_error("mock fault error_event", &p->out);
+	else
+		buf_printf(&p->out, "data: %s%s%s", data, p->nl, p->nl);
 	play_send(p, buf_str(&p->out));
 }
 
@@ -338,6 +354,14 @@ step_drip(struct play *p)
 static void
 make_whole(struct play *p, struct buf *body)
 {
+	if (p->is_messages) {
+		struct buf message = BUF_INIT;
+
+		answer_message(&p->answer, &message);
+		messages_whole(&p->messages, buf_str(&message), body);
+		buf_fini(&message);
+		return;
+	}
 	buf_add_str(body, buf_str(&p->open));
 	buf_add_cstr(body, "\"choices\":[{\"index\":0,\"message\":");
 	answer_message(&p->answer, body);
@@ -592,7 +616,7 @@ play_start(struct play *p)
 
 void
 play_chat(struct event_base *base, struct control *control, struct conn *conn,
-    const json_t *request, struct plan *plan)
+    const json_t *request, bool is_messages, struct plan *plan)
 {
 	struct play *p = xcalloc(1, sizeof(*p));
 	const json_t *options = json_object_get(request, "stream_options");
@@ -601,6 +625,10 @@ play_chat(struct event_base *base, struct control *control, struct conn *conn,
 	p->conn = conn;
 	p->control = control;
 	p->plan = *plan; /* moved */
+	p->is_messages = is_messages;
+	p->messages.answer = &p->answer;
+	snprintf(p->messages.model, sizeof(p->messages.model), "%s",
+	    json_string_value(json_object_get(request, "model")));
 	p->is_streamed = json_is_true(json_object_get(request, "stream"));
 	p->includes_usage = json_is_true(json_object_get(options, "include_usage"));
 	evtimer_assign(&p->timer, base, on_timer, p);

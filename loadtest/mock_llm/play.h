@@ -17,9 +17,10 @@
 #include "loadtest/mock_llm/plan.h"
 #include "loadtest/mock_llm/server.h"
 
-/* Takes the plan over. The request is borrowed for the call. */
-void play_chat(
-    struct event_base *, struct control *, struct conn *, const json_t *request, struct plan *);
+/* is_messages: it came as Anthropic's (messages.h). Takes the plan over. The request is borrowed
+ * for the call. */
+void play_chat(struct event_base *, struct control *, struct conn *, const json_t *request,
+    bool is_messages, struct plan *);
 
 /* Faults that come before any answer; true: it was one, the request is done with. */
 bool play_early_fault(struct conn *, const struct plan *);
