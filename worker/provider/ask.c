@@ -88,8 +88,10 @@ attempt_stop(struct ask *a)
 	if (a->transfer != 0)
 		client_cancel(a->providers->client, a->transfer);
 	a->transfer = 0;
-	if (a->target != NULL)
+	if (a->target != NULL) {
 		gate_leave(a->target->upstream->gate, &a->ticket);
+		dialect_end(a->target->upstream->dialect, &a->translation);
+	}
 	if (a->is_outstanding)
 		a->target->outstanding--;
 	a->is_outstanding = false;
@@ -175,7 +177,7 @@ ask_fail(struct ask *a)
 	    .message = a->message.len > 0 ? a->message.data : err_info(info->err)->text,
 	    .retry_after_ms = a->retry_after_ms};
 
-	if (info->err != E_PROVIDER_REFUSED)
+	if (info->err != E_PROVIDER_REFUSED && a->failure != FAILURE_UNSAYABLE)
 		log_warn("provider call failed provider=%s model=%s error=%s status=%d attempts=%u "
 			 "detail=%s",
 		    ask_conf(a)->name, a->target->model, err_info(info->err)->code, a->status,

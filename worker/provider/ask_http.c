@@ -17,7 +17,7 @@ enum {
 	 * loses it. Between finish_reason and [DONE] the usage comes, if it comes. */
 	DONE_LINGER_MS = 200,
 	WHOLE_LINGER_MS = 1000,
-	HEADERS_MAX = 5,
+	HEADERS_MAX = 6,
 };
 
 /* ---- what the asker says ---- */
@@ -46,6 +46,43 @@ take_sign(struct ask *a, struct ask_sign sign)
 		ask_enter(a, ASK_STATE_TAIL);
 }
 
+static const struct dialect *
+dialect_of(const struct ask *a)
+{
+	return a->target->upstream->dialect;
+}
+
+/* Bytes for the asker. False: the ask is gone, or the attempt. */
+static bool
+give_bytes(struct ask *a, struct str bytes, bool *ret_is_paused)
+{
+	a->depth++;
+	struct ask_sign sign = a->handlers.on_bytes(a->arg, bytes);
+	if (!ask_leave_asker(a))
+		return false;
+	*ret_is_paused = sign.is_paused && sign.progress != ASK_FAULT;
+	if (*ret_is_paused)
+		loop_timer_stop(a->providers->loop, &a->timer);
+	take_sign(a, sign); /* the ask may be gone */
+	return sign.progress != ASK_FAULT;
+}
+
+/* What the dialect has still to say of an answer that has ended. False: as of give_bytes(). */
+static bool
+finish_translation(struct ask *a)
+{
+	struct buf rest = BUF_INIT;
+	bool goes_on = true, is_paused;
+
+	if (!dialect_of(a)->finish(a->translation, &rest)) {
+		ask_failed(a, FAILURE_MALFORMED, NULL, "not an answer of its dialect");
+		goes_on = false;
+	} else if (rest.len > 0)
+		goes_on = give_bytes(a, buf_str(&rest), &is_paused);
+	buf_fini(&rest);
+	return goes_on;
+}
+
 /* No more bytes come, or are needed. */
 static void
 answer_ended(struct ask *a)
@@ -53,6 +90,8 @@ answer_ended(struct ask *a)
 	if (a->transfer != 0)
 		client_cancel(a->providers->client, a->transfer);
 	a->transfer = 0;
+	if (a->translation != NULL && !finish_translation(a))
+		return;
 	a->depth++;
 	struct ask_sign sign = a->handlers.on_end(a->arg);
 	if (!ask_leave_asker(a))
@@ -154,10 +193,29 @@ on_head(void *arg, const struct client_head *head)
 		take_sign(a, sign);
 }
 
+/* What came before bytes that are malformed is given. False: no more, please. */
+static bool
+take_translated(struct ask *a, struct str bytes)
+{
+	struct buf ours = BUF_INIT;
+	bool ok = dialect_of(a)->feed(a->translation, bytes, &ours);
+	bool goes_on = true, is_paused = false;
+
+	if (ours.len > 0)
+		goes_on = give_bytes(a, buf_str(&ours), &is_paused);
+	buf_fini(&ours);
+	if (!goes_on)
+		return true;
+	if (!ok)
+		ask_failed(a, FAILURE_MALFORMED, NULL, "not an answer of its dialect");
+	return !ok || !is_paused;
+}
+
 static bool
 on_body(void *arg, struct str bytes)
 {
 	struct ask *a = arg;
+	bool is_paused = false;
 	size_t room = REFUSAL_BYTES_MAX - a->refusal.len;
 
 	if (a->state == ASK_STATE_REFUSAL) {
@@ -167,15 +225,8 @@ on_body(void *arg, struct str bytes)
 	}
 	if (a->state != ASK_STATE_TAIL) /* what lingers does not live */
 		a->state_ms = loop_now_ms(a->providers->loop);
-	a->depth++;
-	struct ask_sign sign = a->handlers.on_bytes(a->arg, bytes);
-	if (!ask_leave_asker(a))
-		return true;
-	bool is_paused = sign.is_paused && sign.progress != ASK_FAULT;
-	if (is_paused)
-		loop_timer_stop(a->providers->loop, &a->timer);
-	take_sign(a, sign); /* the ask may be gone */
-	return !is_paused;
+	return a->translation != NULL ? take_translated(a, bytes)
+				      : !give_bytes(a, bytes, &is_paused) || !is_paused;
 }
 
 static enum failure
@@ -245,7 +296,7 @@ first_byte_limit_ms(const struct ask *a)
 }
 
 static void
-send_body(struct ask *a, struct str body)
+send_body(struct ask *a, const char *path, struct str body)
 {
 	const struct client_handlers handlers = {on_head, on_body, on_transfer_done};
 	const struct upstream *u = a->target->upstream;
@@ -256,13 +307,16 @@ send_body(struct ask *a, struct str body)
 	headers[n++] = (struct client_header){
 	    "Accept", a->is_streamed ? "text/event-stream" : "application/json"};
 	if (u->authorization != NULL)
-		headers[n++] = (struct client_header){"Authorization", u->authorization};
+		headers[n++] = (struct client_header){u->dialect->key_header, u->authorization};
+	if (u->dialect->more_header != NULL)
+		headers[n++] =
+		    (struct client_header){u->dialect->more_header, u->dialect->more_value};
 	if (is_header_value(a->request_id))
 		headers[n++] = (struct client_header){"X-Request-Id", a->request_id};
 	if (is_header_value(a->traceparent))
 		headers[n++] = (struct client_header){"traceparent", a->traceparent};
 	check(n <= HEADERS_MAX);
-	char *url = xasprintf("%s%s", u->base_url, a->path);
+	char *url = xasprintf("%s%s", u->base_url, path);
 	struct client_request request = {
 	    .method = "POST",
 	    .url = url,
@@ -273,6 +327,25 @@ send_body(struct ask *a, struct str body)
 	};
 	a->transfer = client_start(u->pool, &request, &handlers, a);
 	free(url);
+}
+
+/* In the dialect of the target. What it cannot say another target may. */
+static void
+send_question(struct ask *a, struct str body)
+{
+	const struct dialect *dialect = dialect_of(a);
+	const char *path = dialect->path(a->path), *why = "The model's provider has no such route.";
+	struct buf theirs = BUF_INIT;
+
+	dialect_end(dialect, &a->translation);
+	if (path != NULL && dialect->request == NULL) {
+		send_body(a, path, body);
+	} else if (path != NULL && dialect->request(body, &theirs, &why)) {
+		a->translation = dialect->begin(a->is_streamed);
+		send_body(a, path, buf_str(&theirs));
+	} else
+		ask_failed(a, FAILURE_UNSAYABLE, why, why);
+	buf_fini(&theirs);
 }
 
 void
@@ -297,6 +370,6 @@ ask_send(struct ask *a)
 	a->depth++;
 	a->handlers.on_attempt(a->arg, &attempt, &body);
 	if (ask_leave_asker(a))
-		send_body(a, buf_str(&body));
+		send_question(a, buf_str(&body));
 	buf_fini(&body);
 }

@@ -58,6 +58,7 @@ struct ask {
 	bool is_paused, is_done;
 	int status; /* 0: no head yet */
 	struct buf content_type, refusal;
+	struct translation *translation; /* of the answer; NULL: it needs none */
 	uint32_t retry_after_ms;
 
 	/* How the last one failed. */

@@ -13,6 +13,7 @@
 #include "common/idmap.h"
 #include "common/strmap.h"
 #include "common/upstreams.h"
+#include "worker/provider/dialect.h"
 #include "worker/provider/gate.h"
 #include "worker/provider/provider.h"
 
@@ -23,9 +24,10 @@ struct upstream { /* a provider of the config */
 	struct client_pool *pool;
 	struct gate *gate;
 	struct upstream_shared *shared;
-	bool owns_shared;    /* the host's table is full, or there is none */
-	char *base_url;      /* without a slash at its end */
-	char *authorization; /* "Bearer ..", or NULL */
+	bool owns_shared; /* the host's table is full, or there is none */
+	char *base_url;   /* without a slash at its end */
+	const struct dialect *dialect;
+	char *authorization; /* the value of its key_header; NULL: no key */
 	unsigned label;
 };
 

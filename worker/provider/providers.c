@@ -99,15 +99,13 @@ upstream_init(struct upstream *u, const struct providers *p, const struct conf_p
 	    .arg = u,
 	};
 
-	if (strcmp(conf->dialect, "openai") != 0)
-		log_warn("provider dialect not spoken name=%s dialect=%s used=openai", conf->name,
-		    conf->dialect);
 	while (len > 0 && conf->base_url[len - 1] == '/')
 		len--;
 	u->conf = conf;
+	u->dialect = dialect_named(conf->dialect);
 	u->base_url = xasprintf("%.*s", (int)len, conf->base_url);
 	if (*conf->api_key != '\0')
-		u->authorization = xasprintf("Bearer %s", conf->api_key);
+		u->authorization = xasprintf("%s%s", u->dialect->key_prefix, conf->api_key);
 	u->label = metric_label(LABEL_PROVIDER, str_of(conf->name));
 	u->pool = client_pool_new(p->client, &pool);
 	upstream_init_shared(u, p);

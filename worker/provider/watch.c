@@ -103,13 +103,15 @@ look_at(struct look *l)
 {
 	static const struct client_handlers handlers = {on_head, on_body, on_done};
 	const struct upstream *u = l->upstream;
-	struct client_header header = {"Authorization", u->authorization};
+	const struct client_header headers[] = {{u->dialect->key_header, u->authorization},
+	    {u->dialect->more_header, u->dialect->more_value}};
+	size_t has_more = u->dialect->more_header != NULL;
 	char *url = xasprintf("%s/models", u->base_url);
 	struct client_request request = {
 	    .method = "GET",
 	    .url = url,
-	    .headers = &header,
-	    .header_count = u->authorization != NULL,
+	    .headers = headers,
+	    .header_count = u->authorization != NULL ? 1 + has_more : 0,
 	    .total_timeout_ms = (uint32_t)u->conf->health.timeout_ms,
 	};
 
