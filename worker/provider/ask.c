@@ -11,15 +11,12 @@
 #include "common/log.h"
 #include "common/metric.h"
 #include "worker/provider/ask_impl.h"
-#include "worker/provider/choose.h"
 #include "worker/provider/retry.h"
-
-#define BREAKER_OPEN_TEXT "The model provider is failing and is not asked for a while."
 
 /* ---- what an attempt holds ---- */
 
-static uint64_t
-now_ms(const struct ask *a)
+uint64_t
+ask_now_ms(const struct ask *a)
 {
 	return loop_now_ms(a->providers->loop);
 }
@@ -44,32 +41,32 @@ log_breaker(const struct ask *a)
 	metric_gauge_set(METRIC_PROVIDER_BREAKER_STATE, a->target->label, 0, state);
 }
 
-static void
-pass_use(struct ask *a, enum breaker_outcome outcome)
+void
+ask_pass_use(struct ask *a, enum breaker_outcome outcome)
 {
 	bool has_pass = a->has_pass;
 
 	a->has_pass = false;
 	if (has_pass &&
-	    breaker_record(a->target->breaker, &a->target->rule, a->pass, outcome, now_ms(a)))
+	    breaker_record(a->target->breaker, &a->target->rule, a->pass, outcome, ask_now_ms(a)))
 		log_breaker(a);
 }
 
-static void
-pass_return(struct ask *a)
+void
+ask_pass_return(struct ask *a)
 {
 	if (a->has_pass && a->target != NULL)
-		breaker_return(a->target->breaker, &a->target->rule, a->pass, now_ms(a));
+		breaker_return(a->target->breaker, &a->target->rule, a->pass, ask_now_ms(a));
 	a->has_pass = false;
 }
 
-static bool
-pass_take(struct ask *a)
+bool
+ask_pass_take(struct ask *a)
 {
 	const struct providers *p = a->providers;
 
-	a->has_pass =
-	    breaker_enter(a->target->breaker, &a->target->rule, p->shm, p->me, now_ms(a), &a->pass);
+	a->has_pass = breaker_enter(
+	    a->target->breaker, &a->target->rule, p->shm, p->me, ask_now_ms(a), &a->pass);
 	if (a->has_pass && breaker_is_probe(&a->pass))
 		log_breaker(a);
 	return a->has_pass;
@@ -79,11 +76,11 @@ void
 ask_proved(struct ask *a)
 {
 	if (a->has_pass && breaker_is_probe(&a->pass))
-		pass_use(a, BREAKER_SUCCESS);
+		ask_pass_use(a, BREAKER_SUCCESS);
 }
 
-static void
-attempt_stop(struct ask *a)
+void
+ask_stop_attempt(struct ask *a)
 {
 	if (a->transfer != 0)
 		client_cancel(a->providers->client, a->transfer);
@@ -97,22 +94,22 @@ attempt_stop(struct ask *a)
 	a->is_outstanding = false;
 }
 
-static void
-count_attempt(const struct ask *a, unsigned outcome)
+void
+ask_count_attempt(const struct ask *a, unsigned outcome)
 {
 	metric_add(METRIC_PROVIDER_REQUESTS, a->target->label, outcome, 1);
 }
 
 /* ---- the end ---- */
 
-static void
+void
 ask_free(struct ask *a)
 {
 	if (a->handle != 0)
 		idmap_remove(a->providers->asks, a->handle);
 	a->handle = 0;
-	attempt_stop(a);
-	pass_return(a);
+	ask_stop_attempt(a);
+	ask_pass_return(a);
 	loop_timer_stop(a->providers->loop, &a->timer);
 	loop_post_cancel(a->providers->loop, &a->post);
 	if (a->depth > 0)
@@ -154,8 +151,8 @@ ask_end(struct ask *a, struct ask_result *r)
 }
 
 /* Whatever the provider says, our key is not passed on. */
-static bool
-names_key(const struct ask *a, struct str text)
+bool
+ask_names_key(const struct ask *a, struct str text)
 {
 	const char *key = ask_conf(a)->api_key;
 
@@ -168,7 +165,7 @@ text_of(const struct buf *b)
 	return b->len > 0 ? b->data : "";
 }
 
-static void
+void
 ask_fail(struct ask *a)
 {
 	const struct failure_info *info = failure_info(a->failure);
@@ -182,7 +179,7 @@ ask_fail(struct ask *a)
 			 "detail=%s",
 		    ask_conf(a)->name, a->target->model, err_info(info->err)->code, a->status,
 		    a->attempts, log_quote(str_of(text_of(&a->detail))).s);
-	else if (a->status >= 400 && !names_key(a, buf_str(&a->refusal))) {
+	else if (a->status >= 400 && !ask_names_key(a, buf_str(&a->refusal))) {
 		r.status = a->status;
 		r.content_type = buf_str(&a->content_type);
 		r.body = buf_str(&a->refusal);
@@ -195,238 +192,10 @@ ask_succeeded(struct ask *a)
 {
 	struct ask_result r = {0};
 
-	attempt_stop(a);
-	pass_use(a, BREAKER_SUCCESS);
-	count_attempt(a, PROVIDER_OUTCOME_OK);
+	ask_stop_attempt(a);
+	ask_pass_use(a, BREAKER_SUCCESS);
+	ask_count_attempt(a, PROVIDER_OUTCOME_OK);
 	ask_end(a, &r);
-}
-
-/* ---- which target ---- */
-
-static uint64_t
-bit_of(const struct ask *a, const struct target *t)
-{
-	return UINT64_C(1) << (t - a->route->targets);
-}
-
-/* One that is not in `tried` and whose breaker lets a call through; NULL: none. */
-static struct target *
-find_target(struct ask *a, uint64_t tried)
-{
-	struct choose_target choice[ROUTE_TARGETS_MAX];
-	struct target *targets = a->route->targets;
-	const struct providers *p = a->providers;
-
-	for (size_t i = 0; i < a->route->count; i++) {
-		struct target *t = &targets[i];
-
-		choice[i] = (struct choose_target){.weight = (uint32_t)t->conf->weight,
-		    .outstanding = t->outstanding,
-		    .may_be_asked = (tried & bit_of(a, t)) == 0 &&
-				    breaker_allows(t->breaker, &t->rule, p->shm, now_ms(a))};
-	}
-	int at = choose_target(choice, a->route->count, providers_dice(a->providers));
-	return at >= 0 ? &targets[at] : NULL;
-}
-
-static void
-go_to_gate(struct ask *a)
-{
-	a->target->outstanding++;
-	a->is_outstanding = true;
-	ask_enter(a, ASK_STATE_PLACE);
-	gate_enter(a->target->upstream->gate, &a->ticket);
-}
-
-/* Nobody has been asked, for no breaker lets us. */
-static void
-fail_at_breakers(struct ask *a)
-{
-	uint32_t soonest_ms = UINT32_MAX;
-
-	for (size_t i = 0; i < a->route->count; i++) {
-		const struct target *t = &a->route->targets[i];
-		uint32_t wait_ms = breaker_wait_ms(t->breaker, &t->rule, now_ms(a));
-
-		metric_add(METRIC_PROVIDER_REQUESTS, t->label, PROVIDER_OUTCOME_BREAKER, 1);
-		metric_add(
-		    METRIC_PROVIDER_REJECTED, t->upstream->label, PROVIDER_REJECT_BREAKER, 1);
-		soonest_ms = wait_ms < soonest_ms ? wait_ms : soonest_ms;
-	}
-	a->target = &a->route->targets[0];
-	a->failure = FAILURE_BREAKER;
-	a->retry_after_ms = soonest_ms > 1000 ? soonest_ms : 1000;
-	buf_add_cstr(&a->message, BREAKER_OPEN_TEXT);
-	buf_add_cstr(&a->detail, failure_info(FAILURE_BREAKER)->name);
-	ask_fail(a);
-}
-
-static void
-choose(struct ask *a)
-{
-	struct target *t;
-
-	while ((t = find_target(a, a->tried)) != NULL) {
-		struct target *was = a->target;
-
-		a->target = t;
-		a->tries = 0;
-		if (pass_take(a)) {
-			go_to_gate(a);
-			return;
-		}
-		a->target = was; /* somebody else became the probe in between: look again */
-	}
-	if (a->target != NULL)
-		ask_fail(a); /* as the last one did */
-	else
-		fail_at_breakers(a);
-}
-
-/* ---- what follows a failure ---- */
-
-/* Only a larger context helps; an unknown one is none. */
-static void
-rule_out_small_contexts(struct ask *a)
-{
-	int64_t context = a->target->conf->context;
-
-	for (size_t i = 0; i < a->route->count; i++) {
-		if (context == 0 || a->route->targets[i].conf->context <= context)
-			a->tried |= UINT64_C(1) << i;
-	}
-}
-
-static uint64_t
-left_ms(const struct ask *a)
-{
-	if (a->due_ms == UINT64_MAX)
-		return UINT64_MAX;
-	return a->due_ms > now_ms(a) ? a->due_ms - now_ms(a) : 0;
-}
-
-static void
-count_again(const struct ask *a, unsigned how)
-{
-	metric_add(METRIC_PROVIDER_AGAIN, a->target->upstream->label, how, 1);
-}
-
-/* The same target is asked again only if its breaker and the host's budget let us. */
-static bool
-may_go_again(struct ask *a)
-{
-	const struct target *t = a->target;
-
-	if (!breaker_allows(t->breaker, &t->rule, a->providers->shm, now_ms(a)))
-		return false;
-	if (retry_take(&t->upstream->shared->retries, now_ms(a)))
-		return true;
-	count_again(a, PROVIDER_AGAIN_NO_BUDGET);
-	return false;
-}
-
-static enum retry_step
-decide(struct ask *a)
-{
-	const struct conf_provider_http_client *conf = &ask_conf(a)->http_client;
-	bool has_next = find_target(a, a->tried | bit_of(a, a->target)) != NULL;
-	const struct retry_case c = {
-	    .failure = a->failure,
-	    .has_begun = a->has_token,
-	    .has_next = has_next,
-	    .tries = a->tries,
-	    .retries_max = (uint32_t)conf->max_retries,
-	    .backoff_factor_s = conf->backoff_factor,
-	    .backoff_max_ms = (uint32_t)conf->backoff_max_ms,
-	    .retry_after_ms = a->retry_after_ms,
-	    .left_ms = left_ms(a),
-	    .dice = providers_dice(a->providers),
-	};
-	enum retry_step step = retry_decide(&c, &a->backoff_ms);
-
-	if (step == RETRY_SAME && !may_go_again(a))
-		step = has_next ? RETRY_NEXT : RETRY_NOT;
-	return step;
-}
-
-/* Something of the answer was passed on: it is the asker's to say whether it can be mended. */
-static bool
-may_go_on(struct ask *a)
-{
-	if (!a->has_token)
-		return true;
-	if (a->handlers.on_break == NULL)
-		return false;
-	a->depth++;
-	bool is_willing = a->handlers.on_break(a->arg);
-	a->depth--;
-	return is_willing;
-}
-
-static void
-log_attempt(const struct ask *a, enum retry_step step)
-{
-	static const char *const steps[] = {"same_target", "next_target", "none"};
-
-	log_info("provider attempt failed provider=%s model=%s failure=%s status=%d attempt=%u "
-		 "next=%s wait_ms=%u detail=%s",
-	    ask_conf(a)->name, a->target->model,
-	    log_quote(str_of(failure_info(a->failure)->name)).s, a->status, a->attempts,
-	    steps[step], step == RETRY_SAME ? a->backoff_ms : 0, log_quote(buf_str(&a->detail)).s);
-}
-
-static void
-go_on(struct ask *a)
-{
-	enum retry_step step = decide(a);
-
-	if (step == RETRY_NEXT && !may_go_on(a))
-		step = RETRY_NOT;
-	if (a->handle == 0) {
-		ask_free(a); /* cancelled in on_break */
-		return;
-	}
-	log_attempt(a, step);
-	if (step == RETRY_NOT) {
-		ask_fail(a);
-	} else if (step == RETRY_SAME) {
-		count_again(a, PROVIDER_AGAIN_SAME);
-		ask_enter(a, ASK_STATE_BACKOFF);
-	} else {
-		count_again(a, a->has_token ? PROVIDER_AGAIN_RESUMED : PROVIDER_AGAIN_NEXT);
-		a->tried |= bit_of(a, a->target);
-		choose(a);
-	}
-}
-
-static void
-set_text(struct buf *b, const struct ask *a, const char *text)
-{
-	struct buf copy = BUF_INIT; /* the text may be b's own */
-
-	if (text != NULL && !names_key(a, str_of(text)))
-		buf_add_cstr(&copy, text);
-	buf_fini(b);
-	*b = copy;
-}
-
-void
-ask_failed(struct ask *a, enum failure failure, const char *message, const char *detail)
-{
-	const struct failure_info *info = failure_info(failure);
-
-	attempt_stop(a);
-	a->failure = failure;
-	set_text(&a->message, a, message);
-	set_text(&a->detail, a, detail);
-	count_attempt(a, info->outcome);
-	if (info->weight == SAYS_NOTHING)
-		pass_return(a);
-	else
-		pass_use(a, info->weight == FAILS ? BREAKER_FAILURE : BREAKER_SUCCESS);
-	if (failure == FAILURE_CONTEXT)
-		rule_out_small_contexts(a);
-	go_on(a);
 }
 
 /* ---- time ---- */
@@ -449,15 +218,15 @@ ask_wait(struct ask *a)
 	if (due_ms == UINT64_MAX)
 		loop_timer_stop(a->providers->loop, &a->timer);
 	else
-		loop_timer_set(
-		    a->providers->loop, &a->timer, due_ms > now_ms(a) ? due_ms - now_ms(a) : 0);
+		loop_timer_set(a->providers->loop, &a->timer,
+		    due_ms > ask_now_ms(a) ? due_ms - ask_now_ms(a) : 0);
 }
 
 void
 ask_enter(struct ask *a, enum ask_state state)
 {
 	a->state = state;
-	a->state_ms = now_ms(a);
+	a->state_ms = ask_now_ms(a);
 	ask_wait(a);
 }
 
@@ -467,21 +236,30 @@ on_timer(struct loop_timer *timer)
 {
 	struct ask *a = container_of(timer, struct ask, timer);
 
-	if (now_ms(a) >= a->due_ms)
+	if (ask_now_ms(a) >= a->due_ms)
 		ask_failed(a, FAILURE_TIME_UP, NULL, failure_info(FAILURE_TIME_UP)->name);
-	else if (now_ms(a) < state_due_ms(a))
+	else if (ask_now_ms(a) < state_due_ms(a))
 		ask_wait(a);
 	else if (a->state != ASK_STATE_BACKOFF)
 		ask_http_late(a);
-	else if (pass_take(a))
-		go_to_gate(a);
+	else if (ask_pass_take(a))
+		ask_go_to_gate(a);
 	else {
-		a->tried |= bit_of(a, a->target); /* its breaker has opened meanwhile */
-		choose(a);
+		a->tried |= ask_bit_of(a, a->target); /* its breaker has opened meanwhile */
+		ask_choose(a);
 	}
 }
 
 /* ---- the gate ---- */
+
+void
+ask_go_to_gate(struct ask *a)
+{
+	a->target->outstanding++;
+	a->is_outstanding = true;
+	ask_enter(a, ASK_STATE_PLACE);
+	gate_enter(a->target->upstream->gate, &a->ticket);
+}
 
 static void
 on_open(struct gate_ticket *ticket)
@@ -490,7 +268,7 @@ on_open(struct gate_ticket *ticket)
 
 	a->attempts++;
 	if (a->tries++ == 0)
-		retry_note_call(&a->target->upstream->shared->retries, now_ms(a));
+		retry_note_call(&a->target->upstream->shared->retries, ask_now_ms(a));
 	ask_send(a);
 }
 
@@ -523,7 +301,7 @@ on_post(struct loop_post *post)
 
 		ask_end(a, &r);
 	} else {
-		choose(a);
+		ask_choose(a);
 	}
 }
 
@@ -565,9 +343,9 @@ ask_cancel(struct providers *p, uint64_t handle)
 	if (a == NULL)
 		return;
 	if (a->ticket.at == GATE_INSIDE)
-		count_attempt(a, PROVIDER_OUTCOME_CANCELLED);
+		ask_count_attempt(a, PROVIDER_OUTCOME_CANCELLED);
 	if (a->has_token)
-		pass_use(a, BREAKER_SUCCESS);
+		ask_pass_use(a, BREAKER_SUCCESS);
 	ask_free(a);
 }
 

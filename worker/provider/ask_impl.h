@@ -1,7 +1,8 @@
 /*
  * ask_impl - what the files of the engine share. Nobody else includes it.
  *
- *   ask.c        a question: which target, when, what follows a failure, the end
+ *   ask.c        a question: what it holds, its time, the gate, the end
+ *   ask_next.c   which target, and what follows a failure
  *   ask_http.c   one attempt: the request, the answer's pieces, the time limits
  *
  *   CHOOSE -> PLACE -> HEAD -> FIRST -> STREAM -> TAIL -> ended
@@ -49,7 +50,7 @@ struct ask {
 	bool has_begun;           /* something was passed on, ever */
 	uint32_t backoff_ms;
 
-	/* This attempt. What it holds is given back by attempt_stop(). */
+	/* This attempt. What it holds is given back by ask_stop_attempt(). */
 	struct gate_ticket ticket;
 	struct breaker_pass pass;
 	bool has_pass, is_outstanding;
@@ -71,11 +72,25 @@ const struct conf_provider *ask_conf(const struct ask *);
 void ask_enter(struct ask *, enum ask_state);
 void ask_wait(struct ask *);        /* sets the timer for the present state */
 bool ask_leave_asker(struct ask *); /* after one of its callbacks; false: the ask is gone */
+uint64_t ask_now_ms(const struct ask *);
+void ask_go_to_gate(struct ask *); /* of its target, with a pass of its breaker */
+bool ask_pass_take(struct ask *);
+void ask_pass_use(struct ask *, enum breaker_outcome);
+void ask_pass_return(struct ask *);
+void ask_stop_attempt(struct ask *); /* transfer and place are given up; the pass is not */
+void ask_count_attempt(const struct ask *, unsigned outcome);
+bool ask_names_key(const struct ask *, struct str text); /* which is not to be passed on */
+void ask_fail(struct ask *);                             /* to the asker, as the last attempt did */
+void ask_free(struct ask *);
+void ask_succeeded(struct ask *);
+void ask_proved(struct ask *); /* the model has given something: a probe has succeeded */
+
+/* ask_next.c */
+void ask_choose(struct ask *); /* the first target, or the next; or the end */
+uint64_t ask_bit_of(const struct ask *, const struct target *);
 /* The attempt is over, and what follows has been begun. message NULL: the error's own; detail is
  * for the log. Both may be the attempt's own. */
 void ask_failed(struct ask *, enum failure, const char *message, const char *detail);
-void ask_succeeded(struct ask *);
-void ask_proved(struct ask *); /* the model has given something: a probe has succeeded */
 
 /* ask_http.c */
 void ask_send(struct ask *);                  /* at a place */
