@@ -5,7 +5,7 @@
 import { peers } from './peers.mjs';
 import { all_pids, cpuSeconds, generate, hold, median, print, pssBytes } from './lib.mjs';
 
-const sockets = 4000, rounds = 5, talkers = 64, seconds = 3;
+const sockets = 4000, rounds = 3, talkers = 64, seconds = 3;
 
 async function echo(peer, ...args) {
   const result = await generate(peer.address, ['--users', talkers, ...peer.args, ...args, 'ws-echo'], { key: peer.key });
