@@ -114,6 +114,14 @@ fake_provider_say(struct providers *p, const char *text)
 }
 
 void
+fake_provider_restart(struct providers *p)
+{
+	struct call *c = newest(p);
+
+	c->handlers.on_restarted(c->arg);
+}
+
+void
 fake_provider_think(struct providers *p, const char *text)
 {
 	struct call *c = newest(p);

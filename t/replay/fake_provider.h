@@ -22,6 +22,7 @@ uint32_t fake_provider_timeout(const struct providers *);
 
 /* Said in the newest open call. */
 void fake_provider_say(struct providers *, const char *text);
+void fake_provider_restart(struct providers *); /* what this call has said is void */
 void fake_provider_think(struct providers *, const char *text);
 void fake_provider_end(struct providers *); /* finish stop; 10 tokens in, 5 out, 2 cached */
 void fake_provider_finish(struct providers *, enum provider_finish);

@@ -2,6 +2,7 @@
 #include "t/unit/unit.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "common/err.h"
 #include "t/replay/turn_world.h"
@@ -526,12 +527,45 @@ test_the_state_while_it_waits_for_tools(void **state)
 	}
 }
 
+/* An answer that broke and begins anew: what the hop before said stands, and is told again. */
+static void
+test_a_restart_keeps_the_hops_before(void **state)
+{
+	struct client c, late;
+	struct id turn = ask_weather(&c);
+
+	expect_give(0, call_id(&c), "1", 0);
+	fake_provider_say(world.model, "It might");
+	world_run(0);
+	fake_provider_restart(world.model);
+	fake_provider_say(world.model, "It rains.");
+	fake_provider_end(world.model);
+	world_run(0);
+	client_expect(&c, "turn.started text.delta tool.call tool.result text.delta turn.restarted "
+			  "text.delta text.delta usage turn.completed");
+	client_expect_seqs(&c, 1);
+	assert_string_equal(client_last_text(&c, TURN_TEXT_DELTA, "text"), "It rains.");
+	assert_int_equal(
+	    json_integer_value(json_object_get(client_last(&c, TURN_TEXT_DELTA), "offset")),
+	    strlen("Let me see. "));
+	const json_t *message = json_object_get(client_last(&c, TURN_COMPLETED), "message");
+	assert_string_equal(json_string_value(json_object_get(message, "content")), "It rains.");
+	/* On another worker, from the middle. */
+	client_attach(&late, 1, &turn, 5);
+	world_run(0);
+	client_expect(&late, "turn.restarted text.delta text.delta usage turn.completed");
+	client_expect_text(&late, "Let me see. It rains.");
+	client_forget(&c);
+	client_forget(&late);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
 
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    TEST(test_a_restart_keeps_the_hops_before),
 	    TEST(test_a_tool_answered_on_every_worker),
 	    TEST(test_what_the_record_keeps_of_a_hop),
 	    TEST(test_an_answer_counts_once),
