@@ -86,6 +86,22 @@ is_starved(struct child *c)
 	return true;
 }
 
+/*
+ * The drain's time is up, and so is the time to put things away. Many connections take long to
+ * close, longer still on a machine with too much to do.
+ */
+static bool
+is_still_ending(struct child *c)
+{
+	struct core_time core;
+	uint64_t last_ms = c->drain_end_ms - CHILD_KILL_GRACE_MS + CHILD_BUSY_GRACE_MS;
+
+	if (clock_mono_ms() >= last_ms || !core_time_read(c->pid, &core) || !core.is_runnable)
+		return false;
+	enter(c, CHILD_DRAINING, STARVED_LOOK_MS);
+	return true;
+}
+
 static void
 on_deadline(int fd, short what, void *arg)
 {
@@ -108,6 +124,8 @@ on_deadline(int fd, short what, void *arg)
 		kill_child(c, SIGABRT); /* its core tells where */
 		break;
 	case CHILD_DRAINING:
+		if (is_still_ending(c))
+			break;
 		log_warn(
 		    "worker killed slot=%u pid=%d reason=\"drain timeout\" connections=%" PRId64,
 		    c->slot->index, (int)c->pid, c->connections);

@@ -3,11 +3,11 @@
  *
  *                READY               drain
  *   STARTING ------------> READY ------------> DRAINING
- *      |  start limit        |  silence (*)       |  time is up
+ *      |  start limit        |  silence (*)       |  time is up (*)
  *      v                     v  (SIGABRT)         v
  *   KILLED <--------------------------------------+        (SIGKILL until it is gone)
  *
- * (*) not while all that it lacks is a core
+ * (*) not while all that it lacks is a core; of one that is to end, for CHILD_BUSY_GRACE_MS
  *
  * Each state has one deadline. A child ends when it has been reaped, which the
  * supervisor learns from SIGCHLD; nothing here waits for it.
@@ -27,7 +27,10 @@
 
 enum child_state { CHILD_STARTING, CHILD_READY, CHILD_DRAINING, CHILD_KILLED };
 
-enum { CHILD_KILL_GRACE_MS = 1000 }; /* between what should end a worker and SIGKILL */
+enum {
+	CHILD_KILL_GRACE_MS = 1000, /* between what should end a worker and SIGKILL */
+	CHILD_BUSY_GRACE_MS = 4000, /* the same for one that runs, or would, if it had a core */
+};
 
 struct child {
 	struct list node; /* the supervisor's */

@@ -34,6 +34,7 @@ static struct play {
 	_Atomic int migrations;
 	_Atomic bool dies_early;   /* exits before it is ready */
 	_Atomic bool is_silent;    /* sends no LOAD, and does not end when told to */
+	_Atomic int busy_ms;       /* how long it computes when it is told to end */
 	_Atomic bool accepts_none; /* leaves what comes in the accept queue */
 	_Atomic int reopened;
 	_Atomic int64_t last_drain_ms;
@@ -113,6 +114,9 @@ worker_main(const struct handoff *h)
 		if (!play->is_silent)
 			say(h, PROTO_LOAD);
 	}
+	uint64_t told_ms = clock_mono_ms();
+	while (clock_mono_ms() - told_ms < (uint64_t)play->busy_ms)
+		;
 	say(h, PROTO_BYE);
 	return 0;
 }
@@ -547,6 +551,21 @@ test_a_worker_that_does_not_end_is_killed(void **state)
 }
 
 static void
+test_a_worker_that_is_busy_ending_is_not_killed(void **state)
+{
+	struct host t;
+
+	(void)state;
+	host_start(&t, "drain: {pause: 0s, timeout: 100ms}\nwatchdog: {silence: 10m}\n");
+	play->busy_ms = 2000;
+	kill(t.master, SIGTERM);
+	int status = wait_status(t.master);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	assert_false(log_has(&t, "worker killed"));
+	remove_dir(&t);
+}
+
+static void
 test_workers_end_with_their_master(void **state)
 {
 	struct host t;
@@ -724,6 +743,7 @@ main(void)
 	    cmocka_unit_test(test_usr1_reopens_logs_everywhere),
 	    cmocka_unit_test(test_a_second_stop_is_at_once),
 	    cmocka_unit_test(test_a_worker_that_does_not_end_is_killed),
+	    cmocka_unit_test(test_a_worker_that_is_busy_ending_is_not_killed),
 	    cmocka_unit_test(test_workers_end_with_their_master),
 	    cmocka_unit_test(test_two_masters_do_not_share_a_run_dir),
 	    cmocka_unit_test(test_a_taken_port_is_an_error),
