@@ -265,6 +265,17 @@ share_sockets(struct http_server *s)
 	    (long long)conf->max_connections, s->places_max, s->queue_max);
 }
 
+/* Accepted sockets inherit it. A Unix socket has no such option, and its queue is small anyway. */
+static void
+limit_unsent(const struct http_server *s, const struct handoff_listener *l)
+{
+	int bytes = (int)s->conf->http.max_unsent_bytes; /* 0: the system's default, no limit */
+
+	if (!l->is_unix &&
+	    setsockopt(l->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes)) != 0)
+		log_warn("send buffers not limited error=%s", log_quote(str_of(strerror(errno))).s);
+}
+
 int
 listen_start(struct http_server *s)
 {
@@ -282,6 +293,7 @@ listen_start(struct http_server *s)
 
 		l->server = s;
 		l->from = &h->listeners[i];
+		limit_unsent(s, l->from);
 		l->accept = (h2o_accept_ctx_t){.ctx = &s->h2o,
 		    .hosts = s->h2o_conf.hosts,
 		    .ssl_ctx = l->from->is_tls ? s->tls : NULL};
