@@ -120,6 +120,7 @@ test('few descriptors: fewer places are promised, ops routes are answered when a
   const server = await startServer(t, { mock, nofile: 256, config: { workers: 1, drain: { timeout: '500ms' } } });
   server.expectLog(/max_connections capped wanted=1000 max=\d+/);
   server.expectLog(/connection refused reason=capacity/);
+  server.expectLog(/accepting paused reason=queue/); // more come than it accepts and answers meanwhile
   const places = sumOf(await metricsOf(server), 'parley_connections_max');
   assert.ok(places > 50 && places < 200, `${places}`);
   const { id } = await newSession(server);

@@ -73,7 +73,7 @@ function default_config(dir, mock) {
     workers: 4,
     run_dir: path.join(dir, 'run'),
     store: { url: `sqlite:${path.join(dir, 'parley.db')}` },
-    drain: { pause: '0s', timeout: '5s' },
+    drain: { pause: '0s', timeout: '2s' },
     // Whether a core is overloaded depends on what else the machine does: tests about it say when.
     overload: { target: '0' },
     providers: [plainProvider('mock', mock?.url ?? 'http://127.0.0.1:9/v1')],
