@@ -276,6 +276,12 @@ next_word(struct answer *a, struct str *ret)
 	return true;
 }
 
+static void
+add_stamp(const struct answer *a, struct buf *out)
+{
+	buf_printf(out, " @%ju:%ju;", (uintmax_t)a->asked_us, (uintmax_t)a->now_us);
+}
+
 static bool
 next_text(struct answer *a, struct buf *out)
 {
@@ -284,7 +290,13 @@ next_text(struct answer *a, struct buf *out)
 	if (a->makes_words) {
 		if (a->word_at == a->plan->tokens)
 			return false;
-		buf_printf(out, "{\"content\":\"%stok%u\"}", a->word_at > 0 ? " " : "", a->word_at);
+		if (a->plan->is_stamped) {
+			buf_add_cstr(out, "{\"content\":\"");
+			add_stamp(a, out);
+			buf_add_cstr(out, "\"}");
+		} else
+			buf_printf(out, "{\"content\":\"%stok%u\"}", a->word_at > 0 ? " " : "",
+			    a->word_at);
 		a->word_at++;
 		return true;
 	}
@@ -360,6 +372,8 @@ answer_message(struct answer *a, struct buf *out)
 	if (a->makes_words) {
 		for (uint32_t i = 0; i < a->plan->tokens; i++)
 			buf_printf(&a->text, "%stok%u", i > 0 ? " " : "", i);
+		if (a->plan->is_stamped)
+			add_stamp(a, &a->text);
 	}
 	for (uint32_t i = 0; i < a->plan->reasoning; i++)
 		buf_printf(&reasoning, "%swhy%u", i > 0 ? " " : "", i);

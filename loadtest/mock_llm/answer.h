@@ -6,7 +6,9 @@
  * user said. With tools= and a request that has tools, tool calls come in
  * place of the text until they were made `hops` times. Tool call ids are
  * call_0, call_1 .. in every hop: not unique, as with some real providers.
- * Pure.
+ * With stamped each word of a stream, and the end of a whole text, is @ASKED:GIVEN; the times being
+ * the caller's (clock_mono_us(), which all processes of a host share): what else lies between a
+ * question and its answer is the work of who stands between. Pure.
  */
 #ifndef LOADTEST_MOCK_LLM_ANSWER_H
 #define LOADTEST_MOCK_LLM_ANSWER_H
@@ -29,6 +31,7 @@ struct answer {
 	uint32_t hop; /* how often tools were called since the user spoke */
 
 	uint32_t reasoning_at, word_at;
+	uint64_t asked_us, now_us; /* set by the caller, if stamped */
 	size_t text_at;
 	struct answer_piece *pieces;
 	size_t piece_count, piece_at;

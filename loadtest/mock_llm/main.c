@@ -217,7 +217,8 @@ print_help(void)
 	       "  --first-ms N        before the head\n\n"
 	       "Per request: header `X-Mock: tokens=20,interval=0`, model `mock-tokens-20`, or\n"
 	       "[[mock tokens=20 ..]] in the last user message. Words: tokens interval first text\n"
-	       "reasoning cached no_usage refusal finish, tool=NAME args={..} (repeated) "
+	       "reasoning cached no_usage refusal finish burst stamped, tool=NAME args={..} "
+	       "(repeated) "
 	       "hops=N|endless,\n"
 	       "fault after size hop times key retry_after message. Faults:\n\n");
 #define X(name, text, help) printf("  %-17s %s\n", text, help);

@@ -128,6 +128,10 @@ plan_set(struct plan *p, struct str key, struct str value)
 		return set_number(&p->interval_ms, value);
 	if (str_eq(key, STR("first")))
 		return p->has_first = set_number(&p->first_ms, value);
+	if (str_eq(key, STR("burst")))
+		return set_number(&p->burst, value);
+	if (str_eq(key, STR("stamped")))
+		return p->is_stamped = true;
 	if (str_eq(key, STR("fault")))
 		return set_fault(p, value);
 	if (str_eq(key, STR("after")))

@@ -56,6 +56,8 @@ struct plan {
 	char *finish;       /* finish_reason in place of the natural one */
 	uint32_t reasoning; /* so many deltas of reasoning_content first: why0 why1 .. */
 	uint32_t cached;    /* prompt_tokens_details.cached_tokens */
+	uint32_t burst;     /* so many deltas first, without the interval */
+	bool is_stamped;    /* the text says when it was asked for and when it was given */
 	bool hides_usage;
 	bool refuses; /* the text comes as a refusal */
 };

@@ -292,6 +292,7 @@ step_delta(struct play *p)
 	if (!p->had_fault && p->deltas >= p->plan.fault_after && play_fault(p))
 		return false;
 	buf_clear(&p->delta);
+	p->answer.now_us = p->plan.is_stamped ? clock_mono_us() : 0;
 	if (!answer_next(&p->answer, &p->delta)) {
 		if (!p->had_fault && play_fault(p))
 			return false;
@@ -314,7 +315,7 @@ step_deltas(struct play *p)
 	while (is_drip || (p->due_us <= now && conn_pending_bytes(p->conn) < PENDING_BYTES_MAX)) {
 		if (!step_delta(p))
 			return;
-		p->due_us += interval;
+		p->due_us = p->deltas < p->plan.burst ? now : p->due_us + interval;
 	}
 	if (p->due_us > now)
 		play_wait_us(p, p->due_us - now);
@@ -354,6 +355,7 @@ step_drip(struct play *p)
 static void
 make_whole(struct play *p, struct buf *body)
 {
+	p->answer.now_us = clock_mono_us();
 	if (p->is_messages) {
 		struct buf message = BUF_INIT;
 
@@ -638,6 +640,7 @@ play_chat(struct event_base *base, struct control *control, struct conn *conn,
 		play_error(conn, 400, "invalid_request_error", "invalid_request", error, NULL);
 		return;
 	}
+	p->answer.asked_us = clock_mono_us();
 	if ((p->plan.has_fault_hop && p->plan.fault_hop != p->answer.hop) ||
 	    !control_spend(control, &p->plan))
 		p->plan.fault = FAULT_NONE;

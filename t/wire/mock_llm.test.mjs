@@ -61,6 +61,24 @@ test('a streamed answer has role, deltas, finish_reason and [DONE], usage only w
   assert.equal(asked.at(-2).usage.completion_tokens, 3);
 });
 
+test('stamps say when it was asked and when each word was given', async () => {
+  const stamps = content(await events('[[mock stamped tokens=4 interval=5]]')).trim().split(' ')
+    .map((word) => /^@(\d+):(\d+);$/.exec(word).slice(1).map(Number));
+  assert.equal(stamps.length, 4);
+  assert.ok(stamps.every(([asked]) => asked === stamps[0][0]));
+  const given = stamps.map(([, at]) => at);
+  assert.ok(given[0] >= stamps[0][0] && given[3] - given[0] >= 14000, `${given}`); // microseconds, of timers that count ms
+  const { json } = await chat('[[mock stamped tokens=2 first=20]]');
+  const [, asked, at] = /^tok0 tok1 @(\d+):(\d+);$/.exec(json.choices[0].message.content);
+  assert.ok(at - asked >= 19000, `${at - asked}`);
+});
+
+test('a burst comes before the interval is kept', async () => {
+  const given = content(await events('[[mock stamped tokens=43 burst=40 interval=20]]')).trim().split(' ').map((word) => Number(word.slice(1, -1).split(':')[1]));
+  assert.equal(given.length, 43);
+  assert.ok(given[39] - given[0] < 400000 && given[42] - given[39] >= 59000, `${given}`);
+});
+
 test('directives come from header, model and message, the later one wins', async () => {
   assert.equal(content(await events('hi', {}, { 'x-mock': 'tokens=2' })), 'tok0 tok1');
   assert.equal(content(await events('hi', { model: 'mock-tokens-1' })), 'tok0');
