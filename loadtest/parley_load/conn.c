@@ -332,6 +332,8 @@ send_request(
 	    &head, "%s %s HTTP/1.1\r\nHost: %s\r\n%s", method, path, c->target->host, headers);
 	if (c->target->key != NULL)
 		buf_printf(&head, "Authorization: Bearer %s\r\n", c->target->key);
+	if (c->target->header != NULL)
+		buf_printf(&head, "%s\r\n", c->target->header);
 	if (body.len > 0)
 		buf_printf(
 		    &head, "Content-Type: application/json\r\nContent-Length: %zu\r\n", body.len);

@@ -24,7 +24,8 @@ struct conn_target {
 	struct event_base *base;
 	const char *host; /* IPv4 address */
 	uint16_t port;
-	const char *key; /* bearer token, or NULL */
+	const char *key;    /* bearer token, or NULL */
+	const char *header; /* one more, "Name: value", or NULL */
 	struct tally *tally;
 
 	/* Connections leave from 127.0.x.y by turns, as one address has only so many ports. 0: the

@@ -232,6 +232,7 @@ init_target(struct conn_target *target, const struct options *o, uint64_t socket
 
 	target->host = o->host;
 	target->key = o->key;
+	target->header = o->header;
 	target->port = o->port;
 	target->source_count = is_loopback && !is_small ? sources : 0;
 	target->source_first = process * sources;

@@ -23,6 +23,7 @@ static const struct row rows[] = {
     {"target", "HOST:PORT", "where Parley (or the mock) listens; IPv4 (127.0.0.1:8080)", TARGET, 0,
 	0},
     {"key", "KEY", "bearer token", TEXT, AT(key), 0},
+    {"header", "TEXT", "one more header of every request, Name: value", TEXT, AT(header), 0},
     {"processes", "N", "that share the load (as many as the sockets need)", U32, AT(processes), 1},
     {"sources", "N", "loopback addresses per process (one per 13,000 users)", U32, AT(sources), 1},
     {"users", "N", "at once, of all processes (16)", U32, AT(users), 1},
@@ -41,6 +42,10 @@ static const struct row rows[] = {
     {"tokens", "N", "of an answer (20)", U32, AT(tokens), 1},
     {"interval", "MS", "between its tokens, each in a packet of its own (all at once)", U32,
 	AT(interval_ms), 0},
+    {"model", "NAME", "that is asked for through a gateway (mock)", TEXT, AT(model), 0},
+    {"first", "MS", "before an answer through a gateway, give or take a half (0)", U32,
+	AT(first_ms), 0},
+    {"burst", "N", "tokens of it that come before the interval is kept (0)", U32, AT(burst), 0},
     {"turns", "N", "of a conversation, then a new one begins (10)", U32, AT(turns), 1},
     {"stall", "SECONDS", "that a slow reader reads nothing (20)", U32, AT(stall_s), 1},
     {"plain", NULL, "turns that are not streamed", FLAG, AT(is_plain), 0},
@@ -199,6 +204,7 @@ options_parse(struct options *ret, int argc, char **argv, const char **ret_error
 	    .turns = 10,
 	    .stall_s = 20,
 	    .path = "/ws/chat",
+	    .model = "mock",
 	    .window = 1};
 	*ret_error = error;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)

@@ -16,7 +16,8 @@ enum key_in { KEY_IN_HEADER, KEY_IN_PROTOCOL, KEY_IN_QUERY };
 struct options {
 	char host[OPTIONS_HOST_MAX]; /* IPv4 */
 	uint16_t port;
-	const char *key; /* borrowed from argv, as expects; NULL: none */
+	const char *key;    /* borrowed from argv, as expects; NULL: none */
+	const char *header; /* of each request, "Name: value"; NULL: none */
 	const char *scenario;
 
 	const char *path;            /* of WebSockets */
@@ -46,6 +47,8 @@ struct options {
 	double pace_s;        /* of one user */
 
 	uint32_t tokens, interval_ms, turns, stall_s;
+	const char *model;
+	uint32_t first_ms, burst; /* of the gateway scenario's answers */
 	bool is_plain, wants_help;
 
 	struct expect expects[OPTIONS_EXPECTS_MAX];

@@ -17,6 +17,7 @@
 	X(refused, "of them answered 503")                                                         \
 	X(unexplained, "refusals without Retry-After")                                             \
 	X(deltas, "text.delta events of streamed turns")                                           \
+	X(chunks, "events of streamed answers through a gateway")                                  \
 	X(cut, "streams that the server ended before their last event")                            \
 	X(connects, "connections made")                                                            \
 	X(unmade, "connections that failed")                                                       \
@@ -43,6 +44,8 @@
 	X(turn, "of a turn over a socket that is held")                                            \
 	X(echo, "of a sampled round trip over a socket that is held")                              \
 	X(stand, "from the cut of WebSockets until all of a process stand again")                  \
+	X(added, "by a gateway, from request to what came first, less the provider's own")         \
+	X(chunk, "of an event through a gateway, from where the provider gave it")                 \
 	X(lag, "that the generator's loop was late")
 
 struct tally {

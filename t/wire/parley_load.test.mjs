@@ -82,6 +82,31 @@ test('the mock asked directly', async () => {
   ordered(result.first_us, 20);
 });
 
+/** Chat completions by way of ours, and of the mock itself, through the same scenario. */
+for (const [what, address, key] of [['ours', () => server.address, keys.server], ['the mock', () => server.mock.address, null]]) {
+  test(`chat completions by way of ${what}, streamed and plain`, async () => {
+    const model = what === 'ours' ? ['--model', 'default'] : [];
+    const stream = await run(address(), ['--users', 3, '--count', 12, '--tokens', 10, '--interval', 2, '--first', 4, ...model, 'gateway'], key);
+    assert.equal(stream.code, 0, stream.stdout + stream.stderr);
+    assert.ok(stream.result.chunks >= 12 * 11, `${stream.result.chunks}`);
+    assert.equal(stream.result.chunk_us.count, 120);
+    ordered(stream.result.added_us, 12);
+    ordered(stream.result.first_us, 12);
+    assert.ok(stream.result.whole_us.p50 > 20000 && stream.result.added_us.p50 < stream.result.whole_us.p50);
+    const plain = await run(address(), ['--users', 3, '--count', 12, '--plain', ...model, 'gateway'], key);
+    assert.equal(plain.code, 0, plain.stdout + plain.stderr);
+    assert.equal(plain.result.chunks, 0);
+    ordered(plain.result.added_us, 12);
+  });
+}
+
+test('a stream that is not whole has failed, and the header that was asked for is sent', async () => {
+  const { code, result } = await run(server.mock.address,
+    ['--users', 1, '--count', 2, '--tokens', 5, '--header', 'X-Mock: fault=cut_fin:3', 'gateway'], null);
+  assert.equal(code, 1);
+  assert.equal(result.failed, 2);
+});
+
 test('chat at a pace, for a time', async () => {
   const result = await passed(['--users', 10, '--duration', 1, '--pace', 0.2, 'chat']);
   // 10 users, 5 a second each at most 10; what the pace allows, not what the server could.
