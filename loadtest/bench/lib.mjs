@@ -17,6 +17,12 @@ export function cpuSeconds(pids) {
   }, 0);
 }
 
+/** The same to the nanosecond, by the scheduler's account: of the threads that live. */
+export function cpuMicros(pids) {
+  return pids.reduce((sum, pid) => fs.readdirSync(`/proc/${pid}/task`).reduce((of_pid, task) =>
+    of_pid + Number(fs.readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]) / 1e3, sum), 0);
+}
+
 /** Proportional set size in bytes: shared pages are divided among those who share them. */
 export function pssBytes(pids) {
   return pids.reduce((sum, pid) => sum + 1024 * Number(/^Pss:\s+(\d+) kB/m.exec(fs.readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))[1]), 0);
