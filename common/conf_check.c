@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/conf_load.h"
 #include "common/netaddr.h"
+#include "common/redis_url.h"
 
 enum { SECRET_RANDOM_MIN = 24, NAME_MAX_LEN = 64 };
 
@@ -473,6 +474,16 @@ check_mcp_server(struct conf_loader *l, size_t i, const struct conf_mcp_server *
 	}
 }
 
+static void
+check_backplane(struct conf_loader *l, const struct conf_backplane *b)
+{
+	struct redis_url url;
+	const char *wrong = b->url[0] != '\0' ? redis_url_parse(str_of(b->url), &url) : NULL;
+
+	if (wrong != NULL)
+		fail(l, "backplane.url", "%s", wrong);
+}
+
 void
 conf_check_all(struct conf_loader *l)
 {
@@ -483,6 +494,7 @@ conf_check_all(struct conf_loader *l)
 	check_networks(l, c);
 	check_origins(l, c);
 	check_limits(l, c);
+	check_backplane(l, &c->backplane);
 	for (size_t i = 0; i < c->providers.n; i++)
 		check_provider(l, i, &c->providers.v[i]);
 	if (c->models.n == 0)
