@@ -1,5 +1,5 @@
 /* owner - three numbers in hex, with points between them. */
-#include "worker/turn/owner.h"
+#include "worker/backplane/owner.h"
 
 #include <inttypes.h>
 #include <stdio.h>

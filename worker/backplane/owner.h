@@ -1,9 +1,8 @@
 /*
- * owner - the address of a turn's owner as the record keeps it:
- * "host.row.number" in hex. Pure.
+ * owner - an address as text, in the record and in Redis: "host.row.number" in hex. Pure.
  */
-#ifndef WORKER_TURN_OWNER_H
-#define WORKER_TURN_OWNER_H
+#ifndef WORKER_BACKPLANE_OWNER_H
+#define WORKER_BACKPLANE_OWNER_H
 
 #include "worker/backplane/backplane.h"
 

@@ -27,7 +27,7 @@
 #include "common/strmap.h"
 #include "worker/tool/call.h"
 #include "worker/turn/feed.h"
-#include "worker/turn/owner.h"
+#include "worker/backplane/owner.h"
 #include "worker/turn/turn.h"
 
 enum turn_state {

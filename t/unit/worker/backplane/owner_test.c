@@ -1,7 +1,7 @@
 /* owner - addresses as text and back. */
 #include "t/unit/unit.h"
 
-#include "worker/turn/owner.h"
+#include "worker/backplane/owner.h"
 
 static void
 test_there_and_back(void **state)
