@@ -34,39 +34,29 @@ follow_has_originator(const struct turn *t)
 	return false;
 }
 
-static struct follower *
-find_follower(struct turn *t, bool is_far, struct backplane_addr addr, uint64_t listener)
+static size_t *
+count_of(struct turn *t, bool is_waiter)
 {
-	list_for (node, &t->followers) {
-		struct follower *f = list_entry(node, struct follower, node);
-
-		if (!f->is_gone && f->is_far == is_far && f->listener == listener &&
-		    (!is_far || owner_equal(f->addr, addr)))
-			return f;
-	}
-	return NULL;
+	return is_waiter ? &t->waiter_count : &t->listener_count;
 }
 
-static size_t
-count_followers(const struct turn *t, bool is_waiter)
+/* Not found any more, nor counted; it stays in the list of its turn. */
+static void
+forget(struct follower *f)
 {
-	size_t count = 0;
-
-	list_for (node, &t->followers) {
-		const struct follower *f = list_entry(node, struct follower, node);
-
-		count += !f->is_gone && f->is_waiter == is_waiter;
-	}
-	return count;
+	check(!f->is_gone);
+	f->is_gone = true;
+	--*count_of(f->turn, f->is_waiter);
+	follower_index_del(&turns_of(f)->followers, f);
+	if (list_linked(&f->far_node))
+		list_del(&f->far_node);
 }
 
 /* It stays in the list, marked, until no delivery walks over it. */
 static void
 retire(struct follower *f)
 {
-	f->is_gone = true;
-	if (list_linked(&f->far_node))
-		list_del(&f->far_node);
+	forget(f);
 	follow_flush_soon(f->turn);
 }
 
@@ -98,7 +88,7 @@ void
 follow_consider_user_gone(struct turn *t)
 {
 	if (!t->is_cancelled_on_disconnect || !turn_is_live(t) || t->is_away_slow ||
-	    count_followers(t, false) > 0)
+	    t->listener_count > 0)
 		return;
 	t->gone_timer.on_fire = on_user_gone;
 	loop_timer_set(t->turns->loop, &t->gone_timer, t->turns->conf->turns.disconnect_grace_ms);
@@ -255,11 +245,12 @@ rank_waiters(struct turn *t)
 		struct follower *f = list_entry(a, struct follower, node);
 
 		f->rank = 0;
+		if (!f->is_waiter)
+			continue;
 		list_for (b, &t->followers) {
 			const struct follower *other = list_entry(b, struct follower, node);
 
-			f->rank += f->is_waiter && other->is_waiter && !other->is_gone &&
-				   other->ticket < f->ticket;
+			f->rank += other->is_waiter && !other->is_gone && other->ticket < f->ticket;
 		}
 	}
 }
@@ -323,11 +314,11 @@ watch_far(struct turns *ts, struct follower *f)
 }
 
 static int
-refuses(const struct turn *t, const struct follow_request *r)
+refuses(struct turn *t, const struct follow_request *r)
 {
 	int64_t listeners_max = t->turns->conf->turns.max_listeners;
 	int64_t waiting_max = t->turns->conf->turns.max_waiting;
-	size_t count = count_followers(t, r->is_waiter);
+	size_t count = *count_of(t, r->is_waiter);
 
 	if (r->is_waiter)
 		return waiting_max > 0 && count >= (size_t)waiting_max ? E_TURN_IN_PROGRESS : 0;
@@ -337,12 +328,13 @@ refuses(const struct turn *t, const struct follow_request *r)
 int
 follow_add(struct turn *t, const struct follow_request *r)
 {
-	struct follower *old = find_follower(t, r->is_far, r->addr, r->listener);
-	struct follower *f;
+	struct turns *ts = t->turns;
+	struct follower *f =
+	    follower_index_find(&ts->followers, r->is_far ? &r->addr : NULL, r->listener);
 	int err;
 
-	if (old != NULL)
-		retire(old); /* it attaches again: the new one counts */
+	if (f != NULL)
+		retire(f); /* it attaches again: the new one counts */
 	err = refuses(t, r);
 	if (err != 0)
 		return err;
@@ -358,23 +350,24 @@ follow_add(struct turn *t, const struct follow_request *r)
 	f->addr = r->addr;
 	f->attach_no = r->attach_no;
 	list_add_tail(&t->followers, &f->node);
+	++*count_of(t, f->is_waiter);
+	follower_index_add(&ts->followers, f);
 	if (f->is_far)
-		watch_far(t->turns, f);
+		watch_far(ts, f);
 	if (!f->is_waiter) {
 		t->is_away_slow = false;
-		loop_timer_stop(t->turns->loop, &t->gone_timer);
+		loop_timer_stop(ts->loop, &t->gone_timer);
 	}
 	follow_flush_soon(t);
 	return 0;
 }
 
 void
-follow_remove(
-    struct turn *t, bool is_far, struct backplane_addr addr, uint64_t listener, bool is_disconnect)
+follow_remove(struct turn *t, uint64_t listener, bool is_disconnect)
 {
-	struct follower *f = find_follower(t, is_far, addr, listener);
+	struct follower *f = follower_index_find(&t->turns->followers, NULL, listener);
 
-	if (f != NULL)
+	if (f != NULL && f->turn == t)
 		detached(f, is_disconnect);
 }
 
@@ -384,9 +377,8 @@ follow_drop_all(struct turn *t)
 	list_for (node, &t->followers) {
 		struct follower *f = list_entry(node, struct follower, node);
 
-		f->is_gone = true;
-		if (list_linked(&f->far_node))
-			list_del(&f->far_node);
+		if (!f->is_gone)
+			forget(f);
 	}
 	reap_gone(t);
 }
@@ -447,13 +439,9 @@ on_detach(void *arg, const struct backplane_call *call)
 	if (!backplane_take_u64(&rest, &listener) || !backplane_take_u64(&rest, &attach_no) ||
 	    !backplane_take_u64(&rest, &is_disconnect))
 		return;
-	list_for_safe (node, &ts->far_followers) {
-		struct follower *f = list_entry(node, struct follower, far_node);
-
-		if (f->listener == listener && f->attach_no == attach_no &&
-		    owner_equal(f->addr, call->from))
-			detached(f, is_disconnect != 0);
-	}
+	struct follower *f = follower_index_find(&ts->followers, &call->from, listener);
+	if (f != NULL && f->attach_no == attach_no)
+		detached(f, is_disconnect != 0);
 }
 
 void
@@ -470,4 +458,5 @@ follow_fini(struct turns *ts)
 {
 	check(list_empty(&ts->far_followers));
 	loop_timer_stop(ts->loop, &ts->head_timer);
+	follower_index_fini(&ts->followers);
 }

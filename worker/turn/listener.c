@@ -97,7 +97,7 @@ let_go(struct listener *l, bool is_disconnect)
 	struct turn *t = turn_by_id(ts, &l->session_id, &l->turn_id);
 
 	if (l->state == LISTENER_HERE && t != NULL)
-		follow_remove(t, false, ts->self, l->handle, is_disconnect);
+		follow_remove(t, l->handle, is_disconnect);
 	else if (l->state == LISTENER_FAR || l->state == LISTENER_ATTACH)
 		cast_detach(ts, l->owner, l->handle, l->attach_no, is_disconnect);
 }

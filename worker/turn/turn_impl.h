@@ -25,9 +25,10 @@
 #include "common/idmap.h"
 #include "common/list.h"
 #include "common/strmap.h"
+#include "worker/backplane/owner.h"
 #include "worker/tool/call.h"
 #include "worker/turn/feed.h"
-#include "worker/backplane/owner.h"
+#include "worker/turn/follower_index.h"
 #include "worker/turn/turn.h"
 
 enum turn_state {
@@ -60,6 +61,7 @@ struct turns {
 	size_t retained_bytes, retained_count;
 	struct loop_timer retain_timer;
 
+	struct follower_index followers;
 	struct list far_followers; /* followers in other workers */
 	struct loop_timer head_timer;
 
@@ -166,9 +168,10 @@ struct turn {
 
 	/* Who follows. */
 	struct feed feed;
-	struct list followers; /* struct follower */
-	struct list asks;      /* struct turn_ask */
-	bool is_away_slow;     /* a listener was detached for slowness and is not back */
+	struct list followers;               /* struct follower */
+	size_t listener_count, waiter_count; /* of them, without those that are gone */
+	struct list asks;                    /* struct turn_ask */
+	bool is_away_slow; /* a listener was detached for slowness and is not back */
 	struct loop_post flush;
 	struct list retained_node;
 	size_t retained_bytes;
@@ -270,6 +273,7 @@ void turn_record_snapshot(const struct store_turn *, uint64_t seq, struct buf *d
 struct follower {
 	struct list node;
 	struct list far_node;
+	struct follower *next_of_bucket;
 	struct turn *turn;
 	uint64_t sent_seq;
 	uint64_t originator;
@@ -292,8 +296,7 @@ struct follow_request {
 
 /* 0, E_AT_CAPACITY, E_TURN_IN_PROGRESS (a waiter, and too many wait). */
 int follow_add(struct turn *, const struct follow_request *);
-void follow_remove(
-    struct turn *, bool is_far, struct backplane_addr, uint64_t listener, bool is_disconnect);
+void follow_remove(struct turn *, uint64_t listener, bool is_disconnect); /* of this worker */
 void follow_flush_soon(struct turn *);
 /* When nobody is there: the grace of the disconnect policy begins. */
 void follow_consider_user_gone(struct turn *);
