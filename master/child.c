@@ -86,22 +86,6 @@ is_starved(struct child *c)
 	return true;
 }
 
-/*
- * The drain's time is up, and so is the time to put things away. Many connections take long to
- * close, longer still on a machine with too much to do.
- */
-static bool
-is_still_ending(struct child *c)
-{
-	struct core_time core;
-	uint64_t last_ms = c->drain_end_ms - CHILD_KILL_GRACE_MS + CHILD_BUSY_GRACE_MS;
-
-	if (clock_mono_ms() >= last_ms || !core_time_read(c->pid, &core) || !core.is_runnable)
-		return false;
-	enter(c, CHILD_DRAINING, STARVED_LOOK_MS);
-	return true;
-}
-
 static void
 on_deadline(int fd, short what, void *arg)
 {
@@ -124,8 +108,6 @@ on_deadline(int fd, short what, void *arg)
 		kill_child(c, SIGABRT); /* its core tells where */
 		break;
 	case CHILD_DRAINING:
-		if (is_still_ending(c))
-			break;
 		log_warn(
 		    "worker killed slot=%u pid=%d reason=\"drain timeout\" connections=%" PRId64,
 		    c->slot->index, (int)c->pid, c->connections);
@@ -253,9 +235,9 @@ child_drain(struct child *c, uint64_t timeout_ms)
 	if (c->state == CHILD_KILLED)
 		return;
 	child_tell(c, PROTO_DRAIN, (int64_t)timeout_ms);
-	uint64_t end_ms = clock_mono_ms() + timeout_ms + CHILD_KILL_GRACE_MS;
+	uint64_t end_ms = clock_mono_ms() + timeout_ms + CHILD_END_GRACE_MS;
 	if (c->state == CHILD_DRAINING && end_ms >= c->drain_end_ms)
 		return; /* never longer than it was given before */
 	c->drain_end_ms = end_ms;
-	enter(c, CHILD_DRAINING, timeout_ms + CHILD_KILL_GRACE_MS);
+	enter(c, CHILD_DRAINING, timeout_ms + CHILD_END_GRACE_MS);
 }

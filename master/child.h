@@ -3,11 +3,11 @@
  *
  *                READY               drain
  *   STARTING ------------> READY ------------> DRAINING
- *      |  start limit        |  silence (*)       |  time is up (*)
+ *      |  start limit        |  silence (*)       |  time is up
  *      v                     v  (SIGABRT)         v
  *   KILLED <--------------------------------------+        (SIGKILL until it is gone)
  *
- * (*) not while all that it lacks is a core; of one that is to end, for CHILD_BUSY_GRACE_MS
+ * (*) not while all that it lacks is a core
  *
  * Each state has one deadline. A child ends when it has been reaped, which the
  * supervisor learns from SIGCHLD; nothing here waits for it.
@@ -29,7 +29,9 @@ enum child_state { CHILD_STARTING, CHILD_READY, CHILD_DRAINING, CHILD_KILLED };
 
 enum {
 	CHILD_KILL_GRACE_MS = 1000, /* between what should end a worker and SIGKILL */
-	CHILD_BUSY_GRACE_MS = 4000, /* the same for one that runs, or would, if it had a core */
+	/* The same after the drain's time: many connections take long to close, longer still on a
+	   machine with too much to do, and the worker may have been busy when it was told. */
+	CHILD_END_GRACE_MS = 4000,
 };
 
 struct child {
