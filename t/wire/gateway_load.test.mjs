@@ -11,6 +11,9 @@ import { test } from 'node:test';
 import { keys, startMock, startServer } from './lib/server.mjs';
 import { waitFor, within } from './lib/wait.mjs';
 
+// A sanitizer keeps what was freed.
+const is_slow_build = /asan|tsan|cover/.test(process.env.PARLEY_BUILD ?? '');
+
 const limits = { max_connections: 3000, concurrent_requests: 3000, requests_per_minute: 0, max_retries: 0, max_keepalive: 100 };
 
 /** One worker and a mock whose address the provider needs before the server is started. */
@@ -57,7 +60,7 @@ test('an answer of a million tokens does not grow the worker', async (t) => {
   clearInterval(sampler);
   assert.ok(is_whole);
   assert.equal(events, 1000003);
-  assert.ok(most - before < 4096, `grew by ${most - before} KiB`);
+  if (!is_slow_build) assert.ok(most - before < 4096, `grew by ${most - before} KiB`);
 });
 
 test('a thousand streams with slow readers among them: each gets all of its own', async (t) => {

@@ -312,6 +312,8 @@ test('tools of the client: called, answered, answered twice, failed; the model g
   const [weather, clock] = chat.frames.filter(({ status, request_id }) => status === 'tool_call' && request_id === two).map(({ chunk }) => chunk);
   const answer = (request_id, body) => chat.send({ action: 'tool_result', request_id, payload: body });
   answer('first', { tool_call_id: weather.tool_call_id, output: 1 });
+  // What one socket asks at once is looked up at once: only who has heard of the first comes after it.
+  await waitFor(() => chat.frames.some(({ request_id, chunk }) => request_id === two && chunk?.type === 'tool_result'), 'the first result');
   answer('same', { tool_call_id: weather.tool_call_id, output: 1 });
   answer('other', { tool_call_id: weather.tool_call_id, output: 2 });
   for (const [request_id, same] of [['same', true], ['other', false]]) {
