@@ -1,0 +1,85 @@
+/*
+ * pg_pool - which connection an operation gets; when one is opened, checked, closed.
+ *
+ * Pure: takes the time and a random number, does no I/O, owns nothing. The caller has
+ * the connections, each with a pg_slot in it, and the queue of those who wait; it asks
+ * pg_pool_next() for the first of them and does what it says.
+ *
+ * Up to `size` connections stay, up to `overflow` more are closed when they come back
+ * and nobody waits. Operations of one statement share a connection that is busy with
+ * such (pipelining); a transaction and a slow read have theirs alone. Nobody overtakes
+ * the first of the queue.
+ *
+ * When the database goes away all connections break at once, in every worker of every
+ * host. Then one connection at a time is tried, later and later, each wait drawn at
+ * random; the first that succeeds lifts this.
+ */
+#ifndef WORKER_STORE_PG_POOL_H
+#define WORKER_STORE_PG_POOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/list.h"
+
+enum pg_state { PG_CONNECTING, PG_CHECKING, PG_IDLE, PG_SHARED, PG_ALONE, PG_STATES };
+
+enum {
+	PG_DEPTH_MAX = 8,   /* operations that share a connection */
+	PG_OPENING_MAX = 4, /* connections that are opened at once, while all is well */
+	PG_BACKOFF_FIRST_MS = 100,
+	PG_BACKOFF_MAX_MS = 2000,
+};
+
+struct pg_slot {
+	struct list node; /* in the list of its state, or in none */
+	enum pg_state state;
+	unsigned depth;    /* operations on it */
+	uint64_t born_ms;  /* when it was opened */
+	uint64_t since_ms; /* when it became idle */
+};
+
+struct pg_pool {
+	unsigned size, overflow;
+	uint64_t recycle_ms;     /* 0: never */
+	uint64_t check_after_ms; /* idle for so long: checked before use. 0: always */
+	struct list lists[PG_STATES];
+	unsigned counts[PG_STATES];
+	unsigned failures;   /* to open one, in a row */
+	bool is_careful;     /* something broke, and none was opened since */
+	uint64_t open_at_ms; /* none is opened before */
+};
+
+enum pg_move {
+	PG_TAKE,  /* use *ret: pg_pool_take() */
+	PG_CHECK, /* check *ret first: pg_pool_check() */
+	PG_CLOSE, /* *ret is too old: close it, pg_pool_remove(), ask again */
+	PG_OPEN,  /* open one more: pg_pool_add(), ask again */
+	PG_WAIT,
+};
+
+void pg_pool_init(struct pg_pool *, unsigned size, unsigned overflow);
+
+/* For the first of `waiting` operations. */
+enum pg_move pg_pool_next(
+    struct pg_pool *, bool is_alone, unsigned waiting, uint64_t now_ms, struct pg_slot **ret);
+/* How long until one may be opened; 0: now, or there is no room anyway. */
+uint64_t pg_pool_wait_ms(const struct pg_pool *, uint64_t now_ms);
+
+void pg_pool_add(struct pg_pool *, struct pg_slot *); /* connecting */
+void pg_pool_opened(struct pg_pool *, struct pg_slot *, uint64_t now_ms);
+void pg_pool_check(struct pg_pool *, struct pg_slot *);
+void pg_pool_checked(struct pg_pool *, struct pg_slot *, uint64_t now_ms);
+
+void pg_pool_take(struct pg_pool *, struct pg_slot *, bool is_alone);
+/* An operation on it has ended. False: close it, pg_pool_remove(). */
+bool pg_pool_give(struct pg_pool *, struct pg_slot *, unsigned waiting, uint64_t now_ms);
+
+void pg_pool_remove(struct pg_pool *, struct pg_slot *); /* closed; nothing is wrong */
+/* Broken: it could not be opened, or was cut off. `random` is any number. */
+void pg_pool_broken(struct pg_pool *, struct pg_slot *, uint64_t now_ms, uint64_t random);
+
+unsigned pg_pool_ready(const struct pg_pool *);  /* connections that are open */
+unsigned pg_pool_in_use(const struct pg_pool *); /* of these, with work */
+
+#endif
