@@ -377,6 +377,18 @@ shm_is_alive(const struct shm *shm, struct shm_who who)
 	return number_of(identity) == who.number && state != SHM_FREE && state != SHM_DEAD;
 }
 
+bool
+shm_is_first(const struct shm *shm, struct shm_who who)
+{
+	struct shm_row_info info;
+
+	for (uint32_t row = 0; row < who.row; row++)
+		if (shm_row_get(shm, row, &info) && shm_is_alive(shm, info.who) &&
+		    info.state == SHM_READY)
+			return false;
+	return true;
+}
+
 static void *
 part(const struct shm *shm, uint64_t at, uint64_t bytes, size_t *ret_len)
 {

@@ -68,6 +68,8 @@ bool shm_row_get(const struct shm *, uint32_t row, struct shm_row_info *ret); /*
 bool shm_row_was_used(const struct shm *, uint32_t row); /* had an inhabitant, ever */
 bool shm_is_alive(
     const struct shm *, struct shm_who); /* its row still holds this number and is not dead */
+/* Is none of those in lower rows ready? Who does for all what one of a host does. */
+bool shm_is_first(const struct shm *, struct shm_who);
 
 /* Parts of the memory that other modules lay out themselves. Never NULL. */
 void *shm_metrics(const struct shm *, size_t *ret_len);

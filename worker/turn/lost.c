@@ -49,18 +49,6 @@ lost_free(struct lost_owner *o)
 	free(o);
 }
 
-static bool
-is_elected(const struct turns *ts)
-{
-	struct shm_row_info info;
-
-	for (uint32_t row = 0; row < ts->self.who.row; row++)
-		if (shm_row_get(ts->shm, row, &info) && shm_is_alive(ts->shm, info.who) &&
-		    info.state == SHM_READY)
-			return false;
-	return true;
-}
-
 static void
 on_lost_all(void *arg, int err, uint64_t count)
 {
@@ -93,7 +81,7 @@ look_at(struct lost_owner *o, uint64_t now)
 			lost_free(o);
 		return;
 	}
-	if (!is_elected(ts)) {
+	if (!shm_is_first(ts->shm, ts->self.who)) {
 		lost_free(o);
 		return;
 	}
