@@ -1,6 +1,12 @@
 -- The record, as PostgreSQL keeps it: the same tables, columns and indexes as
 -- ../sqlite/001_init.sql (a test compares the two). The runner of migrations
 -- holds the lock and the transaction.
+--
+-- Ids are text, not uuid: their prefix says of what they are ("sess_.."), they sort
+-- by time as they stand, and they are the same in logs, in URLs and here. Times are
+-- timestamptz. What a client or a model gets back as it was given (tools, messages,
+-- results) is json, which keeps the order of members: models follow that order in
+-- the schema of a tool. What only we look into is jsonb.
 
 -- Operations say times as milliseconds since 1970, in both databases
 -- (in SQLite these two are functions of the program).
@@ -55,7 +61,7 @@ CREATE TABLE chat_sessions (
 	status text NOT NULL,
 	model text,
 	system text,
-	tools jsonb,
+	tools json,
 	metadata jsonb,
 	created_at timestamptz NOT NULL,
 	last_activity_at timestamptz NOT NULL,
@@ -82,7 +88,7 @@ CREATE TABLE turns (
 	error_message text,
 	finish_reason text,
 	text text,
-	result jsonb,
+	result json,
 	last_seq bigint NOT NULL,
 	created_at timestamptz NOT NULL,
 	ended_at timestamptz
@@ -97,7 +103,7 @@ CREATE TABLE messages (
 	turn_id text,
 	position bigint NOT NULL,
 	role text NOT NULL,
-	body jsonb NOT NULL,
+	body json NOT NULL,
 	is_partial boolean NOT NULL,
 	created_at timestamptz NOT NULL
 );

@@ -27,14 +27,21 @@ job_new(struct op_call *call, store_decode *decode, store_callback *callback, vo
 	job->in_flight = in_flight;
 	++*in_flight;
 	job->started_us = clock_mono_us();
-	metric_gauge(METRIC_STORE_POOL_IN_USE, 0, 0, 1);
 	return job;
+}
+
+void
+job_count(struct job *job)
+{
+	job->is_counted = true;
+	metric_gauge(METRIC_STORE_POOL_IN_USE, 0, 0, 1);
 }
 
 void
 job_drop(struct job *job)
 {
-	metric_gauge(METRIC_STORE_POOL_IN_USE, 0, 0, -1);
+	if (job->is_counted)
+		metric_gauge(METRIC_STORE_POOL_IN_USE, 0, 0, -1);
 	--*job->in_flight;
 	list_del(&job->node);
 	buf_fini(&job->wire);

@@ -20,6 +20,8 @@ struct job {
 	uint64_t seq; /* the order in which they came */
 	uint64_t handle;
 	uint64_t deadline_ms, started_us;
+	bool is_counted;         /* as a connection in use, until its end */
+	unsigned tries;          /* times that it was sent in vain (PostgreSQL) */
 	size_t *in_flight;       /* counted down at its end */
 	struct op_answer answer; /* of a slow read */
 };
@@ -27,6 +29,8 @@ struct job {
 /* Takes the call over. */
 struct job *job_new(struct op_call *call, store_decode *decode, store_callback *callback, void *arg,
     size_t *in_flight);
+/* It has a connection (of a database file: each operation in progress counts as one). */
+void job_count(struct job *);
 void job_finish(struct job *, struct op_rows *);
 void job_fail(struct job *, int err);
 void job_drop(struct job *); /* without a word: who waits for it is gone */

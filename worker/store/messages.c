@@ -12,6 +12,9 @@
 #define MESSAGE_COLUMNS                                                                            \
 	"id, session_id, turn_id, position, role, body, is_partial, to_ms(created_at)"
 
+#define SELECT_NEWEST                                                                              \
+	" FROM messages WHERE session_id = $session_id ORDER BY position DESC LIMIT $max_rows + 1"
+
 enum { HISTORY_MAX = 1000 };
 
 const struct op op_message_list = {
@@ -30,11 +33,16 @@ const struct op op_message_list = {
 	},
 };
 
+/* SQLite is left when there is enough; PostgreSQL sends whatever is asked for: it counts itself. */
 const struct op op_message_history = {
     .name = "message_history",
     .params = "session_id max_bytes max_rows",
-    .statements = {{.sql = "SELECT " MESSAGE_COLUMNS " FROM messages WHERE session_id = $session_id"
-			   " ORDER BY position DESC LIMIT $max_rows + 1",
+    .statements = {{.sql = "SELECT " MESSAGE_COLUMNS SELECT_NEWEST,
+	.postgres = "SELECT " MESSAGE_COLUMNS " FROM (SELECT *, sum(octet_length(body::text)) OVER"
+		    " (ORDER BY position DESC ROWS UNBOUNDED PRECEDING)"
+		    " - octet_length(body::text) AS bytes_before FROM (SELECT *" SELECT_NEWEST
+		    ") AS newest) AS summed WHERE bytes_before <= $max_bytes"
+		    " ORDER BY position DESC",
 	.is_answer = true}},
 };
 

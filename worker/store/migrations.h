@@ -10,6 +10,8 @@
 
 #include <stddef.h>
 
+#include "common/conf.h"
+
 struct migration {
 	const char *dialect; /* the folder: sqlite, postgres */
 	int version;
@@ -22,5 +24,9 @@ const struct migration *migration_after(const char *dialect, int version);
 
 /* All pending ones of the SQLite file, which is made if it is not there. 0 or E_* (logged). */
 int sqlite_migrate(const char *path);
+
+/* All pending ones of the PostgreSQL database. Waits for the server up to store.connect_timeout.
+ * Warns when all workers' pools together exceed what it allows. 0 or E_* (logged). */
+int pg_migrate(const struct conf *);
 
 #endif

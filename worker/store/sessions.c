@@ -22,6 +22,12 @@
 	"SELECT " SESSION_COLUMNS " FROM chat_sessions WHERE app_id = $app_id"                     \
 	" AND (CAST($status AS text) IS NULL OR status = $status)"                                 \
 	" AND (CAST($after AS text) IS NULL OR id < $after)"
+#define SET_EXPIRED "UPDATE chat_sessions SET status = 'expired', closed_at = from_ms($now)"
+#define SELECT_IDLE                                                                                \
+	"SELECT id FROM chat_sessions WHERE status = 'active'"                                     \
+	" AND last_activity_at < from_ms($idle_before) AND NOT EXISTS"                             \
+	" (SELECT 1 FROM turns WHERE turns.session_id = chat_sessions.id"                          \
+	" AND turns.state = 'live') ORDER BY last_activity_at LIMIT $limit"
 #define PAGE_ORDER " ORDER BY id DESC LIMIT $max_rows + 1"
 
 const struct op op_session_create = {
@@ -53,7 +59,7 @@ const struct op op_session_open = {
 		    " WHERE id = (SELECT id FROM chat_sessions WHERE app_id = $app_id"
 		    " AND device_id = $device_id AND status = 'active'"
 		    " AND last_activity_at >= from_ms($reuse_after)"
-		    " ORDER BY last_activity_at DESC LIMIT 1)"
+		    " ORDER BY last_activity_at DESC LIMIT 1) AND status = 'active'"
 		    " RETURNING " SESSION_COLUMNS ", 1",
 		.expect = OP_DONE_IF_ROW},
 	    {.sql = INSERT_SESSION, .is_answer = true},
@@ -111,15 +117,14 @@ const struct op op_session_erase = {
 	},
 };
 
+/* PostgreSQL: what someone has in his hands now is not idle. */
 const struct op op_session_expire = {
     .name = "session_expire",
     .params = "idle_before now limit",
     .is_write = true,
-    .statements = {{.sql = "UPDATE chat_sessions SET status = 'expired', closed_at = from_ms($now)"
-			   " WHERE id IN (SELECT id FROM chat_sessions WHERE status = 'active'"
-			   " AND last_activity_at < from_ms($idle_before) AND NOT EXISTS"
-			   " (SELECT 1 FROM turns WHERE turns.session_id = chat_sessions.id"
-			   " AND turns.state = 'live') ORDER BY last_activity_at LIMIT $limit)",
+    .statements = {{.sql = SET_EXPIRED " WHERE id IN (" SELECT_IDLE ")",
+	.postgres = SET_EXPIRED " WHERE id = ANY (ARRAY(" SELECT_IDLE
+				" FOR UPDATE OF chat_sessions SKIP LOCKED))",
 	.is_answer = true}},
 };
 

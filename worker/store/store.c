@@ -11,34 +11,23 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "common/metric.h"
-#include "worker/store/job.h"
-#include "worker/store/migrations.h"
+#include "worker/store/backend.h"
 #include "worker/store/run.h"
-#include "worker/store/sqlite_db.h"
-#include "worker/store/sqlite_reads.h"
-#include "worker/store/sqlite_slow_reads.h"
-#include "worker/store/sqlite_writes.h"
 
-enum {
-	PROBE_MS = 500,         /* while it fails */
-	DIRECT_WAIT_MS = 10000, /* for the lock of the server's writer */
-};
+enum { PROBE_MS = 500 }; /* while it fails */
 
 struct store {
 	struct loop *loop;
 	const struct conf *conf;
 	struct store_health health;
-	struct sqlite_reads *reads;
-	struct sqlite_slow_reads *slow_reads;
-	struct sqlite_writes *writes;
+	const struct backend *backend;
+	void *opened; /* the backend's, */
+	void *direct; /* or this in its place */
 	size_t in_flight;
 	struct list refused;
 	struct loop_post post;
 	struct loop_timer probe;
 	bool is_probing_reads, is_probing_writes;
-
-	struct sqlite_db *direct; /* in place of all of these */
-	struct sqlite_failure failure;
 };
 
 /* Asks whether the database takes a write; changes nothing. */
@@ -51,41 +40,17 @@ const struct op op_probe = {
 
 /* ---- running ---- */
 
-static int
-run_in_transaction(struct sqlite_db *db, struct op_call_view *view, struct op_answer *answer)
-{
-	int err;
-
-	if (!view->op->is_write)
-		return sqlite_db_read(db, view, answer);
-	if ((err = sqlite_db_begin(db)) != 0)
-		return err;
-	if ((err = sqlite_db_write(db, view, answer)) == 0)
-		return sqlite_db_commit(db);
-	sqlite_db_rollback(db);
-	return err;
-}
-
 static void
 run_direct(struct store *store, struct op_call *call, store_decode *decode,
     store_callback *callback, void *arg)
 {
 	struct op_answer answer = {.err = 0};
-	struct op_call_view view;
 	struct op_rows rows;
 
-	check(op_call_read(buf_str(&call->wire), &view));
-	if (run_in_transaction(store->direct, &view, &answer) != 0) {
-		op_answer_clear(&answer);
-		answer.err = E_STORE_UNAVAILABLE;
-	}
-	if (store->failure.text[0] != '\0')
-		log_error("store failed %s", store->failure.text);
-	store->failure.text[0] = '\0';
+	store->backend->run_direct(store->direct, call, &answer);
 	rows = op_rows_of(&answer);
 	decode(&rows, callback, arg);
 	op_answer_fini(&answer);
-	op_call_fini(call);
 }
 
 void
@@ -104,12 +69,8 @@ store_run(struct store *store, struct op_call *call, store_decode *decode, store
 		metric_add(METRIC_STORE_REFUSED, 0, 0, 1);
 		list_add_tail(&store->refused, &job->node);
 		loop_post(store->loop, &store->post);
-	} else if (job->op->is_write) {
-		sqlite_writes_add(store->writes, job);
-	} else if (job->op->is_slow) {
-		sqlite_slow_reads_add(store->slow_reads, job);
 	} else {
-		sqlite_reads_add(store->reads, job);
+		store->backend->add(store->opened, job);
 	}
 }
 
@@ -174,7 +135,7 @@ store_is_idle(const struct store *store)
 bool
 store_is_elected(const struct store *store)
 {
-	return store->writes != NULL && sqlite_writes_is_writer(store->writes);
+	return store->opened != NULL && store->backend->is_elected(store->opened);
 }
 
 static void
@@ -226,36 +187,48 @@ on_failing(struct store_health *health)
 
 /* ---- life ---- */
 
-static const char *
-path_of(const struct conf *conf)
+static const struct backend *
+backend_of(const struct conf *conf)
 {
-	const char *path = sqlite_path_of(conf->store.url);
+	static const struct backend *const backends[] = {&sqlite_backend, &pg_backend};
 
-	if (path == NULL)
-		log_error("store url must begin with sqlite: in this version");
-	return path;
+	for (size_t i = 0; i < ARRAY_LEN(backends); i++)
+		if (backends[i]->is_ours(conf->store.url))
+			return backends[i];
+	log_error("store url must begin with sqlite: or postgres://");
+	return NULL;
+}
+
+static struct store *
+new_of(const struct conf *conf)
+{
+	const struct backend *backend = backend_of(conf);
+	struct store *store;
+
+	if (backend == NULL)
+		return NULL;
+	store = xcalloc(1, sizeof(*store));
+	store->backend = backend;
+	store->conf = conf;
+	return store;
 }
 
 struct store *
 store_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct backplane *backplane)
 {
-	const char *path = path_of(conf);
-	struct store *store;
+	struct store *store = new_of(conf);
+	struct backend_env env = {loop, conf, shm, backplane, NULL};
 
-	if (path == NULL)
+	if (store == NULL)
 		return NULL;
-	store = xcalloc(1, sizeof(*store));
 	store->loop = loop;
-	store->conf = conf;
 	store->health.on_failing = on_failing;
 	store->post.run = on_refused;
 	store->probe.on_fire = on_probe;
 	list_init(&store->refused);
-	store->reads = sqlite_reads_new(loop, path, &store->health);
-	store->slow_reads = sqlite_slow_reads_new(loop, path);
-	if (store->reads != NULL)
-		store->writes = sqlite_writes_new(loop, conf, path, shm, backplane, &store->health);
-	if (store->writes == NULL)
+	env.health = &store->health;
+	store->opened = store->backend->open(&env);
+	if (store->opened == NULL)
 		store_free(&store);
 	return store;
 }
@@ -263,20 +236,13 @@ store_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct ba
 struct store *
 store_new_direct(const struct conf *conf)
 {
-	const char *path = path_of(conf);
-	struct store *store;
-	struct sqlite_db_conf db;
+	struct store *store = new_of(conf);
 
-	if (path == NULL)
+	if (store == NULL)
 		return NULL;
-	store = xcalloc(1, sizeof(*store));
-	db = (struct sqlite_db_conf){.path = path,
-	    .is_writer = true,
-	    .busy_wait_ms = DIRECT_WAIT_MS,
-	    .failure = &store->failure};
-	if (sqlite_db_open(&db, &store->direct) == 0)
+	store->direct = store->backend->open_direct(conf);
+	if (store->direct != NULL)
 		return store;
-	log_error("store cannot be opened %s", store->failure.text);
 	free(store);
 	return NULL;
 }
@@ -289,16 +255,16 @@ store_free(struct store **ref)
 
 	if (store == NULL)
 		return;
-	if (store->direct == NULL) {
-		sqlite_writes_free(&store->writes);
-		sqlite_reads_free(&store->reads);
-		sqlite_slow_reads_free(&store->slow_reads);
+	if (store->direct != NULL) {
+		store->backend->close_direct(store->direct);
+	} else {
+		if (store->opened != NULL)
+			store->backend->close(store->opened);
 		loop_post_cancel(store->loop, &store->post);
 		loop_timer_stop(store->loop, &store->probe);
 		while ((job = list_first(&store->refused, struct job, node)) != NULL)
 			job_drop(job);
 	}
-	sqlite_db_close(&store->direct);
 	free(store);
 	*ref = NULL;
 }
@@ -306,7 +272,7 @@ store_free(struct store **ref)
 int
 store_migrate(const struct conf *conf)
 {
-	const char *path = path_of(conf);
+	const struct backend *backend = backend_of(conf);
 
-	return path != NULL ? sqlite_migrate(path) : E_UNAVAILABLE;
+	return backend != NULL ? backend->migrate(conf) : E_UNAVAILABLE;
 }

@@ -44,6 +44,15 @@
 #define ERASE_TURN                                                                                 \
 	"UPDATE turns SET text = NULL, result = NULL, error_message = NULL"                        \
 	" WHERE id = $turn_id AND " IS_ERASED
+/*
+ * PostgreSQL: whoever writes to a turn locks its session first, as who erases it does: one of them
+ * sees what the other has done.
+ */
+#define LOCK_SESSION_OF_TURN                                                                       \
+	{                                                                                          \
+		.sql = "", .postgres = "SELECT 1 FROM chat_sessions WHERE id = (SELECT session_id" \
+				       " FROM turns WHERE id = $turn_id) FOR NO KEY UPDATE"        \
+	}
 #define TOUCH_SESSION                                                                              \
 	"UPDATE chat_sessions SET last_activity_at = from_ms($now) WHERE id = $session_id"         \
 	" AND last_activity_at < from_ms($now)"
@@ -99,6 +108,7 @@ const struct op op_turn_add = {
     .is_write = true,
     .statements =
 	{
+	    LOCK_SESSION_OF_TURN,
 	    {.sql = "SELECT 1 FROM turns WHERE id = $turn_id AND fence = $fence"
 		    " AND state = 'live'",
 		.postgres = "SELECT 1 FROM turns WHERE id = $turn_id AND fence = $fence"
@@ -117,6 +127,7 @@ const struct op op_turn_progress = {
     .is_write = true,
     .statements =
 	{
+	    LOCK_SESSION_OF_TURN,
 	    {.sql = "UPDATE turns SET text = $text, last_seq = $last_seq"
 		    " WHERE id = $turn_id AND fence = $fence AND state = 'live'",
 		.expect = OP_ONE,
@@ -133,6 +144,7 @@ const struct op op_turn_end = {
     .is_write = true,
     .statements =
 	{
+	    LOCK_SESSION_OF_TURN,
 	    {.sql = "SELECT 1 FROM turns WHERE id = $turn_id AND fence = $fence"
 		    " AND state <> 'live'",
 		.expect = OP_DONE_IF_ROW},

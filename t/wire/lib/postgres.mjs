@@ -2,6 +2,7 @@
 //
 //   const postgres = await startPostgres(t);        postgres.url, postgres.unix_url, await postgres.sql('SELECT 1')
 //   await postgres.kill(); await postgres.again();          away, and back with what was committed
+//   const url = await (await sharedPostgres()).newDatabase();      one server for all tests of a file
 import { execFile } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
@@ -59,6 +60,14 @@ class Postgres {
     return this.child.stop(signal);
   }
 
+  /** Another empty database: its address. */
+  async newDatabase() {
+    this.databases = (this.databases ?? 0) + 1;
+    const name = `parley_${this.databases}`;
+    await this.sql(`CREATE DATABASE ${name}`, 'postgres');
+    return this.url.replace(/parley$/, name);
+  }
+
   /** What psql says: rows as lines, columns divided by `|`. */
   async sql(query, database = 'parley') {
     const { stdout } = await exec('psql', ['-XAtq', '-v', 'ON_ERROR_STOP=1', '-h', this.dir, '-p', String(this.port), '-U', 'parley', '-d', database, '-c', query]);
@@ -78,4 +87,19 @@ export async function startPostgres(t, options = {}) {
   };
   t?.after(() => postgres.stop());
   return postgres;
+}
+
+let shared;
+
+/** The one of this process, started by who asks first; it ends with the process. */
+export function sharedPostgres() {
+  shared ??= startPostgres(null, { max_connections: 400 }).then((postgres) => {
+    process.on('exit', () => {
+      process.kill(postgres.child.pid, 'SIGKILL'); // its children end when they see it
+      fs.rmSync(postgres.dir, { recursive: true, force: true });
+    });
+    postgres.child.process.unref();
+    return postgres;
+  });
+  return shared;
 }

@@ -9,6 +9,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { sharedPostgres } from './postgres.mjs';
 import { Child, build } from './process.mjs';
 import { collect, raw, request, stream } from './http.mjs';
 import { waitFor } from './wait.mjs';
@@ -67,12 +68,18 @@ export function plainProvider(name, url, http_client = {}) {
   };
 }
 
-function default_config(dir, mock) {
+/** Where servers of this process keep their record: PARLEY_TEST_STORE=postgres is a PostgreSQL for all of them. */
+async function storeUrl(dir) {
+  if (process.env.PARLEY_TEST_STORE !== 'postgres') return `sqlite:${path.join(dir, 'parley.db')}`;
+  return (await sharedPostgres()).newDatabase();
+}
+
+function default_config(dir, mock, store_url) {
   return {
     listen: ['127.0.0.1:0'],
     workers: 4,
     run_dir: path.join(dir, 'run'),
-    store: { url: `sqlite:${path.join(dir, 'parley.db')}` },
+    store: { url: store_url },
     drain: { pause: '0s', timeout: '2s' },
     // Whether a core is overloaded depends on what else the machine does: tests about it say when.
     overload: { target: '0' },
@@ -190,7 +197,8 @@ export async function startServer(t, options = {}) {
   const mock = options.mock === false ? null : options.mock ?? await startMock(null, options.mockArgs);
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-'));
   process.on('exit', () => fs.rmSync(dir, { recursive: true, force: true })); // also when nobody stops it
-  const server = new Server(dir, merge(default_config(dir, mock), options.config ?? {}), options);
+  const store_url = options.config?.store?.url ?? await storeUrl(dir);
+  const server = new Server(dir, merge(default_config(dir, mock, store_url), options.config ?? {}), options);
   server.mock = mock;
   server.owns_mock = !options.mock;
   t?.after(() => server.stop());

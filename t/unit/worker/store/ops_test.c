@@ -332,7 +332,7 @@ postgres_type(const char *name, const char *type, const char *theirs)
 	if (strcmp(type, "BLOB") == 0)
 		return "bytea";
 	if (strcmp(type, "TEXT") == 0)
-		return strcmp(theirs, "jsonb") == 0 ? "jsonb" : "text";
+		return strncmp(theirs, "json", 4) == 0 ? theirs : "text";
 	if (strlen(name) > 3 && strcmp(name + strlen(name) - 3, "_at") == 0)
 		return "timestamptz";
 	if (strncmp(name, "is_", 3) == 0)

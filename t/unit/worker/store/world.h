@@ -1,11 +1,13 @@
 /*
- * world - a store on a file of its own, in a process that is its host's only one.
+ * world - a store of its own, in a process that is its host's only one: a SQLite file, or the
+ * PostgreSQL database that PARLEY_TEST_STORE names, emptied for each.
  */
 #ifndef T_UNIT_WORKER_STORE_WORLD_H
 #define T_UNIT_WORKER_STORE_WORLD_H
 
 #include "t/unit/unit.h"
 
+#include <libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +41,44 @@ world_lose_patience(struct loop_timer *timer)
 	fail_msg("a callback did not come");
 }
 
+/* NULL: SQLite. */
+static inline const char *
+world_postgres(void)
+{
+	return getenv("PARLEY_TEST_STORE");
+}
+
+/* A connection beside the store's. */
+static inline PGconn *
+world_connect(void)
+{
+	PGconn *pq = PQconnectdb(world_postgres());
+
+	if (PQstatus(pq) != CONNECTION_OK)
+		fail_msg("%s", PQerrorMessage(pq));
+	return pq;
+}
+
+static inline void
+world_sql(PGconn *pq, const char *sql)
+{
+	PGresult *res = PQexec(pq, sql);
+
+	if (PQresultStatus(res) != PGRES_COMMAND_OK && PQresultStatus(res) != PGRES_TUPLES_OK)
+		fail_msg("%s: %s", sql, PQerrorMessage(pq));
+	PQclear(res);
+}
+
+static inline void
+world_empty_postgres(void)
+{
+	PGconn *pq = world_connect();
+
+	world_sql(pq, "SET client_min_messages = warning; DROP SCHEMA public CASCADE;"
+		      " CREATE SCHEMA public");
+	PQfinish(pq);
+}
+
 /* A folder and a config; nothing is open. */
 static inline void
 world_init(struct world *w)
@@ -47,12 +87,21 @@ world_init(struct world *w)
 	strcpy(w->folder, "/tmp/parley-store-XXXXXX");
 	assert_non_null(mkdtemp(w->folder));
 	w->path = xasprintf("%s/parley.db", w->folder);
-	w->url = xasprintf("sqlite:%s", w->path);
+	w->url =
+	    world_postgres() != NULL ? xstrdup(world_postgres()) : xasprintf("sqlite:%s", w->path);
+	if (world_postgres() != NULL)
+		world_empty_postgres();
 	w->conf.store.url = w->url;
 	w->conf.store.synchronous = "full";
 	w->conf.store.acquire_timeout_ms = 10000;
 	w->conf.store.commit_delay_ms = 2;
 	w->conf.store.max_queue = 1000;
+	w->conf.workers = 1;
+	w->conf.store.pool_size = 10;
+	w->conf.store.max_overflow = 5;
+	w->conf.store.connect_timeout_ms = 10000;
+	w->conf.store.check_after_ms = 30000;
+	w->conf.store.statement_timeout_ms = 30000;
 	w->patience.on_fire = world_lose_patience;
 }
 
