@@ -117,6 +117,10 @@ on_ready(struct loop_watch *w, uint32_t events)
 	struct client_socket *s = container_of(w, struct client_socket, watch);
 	int what = 0;
 
+	if (s->is_unwanted) { /* the other side has closed it: libcurl will find out */
+		loop_watch_stop(s->client->loop, w);
+		return;
+	}
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP))
 		what |= CURL_CSELECT_IN;
 	if (events & EPOLLOUT)
@@ -176,7 +180,8 @@ struct client_socket *
 client_socket_add(struct client *c, int fd)
 {
 	struct client_socket *s = xcalloc(1, sizeof(*s)), *old = client_socket_get(c, fd);
-	uint32_t events = old != NULL && old->watch.is_active ? old->watch.events : 0;
+	bool is_wanted = old != NULL && old->watch.is_active && !old->is_unwanted;
+	uint32_t events = is_wanted ? old->watch.events : 0;
 
 	if (old != NULL)
 		client_socket_free(old);
@@ -191,15 +196,16 @@ client_socket_add(struct client *c, int fd)
 	return s;
 }
 
+/* A connection that idles stays watched: the next request on it waits for the same. */
 static int
-socket_unwatch(struct client *c, struct client_socket *s)
+socket_unwatch(struct client_socket *s)
 {
 	if (s == NULL)
 		return 0;
 	if (!s->is_connection || inode_of(s->watch.fd) != s->inode)
 		client_socket_free(s);
 	else
-		loop_watch_stop(c->loop, &s->watch);
+		s->is_unwanted = true;
 	return 0;
 }
 
@@ -212,10 +218,11 @@ on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
 
 	(void)easy, (void)unused;
 	if (what == CURL_POLL_REMOVE)
-		return socket_unwatch(c, s);
+		return socket_unwatch(s);
 	if (s == NULL || (!s->watch.is_active && inode_of(fd) != s->inode))
 		s = client_socket_add(c, fd);
 	pool_idle_remove(s); /* a transfer has taken it */
+	s->is_unwanted = false;
 	if (what & CURL_POLL_IN)
 		events |= EPOLLIN;
 	if (what & CURL_POLL_OUT)

@@ -44,6 +44,7 @@ struct client_socket {
 	struct client_pool *pool;
 	ino_t inode;        /* tells it from a later one of the same number */
 	bool is_connection; /* opened by us, freed when libcurl closes it */
+	bool is_unwanted;   /* still watched, but libcurl does not wait for it: it idles */
 	struct list idle_node;
 	uint64_t idle_since_ms;
 };
