@@ -33,7 +33,8 @@ enum {
 	LOOP_EVENTS_PER_ROUND = 256, /* of the nested epoll; the rest stays ready */
 	LOOP_WAIT_MAX_MS = 60 * 1000,
 	LOOP_POST_STEPS = 8,
-	LOOP_MEASURE_US = 1000, /* between two measurements, or as long as one takes */
+	LOOP_MEASURE_US = 1000,           /* between two measurements, or as long as one takes */
+	LOOP_MEASURE_CALM_US = 10 * 1000, /* while nothing waits long: each costs five calls */
 };
 
 /* One place of the table that epoll events point into: a place that was given back has another
@@ -67,6 +68,8 @@ struct loop {
 	struct loop_watch probe;
 	bool is_measuring, is_probe_out;        /* begun; not yet handled */
 	uint64_t measured_us, measured_core_us; /* when the last measurement began */
+	bool has_waited_long;                   /* above the target, since an interval ended */
+	bool is_calm;                           /* nothing has, in the last whole interval */
 };
 
 h2o_loop_t *
@@ -413,7 +416,7 @@ loop_consider_measuring(struct loop *l)
 	struct epoll_event ev;
 
 	if (l->is_measuring || l->admission.target_us == 0 ||
-	    now_us - l->measured_us < LOOP_MEASURE_US)
+	    now_us - l->measured_us < (l->is_calm ? LOOP_MEASURE_CALM_US : LOOP_MEASURE_US))
 		return;
 	ev = loop_watch_event(l, &l->probe);
 	check(epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, l->probe.fd, &ev) == 0);
@@ -432,9 +435,15 @@ loop_end_measuring(struct loop *l)
 	if (!l->is_measuring || l->is_probe_out)
 		return;
 	l->is_measuring = false;
+	if (now_us - l->measured_us > a->target_us) {
+		l->has_waited_long = true;
+		l->is_calm = false;
+	}
 	if (!admission_waited(
 		a, now_us - l->measured_us, clock_core_us() - l->measured_core_us, now_us))
 		return;
+	l->is_calm = !l->has_waited_long;
+	l->has_waited_long = false;
 	metric_gauge_set(METRIC_LOOP_DELAY, 0, 0, (int64_t)a->delay_us);
 	metric_gauge_set(METRIC_WORK_MAX, 0, 0, admission_is_limited(a) ? a->limit : 0);
 	if (was_limited != admission_is_limited(a))
