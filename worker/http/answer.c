@@ -228,19 +228,21 @@ answer_refusal(struct http_req *r, int err, const char *text)
 }
 
 void
-answer_raw_timeout(struct http_server *s, struct buf *out)
+answer_raw(int err, struct buf *out)
 {
-	const struct err_info *info = err_info(E_REQUEST_TIMEOUT);
+	const struct err_info *info = err_info(err);
 	struct id id = id_new("req");
 	struct buf body = BUF_INIT;
 
-	(void)s;
 	add_error_object(&body, info, NULL, info->text);
 	buf_printf(&body, ",\"request_id\":\"%s\"}", id.s);
 	buf_printf(out,
-	    "HTTP/1.1 408 %s\r\nConnection: close\r\nContent-Type: application/json\r\n"
-	    "Content-Length: %zu\r\nX-Request-Id: %s\r\n\r\n",
-	    answer_reason(408), body.len, id.s);
+	    "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: application/json\r\n"
+	    "Content-Length: %zu\r\nX-Request-Id: %s\r\n",
+	    info->status, answer_reason(info->status), body.len, id.s);
+	if (info->status == 503)
+		buf_printf(out, "Retry-After: %d\r\n", HTTP_CAPACITY_RETRY_S);
+	buf_add_cstr(out, "\r\n");
 	buf_add_str(out, buf_str(&body));
 	buf_fini(&body);
 }

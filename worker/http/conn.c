@@ -64,7 +64,7 @@ phase_timeout_ms(const struct http_conn *c, enum conn_phase phase)
 	case CONN_IDLE:
 		/* An HTTP/2 connection is idle for us while the body of its only stream comes in.
 		 */
-		if (c->is_http2)
+		if (c->h2 != NULL)
 			return s->conf->http.body_timeout_ms;
 		/* Who was told when to come again finds the connection then. */
 		return s->conf->http.keepalive_timeout_ms +
@@ -183,7 +183,7 @@ conn_taken_bytes(struct http_conn *c)
 
 /* The answer is out, or will never be: h2o may read again, and finds the end. */
 static void
-on_timeout_answered(h2o_socket_t *sock, const char *err)
+on_refused(h2o_socket_t *sock, const char *err)
 {
 	struct http_conn *c = sock->on_close.data;
 
@@ -193,26 +193,25 @@ on_timeout_answered(h2o_socket_t *sock, const char *err)
 }
 
 /* h2o waits for the rest of a request: the answer goes out past it, then the socket is cut. */
-static void
-answer_timeout(struct http_conn *c)
+void
+conn_refuse(struct http_conn *c, int err)
 {
 	struct http_server *s = c->listener->server;
 	struct buf b = BUF_INIT;
 	h2o_iovec_t bytes;
 
-	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_TIMEOUT, 0, 1);
 	if (c->raw_answer != NULL || h2o_socket_is_writing(c->sock)) {
-		conn_cut(c); /* neither 408 nor 100 Continue gets out */
+		conn_cut(c); /* neither it nor 100 Continue gets out */
 		return;
 	}
 	c->on_read = c->sock->_cb.read;
 	h2o_socket_read_stop(c->sock);
-	answer_raw_timeout(s, &b);
+	answer_raw(err, &b);
 	c->raw_answer = buf_take(&b, &bytes.len);
 	bytes.base = c->raw_answer;
 	wheel_set(s->wheel, &c->timer, s->conf->http.send_timeout_ms);
 	conn_linger(c);
-	h2o_socket_write(c->sock, &bytes, 1, on_timeout_answered);
+	h2o_socket_write(c->sock, &bytes, 1, on_refused);
 }
 
 static void
@@ -222,9 +221,10 @@ on_timer(struct wheel_entry *e)
 
 	if (c->is_cut)
 		return;
-	if (c->phase == CONN_HEAD || c->phase == CONN_BODY)
-		answer_timeout(c);
-	else if (c->phase != CONN_BUSY)
+	if (c->phase == CONN_HEAD || c->phase == CONN_BODY) {
+		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_TIMEOUT, 0, 1);
+		conn_refuse(c, E_REQUEST_TIMEOUT);
+	} else if (c->phase != CONN_BUSY)
 		conn_cut(c);
 }
 
@@ -240,21 +240,22 @@ bool
 conn_is_flooding(struct http_conn *c, enum conn_flood what)
 {
 	const struct http_server *s = c->listener->server;
+	struct conn_http2 *h2 = c->h2;
 	uint64_t now_ms = loop_now_ms(s->loop);
 
-	if (now_ms - c->flood_window_ms >= s->conf->http2.flood_window_ms) {
-		c->flood_window_ms = now_ms;
-		c->flood_written = c->sock->bytes_written;
-		memset(c->flood, 0, sizeof(c->flood));
+	if (now_ms - h2->flood_window_ms >= s->conf->http2.flood_window_ms) {
+		h2->flood_window_ms = now_ms;
+		h2->flood_written = c->sock->bytes_written;
+		memset(h2->flood, 0, sizeof(h2->flood));
 	}
-	c->flood[what]++;
+	h2->flood[what]++;
 	switch (what) {
 	case FLOOD_REQUEST:
-		return is_above(c->flood[what], s->conf->http2.max_requests);
+		return is_above(h2->flood[what], s->conf->http2.max_requests);
 	case FLOOD_RESET:
-		return is_above(c->flood[what], s->conf->http2.max_resets);
+		return is_above(h2->flood[what], s->conf->http2.max_resets);
 	default:
-		return s->conf->http2.max_control_frames > 0 && c->flood[what] > frames_allowed(c);
+		return s->conf->http2.max_control_frames > 0 && h2->flood[what] > frames_allowed(c);
 	}
 }
 
@@ -262,17 +263,43 @@ void
 conn_cut_flood(struct http_conn *c)
 {
 	struct http_server *s = c->listener->server;
+	const struct conn_http2 *h2 = c->h2;
 	char client[ADDR_TEXT_MAX];
 
 	addr_format(conn_peer(c), client);
 	log_warn("connection cut reason=flood peer=%s requests=%u resets=%u frames=%u slot=%u",
-	    client, c->flood[FLOOD_REQUEST], c->flood[FLOOD_RESET], c->flood[FLOOD_FRAME],
+	    client, h2->flood[FLOOD_REQUEST], h2->flood[FLOOD_RESET], h2->flood[FLOOD_FRAME],
 	    s->handoff->slot);
 	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_FLOOD, 0, 1);
 	conn_cut(c);
 }
 
 /* ---- life ---- */
+
+void
+conn_become_http2(struct http_conn *c)
+{
+	if (c->h2 != NULL)
+		return;
+	c->h2 = xcalloc(1, sizeof(*c->h2));
+	c->h2->conn = c;
+	c->h2->flood_window_ms = loop_now_ms(c->listener->server->loop);
+	c->h2->flood_written = c->sock->bytes_written;
+}
+
+static void
+free_conn(struct http_conn *c)
+{
+	struct http_server *s = c->listener->server;
+
+	if (c->h2 != NULL) {
+		wheel_stop(s->wheel, &c->h2->body_timer);
+		s->body_bytes -= c->h2->body_bytes;
+	}
+	free(c->h2);
+	free(c->raw_answer);
+	free(c);
+}
 
 uint16_t
 conn_give_up(struct http_conn *c)
@@ -283,8 +310,7 @@ conn_give_up(struct http_conn *c)
 	      c->over == GUARD_NOTHING);
 	wheel_stop(c->listener->server->wheel, &c->timer);
 	list_del(&c->node);
-	free(c->raw_answer);
-	free(c);
+	free_conn(c);
 	return place;
 }
 
@@ -296,7 +322,6 @@ on_close(void *data)
 
 	check(c->in_progress == 0);
 	wheel_stop(s->wheel, &c->timer);
-	wheel_stop(s->wheel, &c->body_timer);
 	list_del(&c->node);
 	s->open--;
 	if (!c->has_dispatched) {
@@ -308,8 +333,7 @@ on_close(void *data)
 		linger_start(s, c->linger_fd);
 	if (s->spare_count < LISTEN_SPARES && !s->is_draining)
 		listen_spare_is_free(s);
-	free(c->raw_answer);
-	free(c);
+	free_conn(c);
 	listen_reconsider(s);
 }
 
@@ -323,7 +347,6 @@ conn_open(struct http_listener *l, h2o_socket_t *sock)
 	c->sock = sock;
 	c->linger_fd = -1;
 	c->timer.on_fire = on_timer;
-	c->flood_window_ms = loop_now_ms(s->loop);
 	sock->on_close.cb = on_close;
 	sock->on_close.data = c;
 	s->open++;

@@ -16,6 +16,7 @@
 #include <dlfcn.h>
 
 #include "common/check.h"
+#include "worker/http/bodies.h"
 
 #include <h2o/http2.h> /* these want h2o.h before them */
 #include <h2o/http2_internal.h>
@@ -24,6 +25,7 @@ enum {
 	FRAME_TYPES = 10, /* that h2o knows; of others it tells standard error */
 	/* Two WINDOW_UPDATEs for the smallest event of a stream that is worth a DATA frame. */
 	WRITTEN_BYTES_PER_FRAME = 64,
+	STREAM_ID_MAX = 0x7fffffff,
 };
 
 typedef ssize_t decode_frame(
@@ -69,7 +71,7 @@ conn_of_input(const uint8_t *src)
 		c->on_read = c->sock->_cb.read;
 		c->sock->_cb.read = on_read;
 	}
-	c->is_http2 = true;
+	conn_become_http2(c);
 	return c;
 }
 
@@ -103,7 +105,7 @@ uint64_t
 frames_allowed(const struct http_conn *c)
 {
 	return (uint64_t)c->listener->server->conf->http2.max_control_frames +
-	       (c->sock->bytes_written - c->flood_written) / WRITTEN_BYTES_PER_FRAME;
+	       (c->sock->bytes_written - c->h2->flood_written) / WRITTEN_BYTES_PER_FRAME;
 }
 
 /* ---- requests that do not end ---- */
@@ -132,11 +134,10 @@ find_incomplete(const h2o_http2_conn_t *h, uint32_t max_id)
 }
 
 static void
-reset(h2o_http2_conn_t *h, h2o_http2_stream_t *stream)
+reset(h2o_http2_conn_t *h, h2o_http2_stream_t *stream, int error)
 {
 	if (h->state < H2O_HTTP2_CONN_STATE_IS_CLOSING) {
-		h2o_http2_encode_rst_stream_frame(
-		    &h->_write.buf, stream->stream_id, -H2O_HTTP2_ERROR_CANCEL);
+		h2o_http2__encode_rst_stream_frame(&h->_write.buf, stream->stream_id, error);
 		h2o_http2_conn_request_write(h);
 	}
 	h2o_http2_stream_reset(h, stream);
@@ -147,24 +148,25 @@ wait_for_bodies(struct http_conn *c, const h2o_http2_conn_t *h)
 {
 	struct http_server *s = c->listener->server;
 
-	c->body_mark = h->pull_stream_ids.max_open;
-	wheel_set(s->wheel, &c->body_timer, s->conf->http.body_timeout_ms);
+	c->h2->body_mark = h->pull_stream_ids.max_open;
+	wheel_set(s->wheel, &c->h2->body_timer, s->conf->http.body_timeout_ms);
 }
 
 /* Whoever was incomplete when the timer was set and still is has had its time. */
 static void
 on_body_timer(struct wheel_entry *e)
 {
-	struct http_conn *c = container_of(e, struct http_conn, body_timer);
+	struct http_conn *c = container_of(e, struct conn_http2, body_timer)->conn;
 	h2o_http2_conn_t *h = c->sock->data;
 	h2o_http2_stream_t *stream;
 
 	if (c->is_cut)
 		return;
-	while ((stream = find_incomplete(h, c->body_mark)) != NULL) {
+	while ((stream = find_incomplete(h, c->h2->body_mark)) != NULL) {
 		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_TIMEOUT, 0, 1);
-		reset(h, stream);
+		reset(h, stream, -H2O_HTTP2_ERROR_CANCEL);
 	}
+	frames_recount(c);
 	if (find_incomplete(h, UINT32_MAX) != NULL)
 		wait_for_bodies(c, h);
 }
@@ -176,12 +178,109 @@ expect_rest(struct http_conn *c, const h2o_http2_frame_t *f)
 	const h2o_http2_conn_t *h = c->sock->data;
 
 	if (f->type != H2O_HTTP2_FRAME_TYPE_HEADERS || (f->flags & whole) == whole ||
-	    wheel_is_set(&c->body_timer))
+	    wheel_is_set(&c->h2->body_timer))
 		return;
-	c->body_timer.on_fire = on_body_timer;
+	c->h2->body_timer.on_fire = on_body_timer;
 	wait_for_bodies(c, h);
-	if (c->body_mark < f->stream_id)
-		c->body_mark = f->stream_id; /* h2o has not opened it yet */
+	if (c->h2->body_mark < f->stream_id)
+		c->h2->body_mark = f->stream_id; /* h2o has not opened it yet */
+}
+
+/* ---- bodies ---- */
+
+/* Of bodies, whole or not, of all requests; ret_of: the one with this id. */
+static uint64_t
+count_bodies(const h2o_http2_conn_t *h, uint32_t id, h2o_http2_stream_t **ret_of)
+{
+	uint64_t bytes = 0;
+
+	for (khiter_t i = 0; i < kh_end(h->streams); i++) {
+		h2o_http2_stream_t *stream;
+
+		if (!khash_has(h->streams->flags, i))
+			continue;
+		stream = kh_val(h->streams, i);
+		if (stream->_req_body != NULL)
+			bytes += stream->_req_body->size;
+		if (stream->stream_id == id && ret_of != NULL)
+			*ret_of = stream;
+	}
+	return bytes;
+}
+
+static void
+set_body_bytes(struct http_conn *c, uint64_t bytes)
+{
+	c->listener->server->body_bytes += bytes - c->h2->body_bytes;
+	c->h2->body_bytes = bytes;
+}
+
+void
+frames_recount(struct http_conn *c)
+{
+	set_body_bytes(c, count_bodies(c->sock->data, 0, NULL));
+}
+
+/*
+ * A body for which there is no room is not taken: REFUSED_STREAM says that nothing of the request
+ * was done, so that it may come again. h2o then finds no stream for its DATA, and gives the
+ * connection its window back.
+ */
+static void
+take_body(struct http_conn *c, const h2o_http2_frame_t *f)
+{
+	const struct conf *conf = c->listener->server->conf;
+	h2o_http2_conn_t *h = c->sock->data;
+	h2o_http2_stream_t *stream = NULL;
+	uint64_t bytes;
+
+	if (f->type != H2O_HTTP2_FRAME_TYPE_DATA || f->length == 0)
+		return;
+	bytes = count_bodies(h, f->stream_id, &stream);
+	if (stream == NULL || !is_incomplete(stream)) {
+		set_body_bytes(c, bytes);
+		return;
+	}
+	set_body_bytes(c, bytes + f->length);
+	if (c->h2->body_bytes <= conf->http2.max_bodies_bytes &&
+	    !bodies_are_too_many(c->listener->server))
+		return;
+	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_BODIES, 0, 1);
+	reset(h, stream, -H2O_HTTP2_ERROR_REFUSED_STREAM);
+	frames_recount(c);
+}
+
+/* ---- the last request ---- */
+
+static void
+send_goaway(h2o_http2_conn_t *h, uint32_t last_id)
+{
+	h2o_http2_encode_goaway_frame(&h->_write.buf, last_id, 0, h2o_iovec_init(NULL, 0));
+	h2o_http2_conn_request_write(h);
+}
+
+void
+frames_say_goodbye(struct http_conn *c)
+{
+	h2o_http2_conn_t *h = c->sock->data;
+
+	if (c->h2->leaving_at > 0 || h->state != H2O_HTTP2_CONN_STATE_OPEN)
+		return;
+	c->h2->leaving_at = c->requests;
+	send_goaway(h, STREAM_ID_MAX);
+}
+
+/* h2o closes what is half closed when all is written and nothing is in progress. */
+void
+frames_part(struct http_conn *c)
+{
+	h2o_http2_conn_t *h = c->sock->data;
+
+	if (c->h2->leaving_at == 0 || h->state != H2O_HTTP2_CONN_STATE_OPEN ||
+	    find_incomplete(h, UINT32_MAX) != NULL)
+		return;
+	send_goaway(h, h->pull_stream_ids.max_open);
+	h->state = H2O_HTTP2_CONN_STATE_HALF_CLOSED;
 }
 
 /* ---- in h2o's place ---- */
@@ -221,6 +320,7 @@ h2o_http2_decode_frame(h2o_http2_frame_t *f, const uint8_t *src, size_t len,
 		return H2O_HTTP2_ERROR_PROTOCOL_CLOSE_IMMEDIATELY;
 	}
 	expect_rest(c, f);
+	take_body(c, f);
 	ignore_unknown(f);
 	return n;
 }
@@ -244,7 +344,7 @@ stream_of(const struct http_req *r)
 bool
 frames_wait_for_window(const struct http_req *r)
 {
-	return r->conn->is_http2 && h2o_http2_stream_has_pending_data(stream_of(r));
+	return r->conn->h2 != NULL && h2o_http2_stream_has_pending_data(stream_of(r));
 }
 
 uint64_t
@@ -256,7 +356,7 @@ frames_sent_bytes(const struct http_req *r)
 void
 frames_reset(struct http_req *r)
 {
-	reset((h2o_http2_conn_t *)r->h2o->conn, stream_of(r));
+	reset((h2o_http2_conn_t *)r->h2o->conn, stream_of(r), -H2O_HTTP2_ERROR_CANCEL);
 }
 
 void

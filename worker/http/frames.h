@@ -15,6 +15,14 @@ bool frames_are_seen(void);              /* h2o calls our function: checked at s
 /* Of an answer over HTTP/2: it waits in h2o for its stream's window, or for the connection's. */
 bool frames_wait_for_window(const struct http_req *);
 uint64_t frames_sent_bytes(const struct http_req *); /* of the body, so far */
+/* A request is gone: the bytes of bodies are counted anew. */
+void frames_recount(struct http_conn *);
+
+/* The connection ends after the requests that it has: GOAWAY, which names no last one yet, and a
+ * second, which does, when none is in progress or too many came after the first. */
+void frames_say_goodbye(struct http_conn *);
+void frames_part(struct http_conn *);
+
 /* RST_STREAM. The request is disposed of inside. */
 void frames_reset(struct http_req *);
 

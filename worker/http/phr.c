@@ -11,6 +11,7 @@
 #include <h2o.h>
 
 #include "common/check.h"
+#include "worker/http/bodies.h"
 #include "worker/http/chunked.h"
 #include "worker/http/phr.h"
 #include "worker/http/server.h"
@@ -50,6 +51,11 @@ phr_parse_request(const char *buf, size_t len, const char **method, size_t *meth
 			 */
 	if (n > 0 && is_body_too_large(s, &head)) {
 		head.refusal = REFUSE_BODY_TOO_LARGE;
+		n = -1;
+	}
+	if (n > 0 && (head.is_chunked || head.has_length) &&
+	    !bodies_may_begin(s, head.is_chunked ? UINT64_MAX : head.content_length)) {
+		head.refusal = REFUSE_NO_ROOM;
 		n = -1;
 	}
 	if (n == 0) {

@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/id.h"
 #include "common/log.h"
+#include "worker/http/bodies.h"
 #include "worker/http/forwarded.h"
 #include "worker/http/frames.h"
 #include "worker/http/guard.h"
@@ -299,7 +300,7 @@ on_socket_gone(struct loop_watch *w, uint32_t events)
 void
 request_watch_gone(struct http_req *r)
 {
-	if (r->gone_watch.is_active || r->conn->is_http2 || r->is_answered)
+	if (r->gone_watch.is_active || r->conn->h2 != NULL || r->is_answered)
 		return;
 	r->gone_watch.on_ready = on_socket_gone;
 	loop_watch_start(
@@ -384,12 +385,25 @@ http_work_passed_on(struct http_req *r)
 }
 
 static void
+release_of_http2(const struct http_req *r)
+{
+	struct http_conn *c = r->conn;
+
+	if (c->h2->body_bytes > 0)
+		frames_recount(c);
+	if (r->is_last)
+		frames_say_goodbye(c);
+	if (c->in_progress == 0)
+		frames_part(c);
+}
+
+static void
 release_place(struct http_req *r)
 {
 	struct http_server *s = r->server;
 
 	http_work_passed_on(r);
-
+	bodies_let_go(r);
 	s->in_progress--;
 	r->conn->in_progress--;
 	if (r->is_counted) {
@@ -398,6 +412,8 @@ release_place(struct http_req *r)
 	}
 	if (r->conn->in_progress == 0)
 		conn_enter(r->conn, CONN_IDLE);
+	if (r->conn->h2 != NULL)
+		release_of_http2(r);
 }
 
 /* Of HTTP/1: the client has sent more than this request. */
@@ -421,7 +437,7 @@ linger_if_needed(struct http_req *r)
 {
 	struct http_conn *c = r->conn;
 
-	if (c->is_http2 || c->is_cut || !r->is_answered || r->h2o->http1_is_persistent ||
+	if (c->h2 != NULL || c->is_cut || !r->is_answered || r->h2o->http1_is_persistent ||
 	    r->h2o->res.status == 101)
 		return;
 	if (has_unread_input(r))
@@ -444,7 +460,7 @@ on_dispose(void *p)
 	write_access_log(r, status, us);
 	linger_if_needed(r);
 	release_place(r);
-	if (!is_whole && r->conn->is_http2 && !r->conn->is_cut &&
+	if (!is_whole && r->conn->h2 != NULL && !r->conn->is_cut &&
 	    conn_is_flooding(r->conn, FLOOD_RESET))
 		conn_cut_flood(r->conn);
 	json_decref(r->json);
@@ -503,7 +519,8 @@ request_new(struct http_conn *c, h2o_req_t *h)
 	s->in_progress++;
 	c->in_progress++;
 	c->requests++;
-	c->is_http2 = h->version >= 0x200;
+	if (h->version >= 0x200)
+		conn_become_http2(c);
 	r->id = choose_id(r);
 	return r;
 }
@@ -710,7 +727,8 @@ static void
 refuse(struct http_req *r, enum http_refusal why)
 {
 	r->conn->refusal = REFUSE_NOTHING;
-	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_PROTOCOL, 0, 1);
+	metric_add(METRIC_CONNECTIONS_REJECTED,
+	    why == REFUSE_NO_ROOM ? REJECT_BODIES : REJECT_PROTOCOL, 0, 1);
 	answer_refusal(r, http_refusal_err(why), http_refusal_text(why));
 }
 
@@ -724,6 +742,7 @@ request_dispatch(h2o_handler_t *handler, h2o_req_t *h)
 	enter_conn(c);
 	r = request_new(c, h);
 	r->is_last = is_last_of_conn(c);
+	bodies_hold(r);
 	if (c->refusal != REFUSE_NOTHING) {
 		refuse(r, c->refusal);
 		return 0;

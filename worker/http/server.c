@@ -8,6 +8,7 @@
 
 #include "common/check.h"
 #include "common/log.h"
+#include "worker/http/bodies.h"
 #include "worker/http/frames.h"
 #include "worker/http/phr.h"
 #include "worker/http/tls.h"
@@ -202,6 +203,7 @@ http_server_free(struct http_server **sp)
 	frames_watch(NULL);
 	loop_timer_stop(s->loop, &s->accept_again);
 	loop_timer_stop(s->loop, &s->evict_again);
+	bodies_stop(s);
 	listen_give_spares_back(s);
 	loop_post_cancel(s->loop, &s->close_sockets);
 	for (uint32_t i = 0; i < s->listener_count; i++) {

@@ -48,6 +48,18 @@ enum guard_reason {
 /* What too much of is cut: http2.max_requests, max_resets, max_control_frames. */
 enum conn_flood { FLOOD_REQUEST, FLOOD_RESET, FLOOD_FRAME, CONN_FLOODS };
 
+/* What an HTTP/2 connection has beside; most connections are none. */
+struct conn_http2 {
+	struct http_conn *conn;
+	uint32_t flood[CONN_FLOODS]; /* in the present window */
+	uint32_t body_mark;       /* of requests that are not complete: those up to this stream */
+	uint64_t flood_window_ms; /* when it began */
+	uint64_t flood_written;   /* what had been written then */
+	struct wheel_entry body_timer; /* for requests that are not complete */
+	uint64_t body_bytes;           /* of all its requests, held */
+	uint32_t leaving_at; /* so many requests it had when it was told to open no more */
+};
+
 struct http_conn {
 	struct http_listener *listener;
 	h2o_socket_t *sock;
@@ -58,24 +70,19 @@ struct http_conn {
 	uint8_t phase;
 	bool has_dispatched; /* its first request; until then it counts as waiting */
 	bool is_cut;         /* shut down: nothing more is read or answered */
-	bool is_http2;
 	bool is_on_spare;    /* its descriptor was held back: ops routes, then it is closed */
 	uint8_t over;        /* enum guard_reason: it is only told why */
 	uint16_t peer_place; /* where it is counted (peers.h) */
 	uint16_t in_progress;
 	uint8_t refusals; /* for want of room, one after the other */
 	uint32_t over_retry_s;
-	uint32_t head_bytes;           /* HTTP/1: of the present request's head in the input */
-	int linger_fd;                 /* a second descriptor that outlives h2o's; -1: none */
-	uint32_t requests;             /* so far */
-	uint32_t flood[CONN_FLOODS];   /* HTTP/2: in the present window */
-	uint64_t flood_window_ms;      /* when it began */
-	uint64_t flood_written;        /* what had been written then */
-	struct wheel_entry body_timer; /* HTTP/2: for requests that are not complete */
-	uint32_t body_mark;            /* of them: those up to this stream */
-	enum http_refusal refusal;     /* of the head being parsed */
-	char *raw_answer;              /* 408, being sent past h2o */
-	h2o_socket_cb on_read;         /* h2o's: meanwhile; of HTTP/2 behind ours */
+	uint32_t head_bytes;       /* HTTP/1: of the present request's head in the input */
+	int linger_fd;             /* a second descriptor that outlives h2o's; -1: none */
+	uint32_t requests;         /* so far */
+	struct conn_http2 *h2;     /* NULL: HTTP/1, or not known yet */
+	enum http_refusal refusal; /* of the head being parsed */
+	char *raw_answer;          /* 408, being sent past h2o */
+	h2o_socket_cb on_read;     /* h2o's: meanwhile; of HTTP/2 behind ours */
 };
 
 /* Descriptors that are kept for when there are no others. */
@@ -103,8 +110,10 @@ struct http_server {
 	uint32_t in_progress;                     /* requests */
 	uint32_t active;                          /* of them: counted against max_connections */
 	uint32_t lingering;
-	uint32_t over;    /* sockets that wait to be told 429 */
-	uint32_t sockets; /* upgraded, or being upgraded */
+	uint32_t over;                       /* sockets that wait to be told 429 */
+	uint32_t sockets;                    /* upgraded, or being upgraded */
+	uint64_t body_bytes, incoming_bytes; /* bodies.h */
+	struct loop_timer body_look;
 	struct list closing_sockets;
 	struct loop_post close_sockets;
 	bool is_paused; /* listeners are not read: too many sockets */
@@ -141,6 +150,7 @@ struct http_req {
 	struct wheel_entry timer;     /* for the answer, then for its way out */
 	uint64_t sent_mark;           /* what the peer had taken when the timer was set */
 	struct http_stream *stream;
+	uint64_t body_bytes; /* of HTTP/1, counted by bodies.c */
 	char client_text[ADDR_TEXT_MAX];
 	uint8_t kind;     /* KIND_HTTP, .. of the gauge */
 	bool is_counted;  /* holds a place */
@@ -154,6 +164,8 @@ struct http_req {
 struct http_conn *conn_of(h2o_req_t *);
 void conn_open(struct http_listener *, h2o_socket_t *);
 void conn_enter(struct http_conn *, enum conn_phase);
+void conn_become_http2(struct http_conn *);    /* again: nothing happens */
+void conn_refuse(struct http_conn *, int err); /* HTTP/1, in the midst of a request: answer, end */
 void conn_cut(struct http_conn *); /* shutdown(2); h2o then finds the end and cleans up */
 /* Its socket is upgraded: frees it, the socket lives on. Returns its peer_place. */
 uint16_t conn_give_up(struct http_conn *);
@@ -193,8 +205,8 @@ struct str answer_error_body(
     struct http_req *, struct buf *, int err, const char *param, const char *message);
 const char *answer_reason(int status);
 void answer_register_filter(h2o_pathconf_t *);
-/* An answer to who is too slow to have a request: the raw bytes. */
-void answer_raw_timeout(struct http_server *, struct buf *);
+/* An answer to who has no request yet: the raw bytes. */
+void answer_raw(int err, struct buf *);
 
 /* cors.c */
 void cors_decide(struct http_req *);

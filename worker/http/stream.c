@@ -5,6 +5,7 @@
 
 #include "common/buf.h"
 #include "common/check.h"
+#include "worker/http/bodies.h"
 #include "worker/http/server.h"
 
 struct http_stream {
@@ -140,7 +141,7 @@ http_stream_abort(struct http_stream *s)
 
 	s->on_closed = NULL;
 	loop_watch_stop(r->server->loop, &r->gone_watch);
-	if (!r->conn->is_http2) { /* a reset of the one stream does for HTTP/2 */
+	if (r->conn->h2 == NULL) { /* a reset of the one stream does for HTTP/2 */
 		http_stream_cut(s);
 		return;
 	}
@@ -193,10 +194,11 @@ release_input(struct http_req *r)
 	h->input.method = h2o_strdup(&h->pool, h->input.method.base, h->input.method.len);
 	h->headers.size = 0;
 	h->entity = h2o_iovec_init(NULL, 0);
+	bodies_let_go(r);
 	h->upgrade = h2o_iovec_init(NULL, 0);
 	json_decref(r->json);
 	r->json = NULL;
-	if (r->conn->is_http2)
+	if (r->conn->h2 != NULL)
 		return;
 	/* http1.c would consume the request afterwards: it must close instead. */
 	r->is_last = true;

@@ -185,7 +185,7 @@ http_socket_write_now(struct http_socket *s, const void *bytes, size_t len)
 bool
 http_may_upgrade(const struct http_req *r)
 {
-	return !r->conn->is_http2;
+	return r->conn->h2 == NULL;
 }
 
 bool
@@ -243,7 +243,7 @@ http_upgrade(struct http_req *r, struct http_socket *s, const struct http_socket
 {
 	struct http_server *server = r->server;
 
-	check(!r->is_begun && !r->conn->is_http2);
+	check(!r->is_begun && r->conn->h2 == NULL);
 	*s = (struct http_socket){.handlers = handlers, .server = server, .kind = (uint8_t)kind};
 	server->sockets++;
 	adopt_place(s, r);
