@@ -277,6 +277,9 @@ test('a key\'s requests per minute hold over all workers; the refusal names the 
 
 test('tokens per minute: reserved before, settled after', async () => {
   const ask = (max_tokens) => chat({ model: 'bytes', messages: [], max_tokens }, { key: tokened });
+  upstream.respond = (request, response) => response.writeHead(500).end();
+  assert.equal((await ask(90)).status, 502);
+  assert.equal((await ask(90)).status, 502, 'a call that failed has used nothing');
   let release;
   upstream.respond = (request, response) => { release = () => response.end(JSON.stringify({ choices: [], usage: { prompt_tokens: 30, completion_tokens: 10 } })); };
   const first = ask(80);

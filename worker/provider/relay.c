@@ -560,7 +560,10 @@ relay_report(const struct relay *r, struct relay_report *ret)
 	    .first_ms = r->first_ms,
 	    .total_ms = loop_now_ms(r->loop) - r->started_ms,
 	};
-	if (r->has_usage || r->attempts == 0)
+	/* A call that failed before the model said something has used nothing, as far as we know.
+	 */
+	bool has_failed = r->err != 0 && r->err != E_CANCELLED && r->output_bytes == 0;
+	if (r->has_usage || r->attempts == 0 || has_failed)
 		return;
 	ret->usage.is_estimated = true;
 	ret->usage.input_tokens = (r->request_bytes + 3) / 4;
