@@ -85,6 +85,7 @@ enum shm_word {
 	SHM_WORD_KEYS_GENERATION, /* grows when a key is created or revoked */
 	SHM_WORD_IS_DRAINING,     /* the host is stopping */
 	SHM_WORD_RESTARTS,
+	SHM_WORD_BACKPLANE_AWAY, /* 1: somebody has warned that Redis is */
 	SHM_WORD_COUNT = 64
 };
 _Atomic uint64_t *shm_word(const struct shm *, enum shm_word);

@@ -1,7 +1,8 @@
 /*
- * backplane - calls over the bus of one host.
+ * backplane - calls between workers: over the bus of this host, and over Redis (hosts.h) to those
+ * of others.
  *
- * On the bus a message's type is its method; its payload begins with the call's id
+ * On either a message's type is its method; its payload begins with the call's id
  * (0: a cast), a reply's goes on with the error (0, or its negative). A call waits in the map
  * `calls` with a timer of its own until it is settled, which happens once: by the
  * answer, the peer's end, or the timer. What fails inside a verb is settled by a post.
@@ -19,6 +20,8 @@
 #include "common/log.h"
 #include "common/metric.h"
 #include "common/owners.h"
+#include "worker/backplane/hosts.h"
+#include "worker/backplane/owner.h"
 
 /* Peers without a connection to us are looked at in the table, twice before they are called gone:
  * the end of a connection, which comes first when there is one, tells more. */
@@ -27,7 +30,7 @@ enum { LOOK_MS = 400 };
 struct call {
 	struct backplane *backplane;
 	uint64_t id; /* in backplane->calls */
-	struct shm_who to;
+	struct backplane_addr to;
 	struct loop_timer timer;
 	struct loop_post post; /* failed at once */
 	int err;
@@ -41,6 +44,12 @@ struct lookup {
 	int err;
 	struct backplane_addr addr;
 	backplane_on_owner *on_owner;
+	void *arg;
+};
+
+struct resumer {
+	struct list node;
+	void (*on_resumed)(void *arg);
 	void *arg;
 };
 
@@ -69,7 +78,8 @@ struct backplane {
 	struct loop_timer look;
 	struct service services[BACKPLANE_METHOD_COUNT];
 	struct idmap *calls;
-	struct list lookups, watchers;
+	struct hosts *hosts; /* NULL: there are no others */
+	struct list lookups, watchers, resumers;
 	struct seen *seen;  /* by row */
 	struct buf message; /* the one being put together */
 };
@@ -86,14 +96,24 @@ backplane_self(const struct backplane *b)
 	return addr_of(b, b->me);
 }
 
-/* Sends head (in b->message) and payload. */
+/* An unknown host is one of a former life, unless there is a way to others. */
 static int
-send_message(struct backplane *b, struct backplane_addr to, uint16_t method, struct str payload)
+send_there(struct backplane *b, struct backplane_addr to, uint16_t method, uint64_t call_id)
 {
-	if (to.host != shm_host_id(b->shm))
+	if (to.host == shm_host_id(b->shm))
+		return bus_send(b->bus, to.who, method, buf_str(&b->message));
+	if (b->hosts == NULL)
 		return E_GONE;
+	return hosts_send(b->hosts, to, method, buf_str(&b->message), call_id);
+}
+
+/* Sends head (in b->message) and payload. call_id 0: nobody hears when it cannot be delivered. */
+static int
+send_message(struct backplane *b, struct backplane_addr to, uint16_t method, struct str payload,
+    uint64_t call_id)
+{
 	buf_add_str(&b->message, payload);
-	int err = bus_send(b->bus, to.who, method, buf_str(&b->message));
+	int err = send_there(b, to, method, call_id);
 	/* A large one is not held on to. */
 	if (b->message.cap > 64 << 10)
 		buf_fini(&b->message);
@@ -108,7 +128,7 @@ send_head(struct backplane *b, struct backplane_addr to, uint16_t method, uint64
 {
 	buf_clear(&b->message);
 	backplane_put_u64(&b->message, call_id);
-	return send_message(b, to, method, payload);
+	return send_message(b, to, method, payload, call_id);
 }
 
 static void
@@ -153,7 +173,7 @@ backplane_send_call(struct backplane *b, struct backplane_addr to, enum backplan
 	check(method > BACKPLANE_REPLY && method < BACKPLANE_METHOD_COUNT && on_reply != NULL);
 	c->backplane = b;
 	c->id = idmap_add(b->calls, c);
-	c->to = to.who;
+	c->to = to;
 	c->timer.on_fire = on_call_timeout;
 	c->post.run = on_call_failed;
 	c->on_reply = on_reply;
@@ -199,6 +219,10 @@ backplane_broadcast(struct backplane *b, enum backplane_method method, struct st
 	backplane_put_u64(&b->message, 0);
 	buf_add_str(&b->message, payload);
 	int n = bus_broadcast(b->bus, (uint16_t)method, buf_str(&b->message), on_busy, &missed);
+	if (b->hosts != NULL) {
+		hosts_broadcast(b->hosts, (uint16_t)method, buf_str(&b->message));
+		n++;
+	}
 	metric_add(METRIC_BACKPLANE_MESSAGES, DIRECTION_OUT, 0, (uint64_t)n);
 }
 
@@ -213,17 +237,11 @@ backplane_reply(
 	backplane_put_u64(&b->message, call_id);
 	backplane_put_u64(&b->message, (uint64_t)-err);
 	/* Who cannot be answered has gone, or is told by his timer. */
-	(void)send_message(b, to, BACKPLANE_REPLY, payload);
+	(void)send_message(b, to, BACKPLANE_REPLY, payload, 0);
 }
 
 static bool
-is_same(struct shm_who a, struct shm_who b)
-{
-	return a.row == b.row && a.number == b.number;
-}
-
-static bool
-on_reply(struct backplane *b, struct shm_who from, struct str rest)
+on_reply(struct backplane *b, struct backplane_addr from, struct str rest)
 {
 	uint64_t id, err;
 
@@ -231,15 +249,15 @@ on_reply(struct backplane *b, struct shm_who from, struct str rest)
 		return false;
 	struct call *c = idmap_get(b->calls, id);
 	/* NULL: late, its caller was told something else. */
-	if (c != NULL && is_same(c->to, from))
+	if (c != NULL && owner_equal(c->to, from))
 		call_settle(c, -(int)err, rest);
 	return true;
 }
 
 static bool
-on_request(struct backplane *b, struct shm_who from, uint16_t method, struct str rest)
+on_request(struct backplane *b, struct backplane_addr from, uint16_t method, struct str rest)
 {
-	struct backplane_call call = {.from = addr_of(b, from)};
+	struct backplane_call call = {.from = from};
 
 	if (method >= BACKPLANE_METHOD_COUNT || !backplane_take_u64(&rest, &call.call_id))
 		return false;
@@ -252,16 +270,48 @@ on_request(struct backplane *b, struct shm_who from, uint16_t method, struct str
 	return true;
 }
 
+/* Of this host it would be our mistake; what comes from others may be anything. */
+static void
+take_message(struct backplane *b, struct backplane_addr from, uint16_t method, struct str payload)
+{
+	bool is_own = from.host == shm_host_id(b->shm);
+
+	metric_add(METRIC_BACKPLANE_MESSAGES, DIRECTION_IN, 0, 1);
+	if (!(method == BACKPLANE_REPLY ? on_reply(b, from, payload)
+					: on_request(b, from, method, payload)))
+		log_at(is_own ? LOG_ERROR : LOG_WARN,
+		    "backplane message not understood from=%u/%u method=%u", from.who.row,
+		    from.who.number, method);
+}
+
 static void
 on_message(void *arg, struct shm_who from, uint16_t method, struct str payload)
 {
 	struct backplane *b = arg;
 
-	metric_add(METRIC_BACKPLANE_MESSAGES, DIRECTION_IN, 0, 1);
-	if (!(method == BACKPLANE_REPLY ? on_reply(b, from, payload)
-					: on_request(b, from, method, payload)))
-		log_error("backplane message not understood from=%u/%u method=%u", from.row,
-		    from.number, method);
+	take_message(b, addr_of(b, from), method, payload);
+}
+
+static void
+drop_calls(struct backplane *b, struct backplane_addr peer)
+{
+	uint32_t cursor = 0;
+	struct call *c;
+
+	while ((c = idmap_next(b->calls, &cursor)) != NULL) {
+		if (owner_equal(c->to, peer) && c->err == 0)
+			call_settle(c, E_GONE, STR_NONE);
+	}
+}
+
+static void
+tell_gone(struct backplane *b, struct backplane_addr peer)
+{
+	list_for (node, &b->watchers) {
+		struct gone_watcher *w = list_entry(node, struct gone_watcher, node);
+
+		w->on_gone(w->arg, peer);
+	}
 }
 
 static void
@@ -269,21 +319,12 @@ on_peer_gone(void *arg, struct shm_who peer)
 {
 	struct backplane *b = arg;
 	struct seen *seen = &b->seen[peer.row];
-	uint32_t cursor = 0;
-	struct call *c;
 
-	while ((c = idmap_next(b->calls, &cursor)) != NULL) {
-		if (is_same(c->to, peer) && c->err == 0)
-			call_settle(c, E_GONE, STR_NONE);
-	}
+	drop_calls(b, addr_of(b, peer));
 	if (seen->told >= peer.number)
 		return;
 	seen->told = peer.number;
-	list_for (node, &b->watchers) {
-		struct gone_watcher *w = list_entry(node, struct gone_watcher, node);
-
-		w->on_gone(w->arg, addr_of(b, peer));
-	}
+	tell_gone(b, addr_of(b, peer));
 }
 
 static void
@@ -325,6 +366,84 @@ on_bus_ready(struct loop_watch *watch, uint32_t events)
 	bus_step(container_of(watch, struct backplane, watch)->bus);
 }
 
+/* ---- other hosts ---- */
+
+static void
+on_far_message(void *arg, struct backplane_addr from, uint16_t method, struct str payload)
+{
+	take_message(arg, from, method, payload);
+}
+
+static void
+on_undelivered(void *arg, uint64_t call_id)
+{
+	struct backplane *b = arg;
+	struct call *c = idmap_get(b->calls, call_id);
+
+	if (c != NULL)
+		call_settle(c, E_GONE, STR_NONE);
+}
+
+static void
+on_far_gone(void *arg, struct backplane_addr peer)
+{
+	struct backplane *b = arg;
+
+	if (peer.host == shm_host_id(b->shm)) /* of ours the shared memory knows first */
+		return;
+	drop_calls(b, peer);
+	tell_gone(b, peer);
+}
+
+static void
+on_far_resumed(void *arg)
+{
+	struct backplane *b = arg;
+
+	list_for (node, &b->resumers) {
+		struct resumer *r = list_entry(node, struct resumer, node);
+
+		r->on_resumed(r->arg);
+	}
+}
+
+int
+backplane_reach(struct backplane *b, const struct conf_backplane *conf)
+{
+	static const struct hosts_handlers handlers = {
+	    on_far_message, on_undelivered, on_far_gone, on_far_resumed};
+
+	check(b->hosts == NULL);
+	if (conf->url[0] == '\0')
+		return 0;
+	b->hosts = hosts_new(b->loop, conf, b->shm, backplane_self(b), &handlers, b);
+	return b->hosts != NULL ? 0 : E_UNAVAILABLE;
+}
+
+struct redis *
+backplane_redis(struct backplane *b)
+{
+	return b->hosts != NULL ? hosts_redis(b->hosts) : NULL;
+}
+
+bool
+backplane_is_host_gone(struct backplane *b, uint64_t host)
+{
+	if (host == shm_host_id(b->shm))
+		return false;
+	return b->hosts == NULL || hosts_is_gone(b->hosts, host);
+}
+
+void
+backplane_on_resumed(struct backplane *b, void (*on_resumed)(void *arg), void *arg)
+{
+	struct resumer *r = xcalloc(1, sizeof(*r));
+
+	r->on_resumed = on_resumed;
+	r->arg = arg;
+	list_add_tail(&b->resumers, &r->node);
+}
+
 void
 backplane_serve(
     struct backplane *b, enum backplane_method method, backplane_handler *handler, void *arg)
@@ -348,12 +467,16 @@ backplane_on_peer_gone(
 bool
 backplane_own(struct backplane *b, const struct id *id)
 {
+	if (b->hosts != NULL)
+		hosts_own(b->hosts, id);
 	return owners_add(b->shm, b->me, id);
 }
 
 void
 backplane_disown(struct backplane *b, const struct id *id)
 {
+	if (b->hosts != NULL)
+		hosts_disown(b->hosts, id);
 	owners_remove(b->shm, b->me, id);
 }
 
@@ -371,10 +494,13 @@ void
 backplane_find_owner(
     struct backplane *b, const struct id *id, backplane_on_owner *on_owner, void *arg)
 {
-	struct lookup *l = xcalloc(1, sizeof(*l));
 	struct shm_who who = {0, 0};
+	bool is_here = owners_find(b->shm, id, &who);
 
-	l->err = owners_find(b->shm, id, &who) ? 0 : E_NOT_FOUND;
+	if (!is_here && b->hosts != NULL && hosts_find_owner(b->hosts, id, on_owner, arg))
+		return;
+	struct lookup *l = xcalloc(1, sizeof(*l));
+	l->err = is_here ? 0 : E_NOT_FOUND;
 	l->addr = addr_of(b, who);
 	l->on_owner = on_owner;
 	l->arg = arg;
@@ -402,6 +528,7 @@ backplane_new(struct loop *loop, struct shm *shm, struct shm_who me)
 	b->seen = xcalloc(shm_rows(shm), sizeof(*b->seen));
 	list_init(&b->lookups);
 	list_init(&b->watchers);
+	list_init(&b->resumers);
 	b->watch.on_ready = on_bus_ready;
 	loop_watch_start(loop, &b->watch, bus_fd(b->bus), EPOLLIN);
 	b->look.on_fire = on_look;
@@ -424,6 +551,10 @@ free_lists(struct backplane *b)
 		list_del(node);
 		free(list_entry(node, struct gone_watcher, node));
 	}
+	list_for_safe (node, &b->resumers) {
+		list_del(node);
+		free(list_entry(node, struct resumer, node));
+	}
 }
 
 void
@@ -435,6 +566,7 @@ backplane_free(struct backplane **at)
 
 	if (b == NULL)
 		return;
+	hosts_free(&b->hosts);
 	loop_timer_stop(b->loop, &b->look);
 	loop_watch_stop(b->loop, &b->watch);
 	while ((c = idmap_next(b->calls, &cursor)) != NULL)

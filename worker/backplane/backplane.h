@@ -1,6 +1,6 @@
 /*
- * backplane - calls between workers: of this host over the bus; of other hosts
- * over Redis in a later release (addresses are made for it).
+ * backplane - calls between workers: of this host over the bus, of other hosts over Redis where one
+ * is configured. Messages within the host never travel through Redis.
  *
  * A service registers the methods that it answers. A call goes to one address
  * and has exactly one outcome: an answer, or an error, or the time limit.
@@ -10,12 +10,14 @@
 
 #include "common/buf.h"
 #include "common/bus.h"
+#include "common/conf.h"
 #include "common/id.h"
 #include "common/shm.h"
 #include "common/str.h"
 #include "worker/loop/loop.h"
 
 struct backplane;
+struct redis;
 
 struct backplane_addr {
 	uint64_t host; /* shm_host_id() */
@@ -41,6 +43,16 @@ struct backplane *backplane_new(struct loop *, struct shm *, struct shm_who me);
 void backplane_free(struct backplane **);
 struct backplane_addr backplane_self(const struct backplane *);
 
+/* Begins to reach other hosts, if conf has an URL; it is borrowed. It goes on for itself: nothing
+ * waits until Redis is there. E_UNAVAILABLE: what conf says cannot work (logged). */
+int backplane_reach(struct backplane *, const struct conf_backplane *);
+struct redis *backplane_redis(struct backplane *); /* NULL: no URL */
+/* Known to be gone: without other hosts, every other one (a former life of this one). */
+bool backplane_is_host_gone(struct backplane *, uint64_t host);
+/* Told when other hosts are reached again: what they have said meanwhile did not come. Any number;
+ * never taken back. */
+void backplane_on_resumed(struct backplane *, void (*on_resumed)(void *arg), void *arg);
+
 /* An incoming call or cast. payload is borrowed. */
 struct backplane_call {
 	struct backplane_addr from;
@@ -56,7 +68,8 @@ void backplane_reply(
 
 /*
  * on_reply comes exactly once, from the loop, never from inside the verb: the answer, E_GONE (the
- * peer died or was dead), E_BUSY (queue full), E_OWNER_UNAVAILABLE (no answer in timeout_ms).
+ * peer died or was dead), E_BUSY (queue full, or Redis is away), E_OWNER_UNAVAILABLE (no answer in
+ * timeout_ms).
  */
 typedef void backplane_on_reply(void *arg, int err, struct str payload);
 void backplane_send_call(struct backplane *, struct backplane_addr to, enum backplane_method,
@@ -71,15 +84,16 @@ typedef void backplane_on_missed(void *arg, struct backplane_addr);
 void backplane_broadcast(struct backplane *, enum backplane_method, struct str payload,
     backplane_on_missed *, void *arg);
 
-/* The owner of a turn, a call or a session's live turn: shared memory now, Redis later. */
+/* The owner of a turn, a call or a session's live turn: of this host by shared memory, else as
+ * Redis knows. */
 bool backplane_own(struct backplane *, const struct id *); /* false: table full */
 void backplane_disown(struct backplane *, const struct id *);
 typedef void backplane_on_owner(void *arg, int err, struct backplane_addr); /* 0 or E_NOT_FOUND */
 void backplane_find_owner(struct backplane *, const struct id *, backplane_on_owner *, void *arg);
 
-/* Told once when an incarnation is gone: at once when we ever talked to it, else within a second.
- * Any number of watchers; never taken back (services live as long
- * as the worker). */
+/* Told once when an incarnation is gone: at once when we ever talked to it, else within a second;
+ * of another host when its lease has ended. Any number of watchers; never taken back (services live
+ * as long as the worker). */
 void backplane_on_peer_gone(
     struct backplane *, void (*on_gone)(void *arg, struct backplane_addr), void *arg);
 

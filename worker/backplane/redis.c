@@ -32,7 +32,7 @@ enter(struct redis *r, enum redis_state state)
 {
 	enum redis_state was = r->state;
 
-	if (was == state)
+	if (was == state && state != REDIS_AWAY)
 		return;
 	r->state = state;
 	if (state == REDIS_UP)

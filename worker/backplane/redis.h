@@ -19,7 +19,8 @@ struct redis;
 enum redis_state { REDIS_AWAY, REDIS_FULL, REDIS_UP };
 
 struct redis_handlers {
-	/* Told of each change; reason (of AWAY and FULL) is borrowed. */
+	/* Told of each change, and of each attempt that failed (AWAY again); reason (of AWAY and
+	 * FULL) is borrowed. */
 	void (*on_state)(void *arg, enum redis_state was, enum redis_state is, const char *reason);
 	void (*on_message)(void *arg, struct str payload);
 };

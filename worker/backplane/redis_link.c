@@ -12,7 +12,7 @@
 #include "worker/backplane/redis_io.h"
 #include "worker/backplane/resolve.h"
 
-enum { READ_BYTES = 32 << 10, READS_MAX = 16, ARGS_MAX = 16 };
+enum { READ_BYTES = 32 << 10, READS_MAX = 16, ARGS_MAX = 32 };
 
 enum link_state { LINK_REST, LINK_RESOLVE, LINK_CONNECT, LINK_GREET, LINK_UP };
 

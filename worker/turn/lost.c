@@ -194,7 +194,7 @@ lose_former_lives(struct turns *ts)
 {
 	char prefix[OWNER_MAX];
 
-	if (ts->self.who.number != 1 || !str_starts(str_of(ts->conf->store.url), STR("sqlite:")))
+	if (ts->self.who.number != 1 || turns_has_other_hosts(ts))
 		return;
 	owner_format_host(ts->self, prefix);
 	store_turn_lose_former(ts->store, prefix, clock_wall_ms(), on_former_lost, NULL);

@@ -199,9 +199,10 @@ void turn_publish(struct turn *);   /* it can be found from everywhere */
 void turn_unpublish(struct turn *); /* .. no more */
 struct turn *turn_by_id(struct turns *, const struct id *session_id, const struct id *turn_id);
 bool turn_exists_here(struct turns *, const char *turn_id);
-void turn_retain(struct turn *);       /* it has ended */
-void turn_free_later(struct turn *);   /* it has ended and is of no use */
-void turn_release_work(struct turn *); /* what only a live turn needs */
+void turn_retain(struct turn *);                  /* it has ended */
+void turn_free_later(struct turn *);              /* it has ended and is of no use */
+void turn_release_work(struct turn *);            /* what only a live turn needs */
+bool turns_has_other_hosts(const struct turns *); /* in the record: not in SQLite's */
 bool owner_is_dead(const struct turns *, struct backplane_addr);
 
 /* ---- turn.c ---- */
