@@ -294,10 +294,10 @@ warn_of(const struct conf *conf)
 {
 	for (size_t i = 0; i < conf->warnings.n; i++)
 		log_warn("config warning text=%s", log_quote(str_of(conf->warnings.v[i])).s);
-	log_warn("backplane is local reason=\"%s: limits, cancel, tool results and revocation hold "
-		 "for the workers of this host only\"",
-	    conf->backplane.url[0] == '\0' ? "no backplane.url"
-					   : "this version speaks to no Redis yet");
+	if (conf->backplane.url[0] == '\0')
+		log_warn(
+		    "backplane is local reason=\"no backplane.url: limits, cancel, tool results "
+		    "and revocation hold for the workers of this host only\"");
 }
 
 /* The kernel cuts a longer backlog without a word. */

@@ -8,6 +8,7 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/metric.h"
+#include "worker/backplane/redis.h"
 
 static enum health
 worse(enum health a, enum health b)
@@ -32,14 +33,35 @@ check_store(void *arg, json_t *details)
 	return away_ms > conf->store.grace_ms ? HEALTH_UNAVAILABLE : HEALTH_DEGRADED;
 }
 
-/* With a url the operator counts on other hosts, which the local one does not reach. */
+/* With an url the operator counts on other hosts, whom a worker without its Redis does not reach.
+ */
 static enum health
 check_backplane(void *arg, json_t *details)
 {
+	static const char *const states[] = {
+	    [REDIS_AWAY] = "away", [REDIS_FULL] = "full", [REDIS_UP] = "up"};
 	const struct health_of *h = arg;
+	const struct shm *shm = h->handoff->shm;
+	const struct redis *redis = backplane_redis(h->backplane);
+	int64_t away = 0;
 
-	json_object_set_new(details, "mode", json_string("local"));
-	return h->handoff->conf->backplane.url[0] == '\0' ? HEALTH_OK : HEALTH_DEGRADED;
+	if (redis == NULL) {
+		json_object_set_new(details, "mode", json_string("local"));
+		return HEALTH_OK;
+	}
+	for (uint32_t i = 0; i < shm_rows(shm); i++) {
+		struct shm_row_info row;
+
+		if (shm_row_get(shm, i, &row) && row.state == SHM_READY)
+			away += metric_of_row(shm, i, METRIC_BACKPLANE_UP, 0, 0) == 0;
+	}
+	bool is_up = redis_state(redis) == REDIS_UP;
+	json_object_set_new(details, "mode", json_string(is_up ? "redis" : "local"));
+	json_object_set_new(details, "redis", json_string(states[redis_state(redis)]));
+	json_object_set_new(details, "workers_without", json_integer(away));
+	if (!is_up)
+		json_object_set_new(details, "reason", json_string(redis_reason(redis)));
+	return is_up && away == 0 ? HEALTH_OK : HEALTH_DEGRADED;
 }
 
 /* Calls in progress and waiting, the last look, the breakers of its models. */

@@ -6,6 +6,7 @@
 
 #include "common/handoff.h"
 #include "worker/api/ops.h"
+#include "worker/backplane/backplane.h"
 #include "worker/loop/loop.h"
 #include "worker/provider/provider.h"
 #include "worker/store/store.h"
@@ -16,6 +17,7 @@ struct health_of {
 	const struct store *store;
 	struct loop *loop;
 	const struct providers *providers;
+	struct backplane *backplane;
 };
 
 const struct ops_check *health_checks(size_t *ret_count);

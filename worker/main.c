@@ -20,6 +20,7 @@
 #include "common/proto.h"
 #include "worker/api/api.h"
 #include "worker/api/ops.h"
+#include "worker/backplane/limits.h"
 #include "worker/crash.h"
 #include "worker/health.h"
 #include "worker/session/sweeper.h"
@@ -30,6 +31,7 @@ struct worker {
 	const struct handoff *handoff;
 	struct loop *loop;
 	struct backplane *backplane;
+	struct limits *limits;
 	struct store *store;
 	struct client *client;
 	struct providers *providers;
@@ -65,13 +67,19 @@ struct service {
 static int
 backplane_init(struct worker *w)
 {
+	const struct conf_backplane *conf = &w->handoff->conf->backplane;
+
 	w->backplane = backplane_new(w->loop, w->handoff->shm, w->handoff->who);
+	if (w->backplane == NULL || backplane_reach(w->backplane, conf) < 0)
+		return -1;
+	w->limits = limits_new(w->handoff->shm, backplane_redis(w->backplane), conf->key_prefix);
 	return 0;
 }
 
 static void
 backplane_stop(struct worker *w)
 {
+	limits_free(&w->limits);
 	backplane_free(&w->backplane);
 }
 
@@ -100,6 +108,7 @@ providers_init(struct worker *w)
 	w->client = client_new(w->loop);
 	w->providers =
 	    providers_new(w->loop, w->client, w->handoff->conf, w->handoff->shm, w->handoff->who);
+	providers_use_limits(w->providers, w->limits);
 	return 0;
 }
 
@@ -204,6 +213,7 @@ api_init(struct worker *w)
 	    .loop = w->loop,
 	    .conf = w->handoff->conf,
 	    .shm = w->handoff->shm,
+	    .limits = w->limits,
 	    .http = w->http,
 	    .store = w->store,
 	    .keys = w->keys,
@@ -232,7 +242,7 @@ ops_init(struct worker *w)
 	size_t count;
 	const struct ops_check *checks = health_checks(&count);
 
-	w->health = (struct health_of){w->handoff, w->store, w->loop, w->providers};
+	w->health = (struct health_of){w->handoff, w->store, w->loop, w->providers, w->backplane};
 	w->ops = ops_new(w->http, w->handoff, checks, count, &w->health);
 	return 0;
 }

@@ -11,6 +11,7 @@
 #include "common/conf.h"
 #include "common/shm.h"
 #include "worker/backplane/backplane.h"
+#include "worker/backplane/limits.h"
 #include "worker/http/http.h"
 #include "worker/provider/provider.h"
 #include "worker/session/keys.h"
@@ -21,6 +22,7 @@ struct api {
 	struct loop *loop;
 	const struct conf *conf;
 	struct shm *shm;
+	struct limits *limits;
 	struct http_server *http;
 	struct store *store;
 	struct keys *keys;

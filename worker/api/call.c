@@ -139,23 +139,6 @@ refuse_rate(struct http_req *req, const struct limiter_verdict *v, const char *m
 	http_reply_retry(req, E_RATE_LIMITED, rate_retry_after_s(v), message);
 }
 
-/* False: over the limit, the request was answered. */
-static bool
-passes_limits(struct api_call *call, struct http_req *req, const struct principal *who)
-{
-	struct limiter_verdict v;
-	const char *unit;
-
-	call->rate = rate_of_key(who, http_client_network(req));
-	if (!rate_take(call->api->shm, &call->rate, &v, &unit)) {
-		refuse_limit(req, &v, unit);
-		return false;
-	}
-	if (v.limit > 0)
-		add_rate_headers(req, &v);
-	return true;
-}
-
 void
 call_refuse_key(struct api *api, struct http_req *req)
 {
@@ -189,6 +172,59 @@ adopt(struct api_call *call, const struct principal *who)
 		call->device_id = arena_strdup(&call->arena, str_of(who->device_id));
 }
 
+/* The windows have been asked. */
+static void
+enter_route(struct api_call *call, struct http_req *req)
+{
+	const struct rate_ask *r = &call->rate_ask;
+
+	if (!r->verdict.is_allowed) {
+		refuse_limit(req, &r->verdict, r->unit);
+		call_end(call);
+		return;
+	}
+	if (r->verdict.limit > 0)
+		add_rate_headers(req, &r->verdict);
+	call->endpoint->handler(call, req);
+}
+
+static void
+on_rate_decided(struct rate_ask *r)
+{
+	struct api_call *call = container_of(r, struct api_call, rate_ask);
+	struct http_req *req = call_req(call);
+
+	if (req != NULL)
+		enter_route(call, req);
+	else
+		call_end(call);
+}
+
+/* The principal is borrowed, and other hosts may have to be asked. */
+static void
+keep_models(struct api_call *call)
+{
+	const char **texts;
+
+	if (call->models.n == 0)
+		return;
+	texts = arena_alloc(&call->arena, call->models.n * sizeof(*texts));
+	for (size_t i = 0; i < call->models.n; i++)
+		texts[i] = arena_strdup(&call->arena, str_of(call->models.v[i]));
+	call->models.v = texts;
+}
+
+static void
+ask_rate(struct api_call *call, struct http_req *req, const struct principal *who)
+{
+	call->rate = rate_of_key(who, http_client_network(req));
+	call->rate_ask.on_decided = on_rate_decided;
+	if (rate_take(call->api->limits, &call->rate, &call->rate_ask))
+		enter_route(call, req);
+	else
+		keep_models(call);
+}
+
 static void
 on_principal(void *arg, int err, const struct principal *who)
 {
@@ -213,11 +249,7 @@ on_principal(void *arg, int err, const struct principal *who)
 		return;
 	}
 	adopt(call, who);
-	if (!passes_limits(call, req, who)) {
-		call_end(call);
-		return;
-	}
-	call->endpoint->handler(call, req);
+	ask_rate(call, req, who);
 }
 
 void

@@ -46,6 +46,7 @@ struct api_call {
 	const char *device_id;      /* NULL: the key is not bound */
 	const struct conf_app *app; /* NULL: not of the config */
 	struct rate_of rate;        /* its windows */
+	struct rate_ask rate_ask;   /* .. and what they say */
 	/* What a server key may ask for, see keys_allow_model(); until the handler returns. */
 	struct conf_list models;
 
@@ -70,7 +71,7 @@ void call_end(struct api_call *);                   /* without an answer: someon
 void call_reply_json(struct api_call *, int status, json_t *); /* takes the reference */
 void call_reply_error(struct api_call *, int err, const char *param, const char *message);
 void call_reply_retry(struct api_call *, int err, uint32_t retry_after_s, const char *message);
-/* 429 with what the verdict says of the limit; unit as of rate_take(). */
+/* 429 with what the verdict says of the limit; unit as of struct rate_ask. */
 void call_reply_limit(struct api_call *, const struct limiter_verdict *, const char *unit);
 /* The error shape with one more member at the top; takes the reference. */
 void call_reply_error_with(struct api_call *, int err, const char *member, json_t *value);

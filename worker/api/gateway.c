@@ -45,7 +45,7 @@ account(const struct gateway *g)
 	unsigned label = metric_label(LABEL_MODEL, str_of(g->alias));
 
 	relay_report(g->relay, &r);
-	rate_settle_tokens(api->shm, &g->call->rate, g->reserved_tokens,
+	rate_settle_tokens(api->limits, &g->call->rate, g->reserved_tokens,
 	    r.usage.input_tokens + r.usage.output_tokens);
 	metric_add(METRIC_TOKENS, label, TOKENS_INPUT, r.usage.input_tokens);
 	metric_add(METRIC_TOKENS, label, TOKENS_OUTPUT, r.usage.output_tokens);
@@ -217,19 +217,6 @@ choose_alias(struct api_call *call, struct str model)
 	return alias;
 }
 
-/* False: over the limit of tokens, it was answered. */
-static bool
-reserve(struct api_call *call, const struct body *body, uint32_t *ret_tokens)
-{
-	struct limiter_verdict v;
-
-	if (rate_reserve_tokens(call->api->shm, &call->rate,
-		(body->text.len + 3) / 4 + body->output_tokens_max, ret_tokens, &v))
-		return true;
-	call_reply_limit(call, &v, "tokens per minute");
-	return false;
-}
-
 static const char *
 header_text(struct api_call *call, struct http_req *req, const char *name)
 {
@@ -261,22 +248,68 @@ ask(struct api_call *call, struct http_req *req, enum relay_kind kind, const str
 	http_on_gone(req, on_client_gone, g);
 }
 
+/* A request whose tokens are being reserved. */
+struct reservation { /* in the call's arena */
+	struct api_call *call;
+	enum relay_kind kind;
+	struct body body; /* borrowed from the request */
+	const char *alias;
+	struct rate_ask rate;
+	uint32_t tokens;
+};
+
+/* Over the limit, or on to the provider. */
+static void
+reserved(struct reservation *r)
+{
+	struct api_call *call = r->call;
+	struct http_req *req = call_req(call);
+
+	if (!r->rate.verdict.is_allowed) {
+		call_reply_limit(call, &r->rate.verdict, r->rate.unit);
+	} else if (req != NULL) {
+		ask(call, req, r->kind, &r->body, r->alias, r->tokens);
+	} else {
+		rate_settle_tokens(call->api->limits, &call->rate, r->tokens, 0);
+		call_end(call);
+	}
+}
+
+static void
+on_reserved(struct rate_ask *rate)
+{
+	reserved(container_of(rate, struct reservation, rate));
+}
+
+static void
+reserve(struct api_call *call, enum relay_kind kind, const struct body *body, const char *alias)
+{
+	struct reservation *r = arena_calloc(&call->arena, sizeof(*r));
+
+	r->call = call;
+	r->kind = kind;
+	r->body = *body;
+	r->alias = alias;
+	r->rate.on_decided = on_reserved;
+	if (rate_reserve_tokens(call->api->limits, &call->rate,
+		(body->text.len + 3) / 4 + body->output_tokens_max, &r->rate, &r->tokens))
+		reserved(r);
+}
+
 static void
 gateway_post(struct api_call *call, struct http_req *req, enum relay_kind kind)
 {
 	struct buf model = BUF_INIT;
 	struct body body;
 	const char *param = NULL, *why = NULL, *alias;
-	uint32_t reserved_tokens;
 	int rc = body_read(http_body(req), &body, &model, &param, &why);
 
 	if (rc != 0) {
 		call_reply_error(call, rc, param, why);
-	} else if ((alias = choose_alias(call, buf_str(&model))) != NULL &&
-		   reserve(call, &body, &reserved_tokens)) {
+	} else if ((alias = choose_alias(call, buf_str(&model))) != NULL) {
 		if (kind == RELAY_EMBEDDINGS) /* there is no such thing as a stream of them */
 			body.is_streamed = false;
-		ask(call, req, kind, &body, alias, reserved_tokens);
+		reserve(call, kind, &body, alias);
 	}
 	buf_fini(&model);
 }

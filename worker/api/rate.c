@@ -31,76 +31,111 @@ rate_of_key(const struct principal *who, const char *network)
 	return of;
 }
 
-bool
-rate_take(
-    struct shm *shm, const struct rate_of *of, struct limiter_verdict *ret, const char **ret_unit)
+/* ---- requests ---- */
+
+static void
+add_window(struct rate_ask *r, struct limiter_key key, struct limiter_rule rule, uint32_t cost,
+    const char *unit)
 {
-	const struct {
-		const struct limiter_key *key;
-		struct limiter_rule rule;
-		const char *unit;
-	} windows[] = {
-	    {&of->rpm, {of->rpm_limit, MINUTE_MS}, "requests per minute"},
-	    {&of->rpd, {of->rpd_limit, DAY_MS}, "requests per day"},
-	    {&of->own, of->rate, "requests in its window"},
-	};
-	const char *unit = "";
+	if (rule.limit == 0)
+		return;
+	r->units[r->ask.count] = unit;
+	r->ask.windows[r->ask.count++] = (struct limit_window){key, rule, cost};
+}
+
+static void
+choose_verdict(struct rate_ask *r)
+{
 	struct limiter_verdict nearest = {.is_allowed = true, .remaining = UINT32_MAX};
 
-	for (size_t i = 0; i < ARRAY_LEN(windows) && nearest.is_allowed; i++) {
-		if (windows[i].rule.limit == 0)
-			continue;
-		struct limiter_verdict v =
-		    limiter_take(shm, *windows[i].key, windows[i].rule, 1, clock_mono_ms());
-		if (!v.is_allowed || v.remaining < nearest.remaining) {
-			nearest = v;
-			unit = windows[i].unit;
+	r->unit = "";
+	for (size_t i = 0; i < r->ask.decided; i++) {
+		const struct limiter_verdict *v = &r->ask.verdicts[i];
+
+		if (!v->is_allowed || v->remaining < nearest.remaining) {
+			nearest = *v;
+			r->unit = r->units[i];
 		}
 	}
 	if (!nearest.is_allowed)
-		metric_add(METRIC_RATE_LIMITED,
-		    of->kind == KEY_CLIENT ? LIMITED_CLIENT_KEY : LIMITED_SERVER_KEY, 0, 1);
-	*ret = nearest;
-	if (ret_unit != NULL)
-		*ret_unit = unit;
-	return nearest.is_allowed;
+		metric_add(METRIC_RATE_LIMITED, r->limited, 0, 1);
+	r->verdict = nearest;
+}
+
+static void
+on_decided(struct limit_ask *ask)
+{
+	struct rate_ask *r = container_of(ask, struct rate_ask, ask);
+
+	choose_verdict(r);
+	r->on_decided(r);
+}
+
+static bool
+take(struct limits *limits, struct rate_ask *r)
+{
+	if (!limits_take(limits, &r->ask))
+		return false;
+	choose_verdict(r);
+	return true;
 }
 
 bool
-rate_reserve_tokens(struct shm *shm, const struct rate_of *of, uint64_t tokens,
-    uint32_t *ret_tokens, struct limiter_verdict *ret)
+rate_take(struct limits *limits, const struct rate_of *of, struct rate_ask *r)
+{
+	const struct limiter_rule minute = {of->rpm_limit, MINUTE_MS},
+				  day = {of->rpd_limit, DAY_MS};
+
+	r->limited = of->kind == KEY_CLIENT ? LIMITED_CLIENT_KEY : LIMITED_SERVER_KEY;
+	r->ask.on_decided = on_decided;
+	r->ask.count = 0;
+	add_window(r, of->rpm, minute, 1, "requests per minute");
+	add_window(r, of->rpd, day, 1, "requests per day");
+	add_window(r, of->own, of->rate, 1, "requests in its window");
+	return take(limits, r);
+}
+
+void
+rate_cancel(struct rate_ask *r)
+{
+	limits_cancel(&r->ask);
+}
+
+/* ---- tokens ---- */
+
+bool
+rate_reserve_tokens(struct limits *limits, const struct rate_of *of, uint64_t tokens,
+    struct rate_ask *r, uint32_t *ret_tokens)
 {
 	const struct limiter_rule rule = {of->tpm_limit, MINUTE_MS};
 	uint32_t cost = tokens < rule.limit ? (uint32_t)tokens : rule.limit;
 
-	*ret = (struct limiter_verdict){.is_allowed = true};
+	r->limited = LIMITED_TOKENS;
+	r->ask.on_decided = on_decided;
+	r->ask.count = 0;
 	*ret_tokens = 0;
-	if (rule.limit == 0)
-		return true;
-	*ret = limiter_take(shm, of->tpm, rule, cost > 0 ? cost : 1, clock_mono_ms());
-	if (ret->is_allowed)
+	if (rule.limit > 0) {
 		*ret_tokens = cost > 0 ? cost : 1;
-	else
-		metric_add(METRIC_RATE_LIMITED, LIMITED_TOKENS, 0, 1);
-	return ret->is_allowed;
+		add_window(r, of->tpm, rule, *ret_tokens, "tokens per minute");
+	}
+	return take(limits, r);
 }
 
 /* What was used beyond the reservation is taken as far as the window holds it: then it is full. */
 void
-rate_settle_tokens(struct shm *shm, const struct rate_of *of, uint32_t reserved, uint64_t used)
+rate_settle_tokens(
+    struct limits *limits, const struct rate_of *of, uint32_t reserved, uint64_t used)
 {
-	const struct limiter_rule rule = {of->tpm_limit, MINUTE_MS};
-	uint64_t now_ms = clock_mono_ms(), more = used > reserved ? used - reserved : 0;
+	struct limit_window w = {of->tpm, {of->tpm_limit, MINUTE_MS}, 0};
+	uint64_t more = used > reserved ? used - reserved : 0;
 
-	if (rule.limit == 0)
-		return;
 	if (used < reserved)
-		limiter_give(shm, of->tpm, rule, (uint32_t)(reserved - used), now_ms);
-	if (more == 0)
-		return;
-	uint32_t left = limiter_take(shm, of->tpm, rule, 0, now_ms).remaining;
-	if (left > 0)
-		limiter_take(shm, of->tpm, rule, more < left ? (uint32_t)more : left, now_ms);
+		w.cost = (uint32_t)(reserved - used);
+	if (used < reserved)
+		limits_give(limits, &w);
+	w.cost = more < of->tpm_limit ? (uint32_t)more : of->tpm_limit;
+	if (w.cost > 0)
+		limits_fill(limits, &w);
 }
 
 bool

@@ -5,6 +5,7 @@
 #define WORKER_API_RATE_H
 
 #include "common/limiter.h"
+#include "worker/backplane/limits.h"
 #include "worker/session/keys.h"
 
 /* The windows of a key, and of whom it counts. */
@@ -20,23 +21,33 @@ struct rate_of {
 struct rate_of rate_of_key(const struct principal *, const char *network);
 
 /*
- * Takes one from each window. The verdict is that of the limit that refuses, which is counted, or
- * else of the one that is nearest; without any limit verdict->limit is 0. Returns
- * verdict->is_allowed. *ret_unit: what its limit counts, for people ("requests per minute"); may be
- * NULL. The time is asked for anew: the loop's may be old when much is to be done,
- * and units would expire too early.
+ * One from each window, over all hosts while Redis is there. Embedded in the caller's, zeroed. The
+ * verdict is that of the limit that refuses, or else of the one that is nearest; without any
+ * limit its limit is 0. unit: what it counts, for people ("requests per minute").
  */
-bool rate_take(
-    struct shm *, const struct rate_of *, struct limiter_verdict *, const char **ret_unit);
+struct rate_ask {
+	struct limit_ask ask;                 /* internal */
+	unsigned limited;                     /* internal: of LABEL_LIMITED */
+	const char *units[LIMIT_WINDOWS_MAX]; /* internal */
+	void (*on_decided)(struct rate_ask *);
+	struct limiter_verdict verdict;
+	const char *unit;
+};
+
+/* True: decided, on_decided is not called; false: it comes later, from the loop. A refusal is
+ * counted. The time is asked for anew: the loop's may be old when much is to be done, and units
+ * would expire too early. */
+bool rate_take(struct limits *, const struct rate_of *, struct rate_ask *);
+void rate_cancel(struct rate_ask *); /* nobody wants to know any more */
 
 /*
  * Tokens per minute of a server key are reserved before a call, as many as it may take: a
- * call that may take more than the limit has to find it unused. Returns what was reserved in
- * *ret_tokens; false: refused and counted. Afterwards rate_settle_tokens() is told what was used.
+ * call that may take more than the limit has to find it unused. As rate_take(); *ret_tokens are
+ * reserved if the verdict allows it. Afterwards rate_settle_tokens() is told what was used.
  */
-bool rate_reserve_tokens(struct shm *, const struct rate_of *, uint64_t tokens,
-    uint32_t *ret_tokens, struct limiter_verdict *);
-void rate_settle_tokens(struct shm *, const struct rate_of *, uint32_t reserved, uint64_t used);
+bool rate_reserve_tokens(struct limits *, const struct rate_of *, uint64_t tokens,
+    struct rate_ask *, uint32_t *ret_tokens);
+void rate_settle_tokens(struct limits *, const struct rate_of *, uint32_t reserved, uint64_t used);
 
 /* The same for a request without a valid key. */
 bool rate_take_address(

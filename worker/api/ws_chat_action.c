@@ -173,22 +173,43 @@ may_begin(struct chat_ask *ask, struct chat_socket *cs)
 	return false;
 }
 
-static bool
-is_within_rate(struct chat_ask *ask, struct chat_socket *cs)
+/* The windows have been asked; the socket may be gone. */
+static void
+enter_chat(struct chat_ask *ask)
 {
-	struct rate_of rate = cs->key->rate;
-	struct limiter_verdict v;
-	const struct api *api = ask->call.api;
-
-	rate.own = cs->rate_own;
-	if (rate_take(api->shm, &rate, &v, NULL))
-		return true;
+	const struct rate_ask *r = &ask->call.rate_ask;
+	struct chat_socket *cs = chat_ask_socket(ask);
 	struct chat_error error = {.err = E_RATE_LIMITED,
 	    .request_id = ask->request_id,
-	    .retry_after_s = rate_retry_after_s(&v)};
-	chat_socket_tell_error(cs, &error);
+	    .retry_after_s = rate_retry_after_s(&r->verdict)};
+
+	if (cs != NULL && r->verdict.is_allowed) {
+		choose_session(ask, cs, ask->call.session_id.s[0] != '\0');
+		return;
+	}
+	if (cs != NULL)
+		chat_socket_tell_error(cs, &error);
 	chat_ask_end(ask);
-	return false;
+}
+
+static void
+on_rate_decided(struct rate_ask *r)
+{
+	struct api_call *call = container_of(r, struct api_call, rate_ask);
+
+	enter_chat(container_of(call, struct chat_ask, call));
+}
+
+static void
+ask_rate(struct chat_ask *ask, struct chat_socket *cs)
+{
+	struct rate_of rate = cs->key->rate;
+	struct api_call *call = &ask->call;
+
+	rate.own = cs->rate_own;
+	call->rate_ask.on_decided = on_rate_decided;
+	if (rate_take(call->api->limits, &rate, &call->rate_ask))
+		enter_chat(ask);
 }
 
 static bool
@@ -245,10 +266,9 @@ chat(struct chat_ask *ask, struct chat_socket *cs)
 	    !field_may_choose(call, "model") || !field_model(call, &ask->model) ||
 	    !field_text(call, "idempotency_key", IDEMPOTENCY_KEY_MAX, &ask->idempotency_key) ||
 	    !read_metadata(ask) || !read_on_disconnect(ask) ||
-	    !field_bool(call, "queue", &ask->may_queue) || !chat_ask_session_id(ask, &is_given) ||
-	    !is_within_rate(ask, cs))
+	    !field_bool(call, "queue", &ask->may_queue) || !chat_ask_session_id(ask, &is_given))
 		return;
-	choose_session(ask, cs, is_given);
+	ask_rate(ask, cs);
 }
 
 /* ---- join, resume ---- */

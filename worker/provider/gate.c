@@ -17,9 +17,11 @@ struct gate {
 	struct shm *shm;
 	struct shm_who me;
 	unsigned label;
+	struct limits *limits; /* NULL: of this host alone */
 	struct limiter_key minute_key;
+	uint64_t minute_again_ms; /* all hosts' minute is spent until then */
 	uint32_t hint, waiting_count, inside_count;
-	struct list waiting, full;
+	struct list waiting, asking, full;
 	struct loop_timer timer;
 	struct loop_post post;
 	bool is_shown; /* that somebody waits, to the other workers */
@@ -31,7 +33,7 @@ static void
 ticket_out(struct gate *g, struct gate_ticket *t)
 {
 	list_del(&t->node);
-	if (t->at == GATE_WAITING) {
+	if (t->at == GATE_WAITING || t->at == GATE_ASKING) {
 		g->waiting_count--;
 		metric_gauge(METRIC_PROVIDER_WAITING, g->label, 0, -1);
 	}
@@ -75,17 +77,31 @@ ticket_open(struct gate *g, struct gate_ticket *t, int place)
 
 /* ---- the first one that waits ---- */
 
-/* A share of the minute, or when there will be one. */
-static bool
-take_minute(struct gate *g, uint64_t now_ms, uint32_t *ret_retry_after_ms)
+static void on_minute(struct limit_ask *);
+
+enum minute { MINUTE_TAKEN, MINUTE_ASKED, MINUTE_SPENT };
+
+/* A share of the minute, or when there will be one, or the answer comes later. */
+static enum minute
+take_minute(struct gate *g, struct gate_ticket *t, uint64_t now_ms, uint32_t *ret_retry_after_ms)
 {
 	struct limiter_rule rule = {(uint32_t)g->conf->requests_per_minute, MINUTE_MS};
+	struct limit_ask *ask = &t->minute;
 
 	if (g->shm == NULL || rule.limit == 0)
-		return true;
-	struct limiter_verdict v = limiter_take(g->shm, g->minute_key, rule, 1, now_ms);
-	*ret_retry_after_ms = v.retry_after_ms;
-	return v.is_allowed;
+		return MINUTE_TAKEN;
+	if (now_ms < g->minute_again_ms) {
+		*ret_retry_after_ms = (uint32_t)(g->minute_again_ms - now_ms);
+		return MINUTE_SPENT;
+	}
+	*ask = (struct limit_ask){.count = 1, .on_decided = on_minute};
+	ask->windows[0] = (struct limit_window){g->minute_key, rule, 1};
+	if (g->limits == NULL)
+		ask->verdicts[0] = limiter_take(g->shm, g->minute_key, rule, 1, now_ms);
+	else if (!limits_take(g->limits, ask))
+		return MINUTE_ASKED;
+	*ret_retry_after_ms = ask->verdicts[0].retry_after_ms;
+	return ask->verdicts[0].is_allowed ? MINUTE_TAKEN : MINUTE_SPENT;
 }
 
 static bool
@@ -107,21 +123,73 @@ take_place(struct gate *g, const struct gate_ticket *t, uint64_t now_ms)
 
 /* False: it goes on waiting. */
 static bool
-serve(struct gate *g, struct gate_ticket *t, uint64_t now_ms)
+refuse_if_late(struct gate *g, struct gate_ticket *t, uint64_t now_ms, uint32_t retry_after_ms)
 {
-	uint32_t retry_after_ms = 0;
-	int place = take_place(g, t, now_ms);
-
-	if (place >= 0 && take_minute(g, now_ms, &retry_after_ms)) {
-		ticket_open(g, t, place);
-		return true;
-	}
-	if (place >= 0)
-		places_give(g->places, place, g->me);
 	if (!is_late(g, t, now_ms, retry_after_ms))
 		return false;
 	ticket_refuse(g, t, retry_after_ms > 0 ? GATE_MINUTE_SPENT : GATE_TIMEOUT, retry_after_ms);
 	return true;
+}
+
+/* False: it goes on waiting. */
+static bool
+serve(struct gate *g, struct gate_ticket *t, uint64_t now_ms)
+{
+	uint32_t retry_after_ms = 0;
+	int place = take_place(g, t, now_ms);
+	enum minute minute = MINUTE_SPENT;
+
+	if (place >= 0)
+		minute = take_minute(g, t, now_ms, &retry_after_ms);
+	if (minute == MINUTE_TAKEN) {
+		ticket_open(g, t, place);
+		return true;
+	}
+	if (minute == MINUTE_ASKED) {
+		list_del(&t->node);
+		list_add_tail(&g->asking, &t->node);
+		t->at = GATE_ASKING;
+		t->place = place;
+		return true;
+	}
+	if (place >= 0)
+		places_give(g->places, place, g->me);
+	return refuse_if_late(g, t, now_ms, retry_after_ms);
+}
+
+/* Back to where it was among those that wait. */
+static void
+wait_again(struct gate *g, struct gate_ticket *t)
+{
+	struct list *before = g->waiting.next;
+
+	list_del(&t->node);
+	while (before != &g->waiting &&
+	       list_entry(before, struct gate_ticket, node)->since_ms <= t->since_ms)
+		before = before->next;
+	list_add_tail(before, &t->node);
+	t->at = GATE_WAITING;
+}
+
+/* All hosts' minute has answered; from the loop. */
+static void
+on_minute(struct limit_ask *ask)
+{
+	struct gate_ticket *t = container_of(ask, struct gate_ticket, minute);
+	const struct limiter_verdict *v = &ask->verdicts[0];
+	struct gate *g = t->gate;
+	uint64_t now_ms = loop_now_ms(g->loop);
+
+	check(t->at == GATE_ASKING);
+	loop_post(g->loop, &g->post);
+	if (v->is_allowed) {
+		ticket_open(g, t, t->place);
+		return;
+	}
+	places_give(g->places, t->place, g->me);
+	g->minute_again_ms = now_ms + v->retry_after_ms;
+	wait_again(g, t);
+	refuse_if_late(g, t, now_ms, v->retry_after_ms);
 }
 
 /* ---- time ---- */
@@ -175,6 +243,7 @@ void
 gate_enter(struct gate *g, struct gate_ticket *t)
 {
 	check(t->at == GATE_OUTSIDE);
+	t->gate = g;
 	t->since_ms = loop_now_ms(g->loop);
 	if (g->conf->max_queue > 0 && g->waiting_count >= (uint64_t)g->conf->max_queue) {
 		t->at = GATE_FULL;
@@ -199,6 +268,10 @@ gate_leave(struct gate *g, struct gate_ticket *t)
 		metric_gauge(METRIC_PROVIDER_CALLS, g->label, 0, -1);
 		t->at = GATE_OUTSIDE;
 	} else {
+		if (t->at == GATE_ASKING) {
+			limits_cancel(&t->minute);
+			places_give(g->places, t->place, g->me);
+		}
 		ticket_out(g, t);
 	}
 	loop_post(g->loop, &g->post);
@@ -230,8 +303,15 @@ gate_new(struct loop *loop, const struct conf_provider *conf, struct client_pool
 	g->timer.on_fire = on_timer;
 	g->post.run = on_post;
 	list_init(&g->waiting);
+	list_init(&g->asking);
 	list_init(&g->full);
 	return g;
+}
+
+void
+gate_use_limits(struct gate *g, struct limits *limits)
+{
+	g->limits = limits;
 }
 
 void
@@ -242,7 +322,8 @@ gate_free(struct gate **gp)
 	if (g == NULL)
 		return;
 	*gp = NULL;
-	check(list_empty(&g->waiting) && list_empty(&g->full) && g->inside_count == 0);
+	check(list_empty(&g->waiting) && list_empty(&g->asking) && list_empty(&g->full) &&
+	      g->inside_count == 0);
 	loop_timer_stop(g->loop, &g->timer);
 	loop_post_cancel(g->loop, &g->post);
 	if (g->is_shown)

@@ -23,8 +23,11 @@
 struct providers;
 
 /* shm NULL: limits and breakers are this process's own, and requests_per_minute does not hold. */
+struct limits;
 struct providers *providers_new(
     struct loop *, struct client *, const struct conf *, struct shm *, struct shm_who me);
+/* Once, before anybody asks: requests_per_minute holds over all hosts. Borrowed. */
+void providers_use_limits(struct providers *, struct limits *);
 void providers_free(struct providers **);
 
 struct provider_request {

@@ -256,6 +256,13 @@ providers_new(struct loop *loop, struct client *client, const struct conf *conf,
 }
 
 void
+providers_use_limits(struct providers *p, struct limits *limits)
+{
+	for (size_t i = 0; i < p->conf->providers.n; i++)
+		gate_use_limits(p->upstreams[i].gate, limits);
+}
+
+void
 providers_free(struct providers **pp)
 {
 	struct providers *p = *pp;
