@@ -21,13 +21,13 @@ function freeBytes() {
 }
 
 /** Runs it and prints its figures. */
-export async function many({ count, workers, rate, hold_s, limit }) {
+export async function many({ count, workers, users, hold_s, limit }) {
   const server = await startServer(null, { mock: false,
     config: { workers, max_connections: 19000, connection_queue_size: 2000 } }); // a process may open 20,000 files
   const pids = all_pids(server);
   const before = { pss: pssBytes(pids), free: freeBytes(), cpu: cpuSeconds(pids) };
-  const holder = await hold(server.address, 'idle-ws', { count, limit, stops: true,
-    args: ['--join', '--sample', 100, '--rate', rate, '--hold', hold_s, '--leave-memory', '1GiB'] });
+  const holder = await hold(server.address, 'idle-ws', { count, users, limit, stops: true,
+    args: ['--join', '--sample', 100, '--hold', hold_s, '--leave-memory', '1GiB'] });
   const { standing } = holder;
   const stood = { pss: pssBytes(pids), free: freeBytes(), cpu: cpuSeconds(pids), at: Date.now() };
   const load = pssBytes(holder.pids);
@@ -38,7 +38,7 @@ export async function many({ count, workers, rate, hold_s, limit }) {
   const user = Math.max(stood.pss, after.pss);
   const each = (bytes) => bytes / standing;
   print('sessions that stand, each with its WebSocket', standing, '', result.stopped || `${workers} workers`);
-  print('  made per second, sessions and all', result.per_second, 'per second', `${result.ramp_s.toFixed(0)} s; asked for: ${rate}`);
+  print('  made per second, sessions and all', result.per_second, 'per second', `${result.ramp_s.toFixed(0)} s; ${users} at a time`);
   print('  CPU of the server for each', (stood.cpu - before.cpu) / standing * 1e6, 'us', 'session made, upgrade, join');
   print('memory of the server, user, for each', each(user - before.pss), 'bytes PSS', 'aim at most 1,024');
   print('  the whole server', user / 2 ** 20, 'MiB PSS', 'master and all workers');
