@@ -68,7 +68,7 @@ export class Child {
   }
 
   /** Sends the signal and waits for the end; SIGKILL and an error when it does not come. */
-  async stop(signal = 'SIGTERM', limit_ms = 15000) {
+  async stop(signal = 'SIGTERM', limit_ms = 30000) {
     this.kill(signal);
     const timer = setTimeout(() => this.process.kill('SIGKILL'), limit_ms);
     const status = await this.ended;
