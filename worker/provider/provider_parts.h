@@ -11,6 +11,7 @@
 #define WORKER_PROVIDER_PROVIDER_PARTS_H
 
 #include "common/idmap.h"
+#include "common/money.h"
 #include "common/strmap.h"
 #include "common/upstreams.h"
 #include "worker/provider/dialect.h"
@@ -44,6 +45,7 @@ struct target {
 
 struct route { /* what an alias stands for */
 	const struct conf_model *conf;
+	struct money_price price;
 	struct target *targets; /* as conf->targets, ROUTE_TARGETS_MAX of them at most */
 	size_t count;
 };

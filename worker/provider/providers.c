@@ -1,5 +1,4 @@
 /* providers - the providers and models of the config. */
-#include <math.h>
 #include <stdlib.h>
 
 #include "common/check.h"
@@ -35,15 +34,10 @@ providers_cost(const struct providers *p, const char *alias, const struct provid
 {
 	const struct route *route = providers_route(p, alias);
 
-	if (route == NULL || route->conf->price.input < 0 || route->conf->price.output < 0)
+	if (route == NULL)
 		return -1;
-	double input = route->conf->price.input, output = route->conf->price.output;
-	double cached = route->conf->price.cached < 0 ? input : route->conf->price.cached;
-	uint64_t hits =
-	    usage->cached_tokens < usage->input_tokens ? usage->cached_tokens : usage->input_tokens;
-	/* A price per million tokens is millionths of the unit per token. */
-	return (int64_t)ceil((double)(usage->input_tokens - hits) * input + (double)hits * cached +
-			     (double)usage->output_tokens * output);
+	return money_cost(
+	    &route->price, usage->input_tokens, usage->output_tokens, usage->cached_tokens);
 }
 
 /* What fits every target of the chain. */
@@ -177,6 +171,7 @@ static void
 route_init(struct route *r, const struct providers *p, const struct conf_model *conf)
 {
 	r->conf = conf;
+	r->price = money_price_of(conf->price.input, conf->price.output, conf->price.cached);
 	r->count = conf->targets.n < ROUTE_TARGETS_MAX ? conf->targets.n : ROUTE_TARGETS_MAX;
 	if (r->count < conf->targets.n)
 		log_warn("model has too many targets name=%s used=%zu", conf->name, r->count);
