@@ -171,13 +171,18 @@ struct store_turn {
 };
 
 struct store_usage {
-	const char *id; /* the turn's id and hop: unique per model call */
+	const char *id; /* unique per model call; of a turn's: its id and the hop */
 	const char *app_id, *org_id, *key_id, *session_id, *turn_id, *model, *provider,
 	    *provider_model;
 	uint64_t input_tokens, output_tokens, cached_tokens;
 	bool is_estimated;
 	int64_t cost_micros; /* -1: no price */
-	int64_t created_at;
+	/* "ok", an error's code, "cancelled", "lost" (with its worker); NULL: of an older version
+	 */
+	const char *outcome;
+	uint32_t attempts;
+	uint64_t first_ms, total_ms; /* to the first token (0: none came), and in all */
+	int64_t created_at;          /* when the call began: its day is that of its budget */
 };
 
 struct store_turn_begin {
@@ -255,5 +260,48 @@ struct store_usage_sum {
 typedef void store_on_usage(void *arg, int err, const struct store_usage_sum *, size_t count);
 void store_usage_by_model(
     struct store *, const char *app_id, int64_t from, int64_t to, store_on_usage *, void *arg);
+
+/* Rows whose ids are there already are left as they are. Ends what was held under their ids. */
+void store_usage_add(
+    struct store *, const struct store_usage *const *, size_t count, store_on_done *, void *arg);
+
+struct store_usage_filter {
+	int64_t from_day, to_day;            /* days since 1970, in UTC; both inclusive */
+	const char *app_id, *key_id, *model; /* NULL: any */
+	uint32_t limit;
+};
+struct store_usage_day {
+	const char *app_id, *key_id; /* key_id "": none */
+	int64_t day;
+	uint64_t failed_calls; /* among sum.calls */
+	struct store_usage_sum sum;
+};
+typedef void store_on_usage_days(void *arg, int err, const struct store_usage_day *, size_t count);
+void store_usage_days(
+    struct store *, const struct store_usage_filter *, store_on_usage_days *, void *arg);
+
+/* ---- budgets: money held for calls in progress ---- */
+
+struct store_budget_hold {
+	/* What the call will be at most: id, app, org, key, session, turn, model, tokens, cost (not
+	 * -1), created_at. */
+	struct store_usage usage;
+	int64_t key_limit_micros, app_limit_micros; /* 0: no budget */
+	int64_t key_day, app_day;                   /* where their periods begin */
+	int64_t lapses_at;
+};
+struct store_budget_state { /* of the budget that has not so much left */
+	bool is_app;        /* the app's; else the key's */
+	int64_t spent_micros, held_micros;
+};
+typedef void store_on_held(void *arg, int err, const struct store_budget_state *);
+/* 0: held, once, until usage with this id is written. E_BUDGET_EXCEEDED: nothing was written. */
+void store_budget_hold(
+    struct store *, const struct store_budget_hold *, store_on_held *, void *arg);
+void store_budget_renew(struct store *, const char *const *ids, size_t count, int64_t lapses_at,
+    store_on_done *, void *arg);
+void store_budget_release(struct store *, const char *id, store_on_done *, void *arg);
+/* What lapsed before now becomes usage at its estimate; on_count gets how many. */
+void store_budget_lose(struct store *, int64_t now, store_on_count *, void *arg);
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "common/check.h"
 #include "common/err.h"
+#include "worker/store/usage_rows.h"
 
 #define TURN_COLUMNS                                                                               \
 	"id, session_id, app_id, key_id, request_id, input_hash, state, owner, fence, model,"      \
@@ -27,15 +28,6 @@
 	" created_at) VALUES ($message_id, $session_id, $turn_id,"                                 \
 	" (SELECT coalesce(max(position), 0) + 1 FROM messages WHERE session_id = $session_id),"   \
 	" $role, $body, $is_partial, from_ms($created_at)) ON CONFLICT (id) DO NOTHING"
-#define USAGE_PARAMS                                                                               \
-	"usage_id app_id org_id key_id of_session_id of_turn_id model provider provider_model "    \
-	"input_tokens output_tokens cached_tokens is_estimated cost_micros created_at"
-#define INSERT_USAGE                                                                               \
-	"INSERT INTO usage (id, app_id, org_id, key_id, session_id, turn_id, model, provider,"     \
-	" provider_model, input_tokens, output_tokens, cached_tokens, is_estimated, cost_micros,"  \
-	" created_at) VALUES ($usage_id, $app_id, $org_id, $key_id, $of_session_id, $of_turn_id,"  \
-	" $model, $provider, $provider_model, $input_tokens, $output_tokens, $cached_tokens,"      \
-	" $is_estimated, $cost_micros, from_ms($created_at)) ON CONFLICT (id) DO NOTHING"
 /* The session was erased while the turn was live: what the turn writes goes too. */
 #define IS_ERASED                                                                                  \
 	"EXISTS (SELECT 1 FROM chat_sessions WHERE chat_sessions.id = (SELECT session_id"          \
@@ -116,7 +108,7 @@ const struct op op_turn_add = {
 		.expect = OP_ONE,
 		.err = E_FENCED},
 	    {.sql = INSERT_MESSAGE, .each = 1},
-	    {.sql = INSERT_USAGE, .each = 2},
+	    USAGE_STATEMENTS(2),
 	    {.sql = ERASE_MESSAGES},
 	},
 };
@@ -156,7 +148,7 @@ const struct op op_turn_end = {
 		.expect = OP_ONE,
 		.err = E_FENCED},
 	    {.sql = INSERT_MESSAGE, .each = 1},
-	    {.sql = INSERT_USAGE, .each = 2},
+	    USAGE_STATEMENTS(2),
 	    {.sql = TOUCH_SESSION},
 	    {.sql = ERASE_MESSAGES},
 	    {.sql = ERASE_TURN},
@@ -276,29 +268,6 @@ put_message(struct op_call *call, const struct store_message *m, int64_t created
 	op_put_int(call, m->created_at != 0 ? m->created_at : created_at);
 }
 
-static void
-put_usage(struct op_call *call, const struct store_usage *u)
-{
-	op_put_text(call, u->id);
-	op_put_text(call, u->app_id);
-	op_put_text(call, u->org_id);
-	op_put_text(call, u->key_id);
-	op_put_text(call, u->session_id);
-	op_put_text(call, u->turn_id);
-	op_put_text(call, u->model);
-	op_put_text(call, u->provider);
-	op_put_text(call, u->provider_model);
-	op_put_int(call, (int64_t)u->input_tokens);
-	op_put_int(call, (int64_t)u->output_tokens);
-	op_put_int(call, (int64_t)u->cached_tokens);
-	op_put_int(call, u->is_estimated);
-	if (u->cost_micros < 0)
-		op_put_text(call, NULL);
-	else
-		op_put_int(call, u->cost_micros);
-	op_put_int(call, u->created_at);
-}
-
 void
 store_turn_begin(
     struct store *store, const struct store_turn_begin *begin, store_on_begun *on_begun, void *arg)
@@ -338,7 +307,7 @@ store_turn_add(struct store *store, const char *turn_id, uint64_t fence,
 	}
 	op_put_count(&call, usage_count);
 	for (size_t i = 0; i < usage_count; i++)
-		put_usage(&call, &usage[i]);
+		usage_put(&call, &usage[i]);
 	store_run(store, &call, store_decode_done, (store_callback *)on_done, arg);
 }
 
@@ -379,7 +348,7 @@ store_turn_end(
 		put_message(&call, &end->messages[i], end->now);
 	op_put_count(&call, end->usage_count);
 	for (size_t i = 0; i < end->usage_count; i++)
-		put_usage(&call, &end->usage[i]);
+		usage_put(&call, &end->usage[i]);
 	store_run(store, &call, store_decode_done, (store_callback *)on_done, arg);
 }
 

@@ -1,0 +1,171 @@
+/*
+ * budget - money that is held for calls in progress.
+ *
+ * What a budget has left is decided in one transaction: what was spent (the sums of days) and
+ * what is held, of the period's days, and the new hold beside them. Writes of the usage of a call
+ * end its hold (usage_rows.h). A hold whose lease has run out was its worker's, which is dead: its
+ * estimate becomes usage.
+ */
+#include "worker/store/run.h"
+
+#include "common/budget.h"
+#include "common/check.h"
+#include "common/err.h"
+#include "worker/store/usage_rows.h"
+
+/* PostgreSQL lets the reservations of one app go one after another. */
+#define LOCK_APP "SELECT pg_advisory_xact_lock(hashtextextended($app_id, 7))"
+#define SUM_OF(table, who, name, id, since)                                                        \
+	"(SELECT CAST(coalesce(sum(cost_micros), 0) AS bigint) FROM " table " WHERE " who " = " id \
+	" AND day >= " since ") AS " name
+#define EXCEEDS(who, id, since, limit)                                                             \
+	"SELECT '" who "', spent, held FROM (SELECT " SUM_OF("usage_days", who "_id", "spent", id, \
+	    since) ", " SUM_OF("budget_holds", who "_id", "held", id,                              \
+	    since) ") AS used WHERE CAST(" limit " AS bigint) > 0"                                 \
+		   " AND spent + held > CAST(" limit " AS bigint) - CAST($cost_micros AS bigint)"
+
+const struct op op_budget_hold = {
+    .name = "budget_hold",
+    .params = "id app_id org_id key_id session_id turn_id model day input_tokens output_tokens "
+	      "cost_micros created_at lapses_at key_limit key_day app_limit app_day",
+    .is_write = true,
+    .statements =
+	{
+	    {.sql = "", .postgres = LOCK_APP},
+	    {.sql = "SELECT 1 FROM budget_holds WHERE id = $id", .expect = OP_DONE_IF_ROW},
+	    {.sql = EXCEEDS("key", "$key_id", "$key_day", "$key_limit"),
+		.expect = OP_NONE,
+		.err = E_BUDGET_EXCEEDED},
+	    {.sql = EXCEEDS("app", "$app_id", "$app_day", "$app_limit"),
+		.expect = OP_NONE,
+		.err = E_BUDGET_EXCEEDED},
+	    {.sql = "INSERT INTO budget_holds (id, app_id, org_id, key_id, session_id, turn_id,"
+		    " model, day, input_tokens, output_tokens, cost_micros, created_at, lapses_at)"
+		    " VALUES ($id, $app_id, $org_id, $key_id, $session_id, $turn_id, $model, $day,"
+		    " $input_tokens, $output_tokens, $cost_micros, from_ms($created_at),"
+		    " from_ms($lapses_at))"},
+	},
+};
+
+const struct op op_budget_renew = {
+    .name = "budget_renew",
+    .params = "lapses_at",
+    .groups = {"id"},
+    .is_write = true,
+    .statements = {{.sql = "UPDATE budget_holds SET lapses_at = from_ms($lapses_at)"
+			   " WHERE id = $id",
+	.each = 1}},
+};
+
+const struct op op_budget_release = {
+    .name = "budget_release",
+    .params = "id",
+    .is_write = true,
+    .statements = {{.sql = "DELETE FROM budget_holds WHERE id = $id"}},
+};
+
+#define LAPSED " FROM budget_holds WHERE lapses_at < from_ms($now)"
+
+const struct op op_budget_lose = {
+    .name = "budget_lose",
+    .params = "now",
+    .is_write = true,
+    .statements =
+	{
+	    {.sql = "INSERT INTO usage_days (app_id, key_id, model, day, calls, failed_calls,"
+		    " input_tokens, output_tokens, cached_tokens, cost_micros)"
+		    " SELECT app_id, coalesce(key_id, ''), model, day, count(*), count(*),"
+		    " sum(input_tokens), sum(output_tokens), 0, sum(cost_micros)" LAPSED
+		    " AND NOT EXISTS (SELECT 1 FROM usage WHERE usage.id = budget_holds.id)"
+		    " GROUP BY app_id, coalesce(key_id, ''), model, day" USAGE_ADD_TO_DAY},
+	    {.sql = "INSERT INTO usage (id, app_id, org_id, key_id, session_id, turn_id, model,"
+		    " input_tokens, output_tokens, cached_tokens, is_estimated, cost_micros,"
+		    " outcome, created_at) SELECT id, app_id, org_id, key_id, session_id, turn_id,"
+		    " model, input_tokens, output_tokens, 0, 1, cost_micros, 'lost',"
+		    " created_at" LAPSED " ON CONFLICT (id) DO NOTHING",
+		.postgres =
+		    "INSERT INTO usage (id, app_id, org_id, key_id, session_id, turn_id, model,"
+		    " input_tokens, output_tokens, cached_tokens, is_estimated, cost_micros,"
+		    " outcome, created_at) SELECT id, app_id, org_id, key_id, session_id, turn_id,"
+		    " model, input_tokens, output_tokens, 0, true, cost_micros, 'lost',"
+		    " created_at" LAPSED " ON CONFLICT (id) DO NOTHING"},
+	    {.sql = "DELETE" LAPSED, .is_answer = true},
+	},
+};
+
+static void
+decode_held(struct op_rows *rows, store_callback *callback, void *arg)
+{
+	store_on_held *on_held = (store_on_held *)callback;
+	struct op_value v[OP_VALUES_MAX];
+	struct store_budget_state state = {.is_app = false};
+
+	if (rows->err == E_BUDGET_EXCEEDED && rows->columns == 3 && op_rows_next(rows, v)) {
+		state.is_app = strcmp(op_text(&v[0]), "app") == 0;
+		state.spent_micros = op_int(&v[1]);
+		state.held_micros = op_int(&v[2]);
+	}
+	on_held(arg, rows->err, &state);
+}
+
+void
+store_budget_hold(
+    struct store *store, const struct store_budget_hold *h, store_on_held *on_held, void *arg)
+{
+	struct op_call call;
+
+	check(h->usage.cost_micros >= 0);
+	op_call_init(&call, &op_budget_hold);
+	op_put_text(&call, h->usage.id);
+	op_put_text(&call, h->usage.app_id);
+	op_put_text(&call, h->usage.org_id);
+	op_put_text(&call, h->usage.key_id);
+	op_put_text(&call, h->usage.session_id);
+	op_put_text(&call, h->usage.turn_id);
+	op_put_text(&call, h->usage.model);
+	op_put_int(&call, budget_day(h->usage.created_at));
+	op_put_int(&call, (int64_t)h->usage.input_tokens);
+	op_put_int(&call, (int64_t)h->usage.output_tokens);
+	op_put_int(&call, h->usage.cost_micros);
+	op_put_int(&call, h->usage.created_at);
+	op_put_int(&call, h->lapses_at);
+	op_put_int(&call, h->key_limit_micros);
+	op_put_int(&call, h->key_day);
+	op_put_int(&call, h->app_limit_micros);
+	op_put_int(&call, h->app_day);
+	store_run(store, &call, decode_held, (store_callback *)on_held, arg);
+}
+
+void
+store_budget_renew(struct store *store, const char *const *ids, size_t count, int64_t lapses_at,
+    store_on_done *on_done, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_budget_renew);
+	op_put_int(&call, lapses_at);
+	op_put_count(&call, count);
+	for (size_t i = 0; i < count; i++)
+		op_put_text(&call, ids[i]);
+	store_run(store, &call, store_decode_done, (store_callback *)on_done, arg);
+}
+
+void
+store_budget_release(struct store *store, const char *id, store_on_done *on_done, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_budget_release);
+	op_put_text(&call, id);
+	store_run(store, &call, store_decode_done, (store_callback *)on_done, arg);
+}
+
+void
+store_budget_lose(struct store *store, int64_t now, store_on_count *on_count, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_budget_lose);
+	op_put_int(&call, now);
+	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
+}
