@@ -34,6 +34,8 @@ struct worker {
 	struct limits *limits;
 	struct store *store;
 	struct client *client;
+	struct holds *holds;
+	struct usages *usages;
 	struct providers *providers;
 	struct keys *keys;
 	struct sweeper *sweeper;
@@ -103,6 +105,33 @@ store_has_nothing_to_do(const struct worker *w)
 }
 
 static int
+usage_init(struct worker *w)
+{
+	w->holds = holds_new(w->loop, w->handoff->conf, w->store);
+	w->usages = usages_new(w->loop, w->handoff->conf, w->store, w->holds);
+	return 0;
+}
+
+static void
+usage_drain(struct worker *w)
+{
+	usages_drain(w->usages);
+}
+
+static bool
+usage_is_written(const struct worker *w)
+{
+	return usages_are_idle(w->usages);
+}
+
+static void
+usage_stop(struct worker *w)
+{
+	usages_free(&w->usages);
+	holds_free(&w->holds);
+}
+
+static int
 providers_init(struct worker *w)
 {
 	w->client = client_new(w->loop);
@@ -148,8 +177,8 @@ sweeper_stop(struct worker *w)
 static int
 turns_init(struct worker *w)
 {
-	w->turns = turns_new(
-	    w->loop, w->handoff->conf, w->handoff->shm, w->backplane, w->store, w->providers);
+	w->turns = turns_new(w->loop, w->handoff->conf, w->handoff->shm, w->backplane, w->store,
+	    w->providers, w->holds);
 	return 0;
 }
 
@@ -219,6 +248,8 @@ api_init(struct worker *w)
 	    .keys = w->keys,
 	    .providers = w->providers,
 	    .turns = w->turns,
+	    .holds = w->holds,
+	    .usages = w->usages,
 	};
 	api_add_routes(&w->api);
 	return 0;
@@ -228,6 +259,12 @@ static void
 api_start_drain(struct worker *w)
 {
 	api_drain(&w->api);
+}
+
+static bool
+api_has_nothing_to_do(const struct worker *w)
+{
+	return api_is_idle(&w->api);
 }
 
 static void
@@ -263,12 +300,13 @@ ops_stop(struct worker *w)
 static const struct service services[] = {
     {"backplane", backplane_init, NULL, NULL, NULL, backplane_stop},
     {"store", store_init, NULL, NULL, store_has_nothing_to_do, store_stop},
+    {"usage", usage_init, NULL, usage_drain, usage_is_written, usage_stop},
     {"providers", providers_init, NULL, NULL, NULL, providers_stop},
     {"keys", keys_init, NULL, NULL, NULL, keys_stop},
     {"sweeper", sweeper_init, NULL, NULL, NULL, sweeper_stop},
     {"turns", turns_init, NULL, turns_start_drain, turns_are_idle, turns_stop},
     {"http", http_init, NULL, NULL, http_is_idle, http_stop},
-    {"api", api_init, NULL, api_start_drain, NULL, api_stop},
+    {"api", api_init, NULL, api_start_drain, api_has_nothing_to_do, api_stop},
     {"ops", ops_init, NULL, ops_drain, NULL, ops_stop},
     {"listen", NULL, http_start, http_drain, NULL, NULL},
 };

@@ -212,7 +212,7 @@ test_a_cancel_that_the_record_does_not_take(void **state)
 	fake_store_fail(world.store, FAKE_END, E_STORE_UNAVAILABLE, 2);
 	world_cancel(&a, 1, &turn);
 	assert_int_equal(a.err, 0);
-	client_expect(&c, "turn.started turn.cancelled");
+	client_expect(&c, "turn.started usage turn.cancelled");
 	assert_string_equal(fake_store_turn(world.store, turn.s)->state, "live");
 	world_run(3000);
 	assert_string_equal(fake_store_turn(world.store, turn.s)->state, "cancelled");

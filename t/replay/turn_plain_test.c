@@ -202,7 +202,7 @@ test_an_answer_without_end_is_cut(void **state)
 	fake_provider_say(world.model, "12345678");
 	fake_provider_say(world.model, "9");
 	world_run(0);
-	client_expect(&c, "turn.started text.delta turn.failed");
+	client_expect(&c, "turn.started text.delta usage turn.failed");
 	assert_int_equal(fake_provider_cancelled(world.model), 1);
 	client_forget(&c);
 }
@@ -344,7 +344,7 @@ test_a_turn_that_somebody_else_has_ended(void **state)
 	world_run(0);
 	fake_store_fence(world.store, turn.s);
 	world_run(1000); /* the next progress finds out */
-	client_expect(&c, "turn.started text.delta turn.failed");
+	client_expect(&c, "turn.started text.delta usage turn.failed");
 	assert_string_equal(error_code(&c), "worker_lost");
 	assert_int_equal(fake_provider_cancelled(world.model), 1);
 	assert_int_equal(fake_store_calls(world.store, FAKE_END), 0);

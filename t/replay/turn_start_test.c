@@ -351,7 +351,7 @@ test_draining_takes_no_new_ones(void **state)
 	world_run(28999);
 	assert_int_equal(c.ends, 0);
 	world_run(1001);
-	client_expect(&c, "turn.started text.delta turn.failed");
+	client_expect(&c, "turn.started text.delta usage turn.failed");
 	assert_string_equal(fake_store_turn(world.store, turn.s)->error_code, "draining");
 	assert_int_equal(turns_live(world.workers[0].turns), 0);
 	client_forget(&c);

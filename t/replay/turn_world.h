@@ -6,6 +6,7 @@
 #define T_REPLAY_TURN_WORLD_H
 
 #include "t/replay/fake_backplane.h"
+#include "t/replay/fake_holds.h"
 #include "t/replay/fake_loop.h"
 #include "t/replay/fake_provider.h"
 #include "t/replay/fake_store.h"
@@ -26,6 +27,7 @@ struct world {
 	struct shm *shm;
 	struct store *store;
 	struct providers *model;
+	struct holds *holds;
 	struct worker workers[WORLD_WORKERS];
 	struct id session;
 };

@@ -12,6 +12,7 @@ static const struct api_endpoint *const tables[] = {
     tool_results_endpoints,
     client_keys_endpoints,
     gateway_endpoints,
+    usage_endpoints,
 };
 
 enum { ENDPOINTS_MAX = 64 };
@@ -53,6 +54,12 @@ void
 api_drain(struct api *api)
 {
 	chats_drain(api->chats);
+}
+
+bool
+api_is_idle(const struct api *api)
+{
+	return gateways_are_idle(api->gateways);
 }
 
 void

@@ -17,6 +17,7 @@
 #include "worker/session/keys.h"
 #include "worker/store/store.h"
 #include "worker/turn/turn.h"
+#include "worker/usage/usage.h"
 
 struct api {
 	struct loop *loop;
@@ -28,6 +29,8 @@ struct api {
 	struct keys *keys;
 	struct providers *providers;
 	struct turns *turns;
+	struct holds *holds;
+	struct usages *usages;
 	struct chats *chats;       /* api's own: the WebSockets */
 	struct gateways *gateways; /* likewise: calls of models for others */
 };
@@ -36,6 +39,7 @@ struct api {
  */
 void api_add_routes(struct api *);
 void api_drain(struct api *);
-void api_fini(struct api *); /* the server is idle */
+bool api_is_idle(const struct api *); /* no call goes on without a client */
+void api_fini(struct api *);          /* the server is idle */
 
 #endif

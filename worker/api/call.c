@@ -165,6 +165,7 @@ adopt(struct api_call *call, const struct principal *who)
 	call->kind = who->kind;
 	call->key_id = arena_strdup(&call->arena, str_of(who->key_id));
 	call->app = who->app;
+	call->budget = who->budget;
 	call->models = who->models; /* as long as the handler runs: the principal is borrowed */
 	if (who->app_id != NULL)
 		call->app_id = arena_strdup(&call->arena, str_of(who->app_id));

@@ -47,11 +47,13 @@ struct api_call {
 	const struct conf_app *app; /* NULL: not of the config */
 	struct rate_of rate;        /* its windows */
 	struct rate_ask rate_ask;   /* .. and what they say */
+	struct budget_rule budget;  /* of the key */
 	/* What a server key may ask for, see keys_allow_model(); until the handler returns. */
 	struct conf_list models;
 
 	struct id session_id, turn_id; /* of the path, where the route has them */
 	bool is_erasing;               /* DELETE ?erase=true */
+	uint32_t limit;                /* rows asked for */
 	uint64_t question;             /* of a long poll: turn_get_state()'s handle */
 	api_on_session *on_session;
 };

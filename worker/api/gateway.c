@@ -15,6 +15,7 @@
 #include "common/check.h"
 #include "common/metric.h"
 #include "worker/api/endpoints.h"
+#include "worker/api/gateway_money.h"
 #include "worker/http/stream.h"
 #include "worker/provider/relay.h"
 
@@ -32,6 +33,8 @@ struct gateway {
 	bool is_stream;             /* of events */
 	bool outlives_client;
 	uint32_t reserved_tokens;
+	struct gateway_money money;
+	struct body body; /* the request's, until it is asked */
 };
 
 /* ---- the end ---- */
@@ -40,29 +43,33 @@ struct gateway {
 static void
 account(const struct gateway *g)
 {
-	struct api *api = g->call->api;
 	struct relay_report r;
-	unsigned label = metric_label(LABEL_MODEL, str_of(g->alias));
+	uint64_t tokens = 0;
 
-	relay_report(g->relay, &r);
-	rate_settle_tokens(api->limits, &g->call->rate, g->reserved_tokens,
-	    r.usage.input_tokens + r.usage.output_tokens);
-	metric_add(METRIC_TOKENS, label, TOKENS_INPUT, r.usage.input_tokens);
-	metric_add(METRIC_TOKENS, label, TOKENS_OUTPUT, r.usage.output_tokens);
-	metric_add(METRIC_TOKENS, label, TOKENS_CACHED, r.usage.cached_tokens);
-	int64_t cost = providers_cost(api->providers, g->alias, &r.usage);
-	if (cost > 0)
-		metric_add(METRIC_COST, label, 0, (uint64_t)cost);
+	if (g->relay != NULL) {
+		relay_report(g->relay, &r);
+		tokens = gateway_money_settle(&g->money, g->call, g->alias, &r);
+	} else
+		hold_release(g->call->api->holds, g->money.hold);
+	rate_settle_tokens(g->call->api->limits, &g->call->rate, g->reserved_tokens, tokens);
+}
+
+static void
+gateway_free(struct gateway *g)
+{
+	account(g);
+	relay_free(&g->relay);
+	list_del(&g->node);
+	free(g);
 }
 
 static void
 gateway_end(struct gateway *g)
 {
-	account(g);
-	relay_free(&g->relay);
-	list_del(&g->node);
-	call_end(g->call);
-	free(g);
+	struct api_call *call = g->call;
+
+	gateway_free(g);
+	call_end(call);
 }
 
 static void
@@ -71,9 +78,9 @@ on_client_gone(void *arg)
 	struct gateway *g = arg;
 
 	g->stream = NULL;
-	if (!g->outlives_client)
+	if (!g->outlives_client || g->relay == NULL)
 		gateway_end(g);
-	else if (g->relay != NULL)
+	else
 		relay_resume(g->relay); /* it may have waited for the client */
 }
 
@@ -226,26 +233,62 @@ header_text(struct api_call *call, struct http_req *req, const char *name)
 }
 
 static void
-ask(struct api_call *call, struct http_req *req, enum relay_kind kind, const struct body *body,
-    const char *alias, uint32_t reserved_tokens)
+ask(struct gateway *g, struct http_req *req)
 {
 	static const struct relay_handlers handlers = {on_begin, on_bytes, on_done};
-	struct gateway *g = xcalloc(1, sizeof(*g));
-	const struct relay_question question = {.kind = kind,
-	    .alias = alias,
-	    .body = body,
+	struct api_call *call = g->call;
+	const struct relay_question question = {.kind = g->kind,
+	    .alias = g->alias,
+	    .body = &g->body,
 	    .event_bytes_max = call->api->conf->http.max_incomplete_bytes,
 	    .request_id = http_request_id(req),
 	    .traceparent = header_text(call, req, "traceparent")};
 
+	g->relay = relay_start(call->api->providers, &question, &handlers, g);
+}
+
+/* The budgets have answered. */
+static void
+on_held(void *arg, int err, const struct hold_refusal *refusal)
+{
+	struct gateway *g = arg;
+	struct api_call *call = g->call;
+	struct http_req *req = call_req(call);
+
+	if (err == 0 && req != NULL) {
+		ask(g, req);
+		return;
+	}
+	if (err != 0)
+		g->money.hold = 0;
+	gateway_free(g);
+	if (req != NULL)
+		gateway_money_refuse(call, err, refusal);
+	else
+		call_end(call);
+}
+
+static void
+begin_call(struct api_call *call, struct http_req *req, enum relay_kind kind,
+    const struct body *body, const char *alias, uint32_t reserved_tokens)
+{
+	struct gateway *g = xcalloc(1, sizeof(*g));
+
 	g->call = call;
 	g->kind = kind;
 	g->alias = alias;
+	g->body = *body;
 	g->reserved_tokens = reserved_tokens;
 	g->outlives_client = str_ieq(http_header(req, "x-parley-on-disconnect"), STR("continue"));
+	gateway_money_init(&g->money);
 	list_add_tail(&call->api->gateways->calls, &g->node);
-	g->relay = relay_start(call->api->providers, &question, &handlers, g);
 	http_on_gone(req, on_client_gone, g);
+	struct hold_question q =
+	    gateway_money_question(&g->money, call, g->alias, g->kind, &g->body);
+	if (hold_is_needed(&q))
+		g->money.hold = hold_ask(call->api->holds, &q, on_held, g);
+	else
+		ask(g, req);
 }
 
 /* A request whose tokens are being reserved. */
@@ -268,7 +311,7 @@ reserved(struct reservation *r)
 	if (!r->rate.verdict.is_allowed) {
 		call_reply_limit(call, &r->rate.verdict, r->rate.unit);
 	} else if (req != NULL) {
-		ask(call, req, r->kind, &r->body, r->alias, r->tokens);
+		begin_call(call, req, r->kind, &r->body, r->alias, r->tokens);
 	} else {
 		rate_settle_tokens(call->api->limits, &call->rate, r->tokens, 0);
 		call_end(call);
@@ -306,6 +349,8 @@ gateway_post(struct api_call *call, struct http_req *req, enum relay_kind kind)
 
 	if (rc != 0) {
 		call_reply_error(call, rc, param, why);
+	} else if (!usages_have_room(call->api->usages)) {
+		call_reply_error(call, E_STORE_UNAVAILABLE, NULL, NULL);
 	} else if ((alias = choose_alias(call, buf_str(&model))) != NULL) {
 		if (kind == RELAY_EMBEDDINGS) /* there is no such thing as a stream of them */
 			body.is_streamed = false;
@@ -388,6 +433,12 @@ gateways_new(struct api *api)
 	(void)api;
 	list_init(&gs->calls);
 	return gs;
+}
+
+bool
+gateways_are_idle(const struct gateways *gs)
+{
+	return list_empty(&gs->calls);
 }
 
 void

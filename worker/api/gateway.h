@@ -12,6 +12,7 @@
 struct gateways;
 
 struct gateways *gateways_new(struct api *);
+bool gateways_are_idle(const struct gateways *);
 /* Ends the calls that still go on without a client. */
 void gateways_free(struct gateways **);
 

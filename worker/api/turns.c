@@ -228,6 +228,7 @@ start(struct api_call *call, struct http_req *req, const struct store_session *s
 	turn.http_request_id = http_request_id(req);
 	turn.traceparent = traceparent.p != NULL ? arena_strdup(&call->arena, traceparent) : NULL;
 	turn.originator = post->originator;
+	turn.budget = call->budget;
 	if (turn.queue)
 		http_on_gone(req, on_gone_before_start, NULL);
 	turn_start(call->api->turns, &turn, on_started, post);

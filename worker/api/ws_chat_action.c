@@ -66,6 +66,7 @@ start_turn(struct chat_ask *ask, struct chat_socket *cs, struct chat_member *m)
 	    .cancel_on_disconnect = ask->cancels_on_disconnect,
 	    .queue = ask->may_queue,
 	    .originator = cs->originator,
+	    .budget = call->budget,
 	};
 
 	cs->present = m;

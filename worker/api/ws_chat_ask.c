@@ -39,6 +39,7 @@ ask_new(struct chat_socket *cs, json_t *message)
 	call->on_error = on_error;
 	call->kind = key->kind;
 	call->app = key->app;
+	call->budget = key->budget;
 	call->key_id = arena_strdup(&call->arena, str_of(key->key_id));
 	call->app_id = arena_strdup(&call->arena, str_of(key->app_id));
 	if (key->device_id != NULL)

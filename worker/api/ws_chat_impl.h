@@ -87,6 +87,7 @@ struct chat_key {
 	struct arena arena;
 	uint8_t hash[SHA256_LEN];
 	enum key_kind kind;
+	struct budget_rule budget;
 	const char *key_id, *app_id, *device_id; /* device_id NULL: unbound */
 	const struct conf_app *app;
 	struct rate_of rate; /* own is the socket's */

@@ -47,8 +47,10 @@ on_rechecked(void *arg, int err, const struct principal *who)
 		make_void(k, "key revoked");
 	else if (err != 0)
 		loop_timer_set(c->api->loop, &c->recheck_again, AGAIN_MS);
-	else
+	else {
 		k->rate = rate_of_key(who, "");
+		k->budget = who->budget;
+	}
 	chat_key_put(&k);
 }
 
@@ -104,6 +106,7 @@ key_new(struct chats *c, const struct principal *who)
 	k->app_id = keep(k, who->app_id);
 	k->device_id = keep(k, who->device_id);
 	k->app = who->app;
+	k->budget = who->budget;
 	k->rate = rate_of_key(who, "");
 	k->expiry.on_fire = on_expiry;
 	if (who->expires_at != 0) {

@@ -93,6 +93,20 @@ read_models(const json_t *models, struct arena *arena, struct conf_list *ret)
 	}
 }
 
+/* A budget that cannot be understood allows nothing: less than any call costs. */
+static void
+read_budget(const json_t *budget, struct budget_rule *ret)
+{
+	const json_t *amount = json_object_get(budget, "amount");
+	const char *period = json_string_value(json_object_get(budget, "period"));
+
+	if (budget == NULL || json_is_null(budget))
+		return;
+	*ret = budget_rule_of(json_number_value(amount), period != NULL ? period : "total");
+	if (!json_is_number(amount) || json_number_value(amount) < 0)
+		ret->amount_micros = 1;
+}
+
 void
 key_limits_parse(const char *json, struct arena *arena, struct principal *p)
 {
@@ -105,6 +119,7 @@ key_limits_parse(const char *json, struct arena *arena, struct principal *p)
 	read_u32(limits, "rpm", &p->rpm);
 	read_u32(limits, "tpm", &p->tpm);
 	read_u32(limits, "rpd", &p->rpd);
+	read_budget(json_object_get(limits, "budget"), &p->budget);
 	read_models(json_object_get(limits, "models"), arena, &p->models);
 	json_decref(limits);
 }

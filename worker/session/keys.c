@@ -149,6 +149,8 @@ entry_of_conf(const struct conf *conf, const struct conf_key *key)
 	e->principal.tpm = (uint32_t)key->tpm;
 	e->principal.rpd = (uint32_t)key->rpd;
 	e->principal.models = key->models;
+	if (e->principal.kind == KEY_SERVER)
+		e->principal.budget = budget_rule_of(key->budget.amount, key->budget.period);
 	return e;
 }
 

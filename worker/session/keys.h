@@ -9,6 +9,7 @@
 #ifndef WORKER_SESSION_KEYS_H
 #define WORKER_SESSION_KEYS_H
 
+#include "common/budget.h"
 #include "common/conf.h"
 #include "common/id.h"
 #include "common/limiter.h"
@@ -27,6 +28,7 @@ struct principal {
 	const char *device_id;      /* NULL: unbound */
 	struct limiter_rule rate;   /* requests; limit 0: none */
 	uint32_t rpm, tpm, rpd;     /* server keys; 0: none */
+	struct budget_rule budget;  /* server keys */
 	int64_t expires_at;         /* wall ms; 0: never */
 	struct conf_list models;    /* aliases a server key may use: exact or prefix*; none: any */
 	uint8_t hash[32];           /* of the secret, for keys_check_hash() */

@@ -135,6 +135,8 @@ note_delta(struct turn *t)
 	uint64_t max = t->turns->conf->turns.max_answer_bytes;
 
 	note_first_event(t);
+	if (t->first_token_ms == 0)
+		t->first_token_ms = loop_now_ms(t->turns->loop) - t->call_began_ms;
 	if (t->state == TURN_STATE_CALL)
 		turn_enter(t, TURN_STATE_STREAM);
 	if (max > 0 && t->feed.text.len > max) {
@@ -177,26 +179,6 @@ on_restarted(void *arg)
 	note_delta(t);
 }
 
-static void
-count_usage(struct turn *t, const struct provider_usage *u)
-{
-	int64_t cost = providers_cost(t->turns->providers, t->model, u);
-
-	t->usage.input_tokens += u->input_tokens;
-	t->usage.output_tokens += u->output_tokens;
-	t->usage.cached_tokens += u->cached_tokens;
-	t->usage.is_estimated |= u->is_estimated;
-	if (cost < 0 || t->usage.cost_micros < 0)
-		t->usage.cost_micros = -1;
-	else
-		t->usage.cost_micros += cost;
-	metric_add(METRIC_TOKENS, t->model_label, TOKENS_INPUT, u->input_tokens);
-	metric_add(METRIC_TOKENS, t->model_label, TOKENS_OUTPUT, u->output_tokens);
-	metric_add(METRIC_TOKENS, t->model_label, TOKENS_CACHED, u->cached_tokens);
-	if (cost > 0)
-		metric_add(METRIC_COST, t->model_label, 0, (uint64_t)cost);
-}
-
 static const char *
 finish_text(enum provider_finish finish)
 {
@@ -221,10 +203,7 @@ on_done(void *arg, const struct provider_result *r)
 	check(t->state == TURN_STATE_CALL || t->state == TURN_STATE_STREAM);
 	t->provider_call = 0;
 	note_first_event(t);
-	if (r->err == 0 || r->usage.input_tokens + r->usage.output_tokens > 0) {
-		count_usage(t, &r->usage);
-		turn_save_usage(t, r);
-	}
+	turn_charge_done(t, r);
 	t->retry_after_ms = r->err != 0 ? r->retry_after_ms : 0;
 	if (r->err != 0)
 		turn_fail(t, r->err, r->message);
@@ -249,8 +228,8 @@ time_left_ms(const struct turn *t)
 	return left < UINT32_MAX ? (uint32_t)left : UINT32_MAX;
 }
 
-enum turn_next
-turn_step_call(struct turn *t)
+void
+turn_call(struct turn *t)
 {
 	static const struct provider_handlers handlers = {
 	    on_text, on_reasoning, on_done, on_restarted};
@@ -264,12 +243,19 @@ turn_step_call(struct turn *t)
 	    .traceparent = t->traceparent,
 	};
 
+	t->usage.calls++;
+	t->provider_call = provider_call(t->turns->providers, &request, &handlers, t);
+}
+
+enum turn_next
+turn_step_call(struct turn *t)
+{
 	if (t->has_asked)
 		return TURN_NEXT_WAIT;
 	t->has_asked = true;
 	t->hop_text = t->feed.text.len;
-	t->usage.calls++;
-	t->provider_call = provider_call(t->turns->providers, &request, &handlers, t);
+	if (!turn_charge_asks(t))
+		turn_call(t);
 	return TURN_NEXT_WAIT;
 }
 
@@ -284,9 +270,12 @@ turn_step_stream(struct turn *t)
 void
 turn_cancel_call(struct turn *t)
 {
-	if (t->provider_call != 0)
-		provider_cancel(t->turns->providers, t->provider_call);
+	turn_charge_give_back(t);
+	if (t->provider_call == 0)
+		return;
+	provider_cancel(t->turns->providers, t->provider_call);
 	t->provider_call = 0;
+	turn_charge_cancelled(t);
 }
 
 /* ---- TOOLS ---- */

@@ -43,7 +43,7 @@ turn_save_message(
 }
 
 void
-turn_save_usage(struct turn *t, const struct provider_result *r)
+turn_save_usage(struct turn *t, const struct store_usage *row)
 {
 	struct turn_unsaved *u = &t->unsaved;
 
@@ -51,23 +51,13 @@ turn_save_usage(struct turn *t, const struct provider_result *r)
 		u->usage_cap = u->usage_cap > 0 ? u->usage_cap * 2 : 4;
 		u->usage = xrealloc(u->usage, u->usage_cap * sizeof(*u->usage));
 	}
-	u->usage[u->usage_count++] = (struct store_usage){
-	    .id = arena_printf(&t->arena, "%s.%u", t->id.s, t->hop),
-	    .app_id = t->app_id,
-	    .org_id = t->org_id,
-	    .key_id = t->key_id,
-	    .session_id = t->session_id.s,
-	    .turn_id = t->id.s,
-	    .model = t->model,
-	    .provider = arena_strdup(&t->arena, str_of(r->provider)),
-	    .provider_model = arena_strdup(&t->arena, str_of(r->model)),
-	    .input_tokens = r->usage.input_tokens,
-	    .output_tokens = r->usage.output_tokens,
-	    .cached_tokens = r->usage.cached_tokens,
-	    .is_estimated = r->usage.is_estimated,
-	    .cost_micros = providers_cost(t->turns->providers, t->model, &r->usage),
-	    .created_at = clock_wall_ms(),
-	};
+	u->usage[u->usage_count] = *row;
+	if (row->provider != NULL) {
+		u->usage[u->usage_count].provider = arena_strdup(&t->arena, str_of(row->provider));
+		u->usage[u->usage_count].provider_model =
+		    arena_strdup(&t->arena, str_of(row->provider_model));
+	}
+	u->usage_count++;
 }
 
 void

@@ -389,6 +389,7 @@ take_request(struct turn *t, const struct turn_start *s)
 	t->is_cancelled_on_disconnect = s->cancel_on_disconnect;
 	t->may_queue = s->queue;
 	t->originator = s->originator;
+	t->key_budget = s->budget;
 	hash_input(s->input, t->input_hash);
 }
 

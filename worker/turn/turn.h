@@ -25,11 +25,13 @@
 #include "worker/loop/loop.h"
 #include "worker/provider/provider.h"
 #include "worker/store/store.h"
+#include "worker/usage/holds.h"
 
 struct turns;
 
+/* holds NULL: budgets are not kept. */
 struct turns *turns_new(struct loop *, const struct conf *, struct shm *, struct backplane *,
-    struct store *, struct providers *);
+    struct store *, struct providers *, struct holds *);
 /* Silently: nobody is called back. The loop does not turn between this and the end of the store,
  * the backplane and the providers, which call nobody back either. */
 void turns_free(struct turns **);
@@ -76,6 +78,7 @@ struct turn_start {
 	bool queue; /* wait while another turn is live, at most turns.total_timeout */
 	const char *http_request_id; /* passed to the provider */
 	const char *traceparent;
+	struct budget_rule budget; /* of the key */
 	uint64_t
 	    originator; /* names the connection that may run client tools ("claimed_by"); 0: none */
 };

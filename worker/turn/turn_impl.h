@@ -5,6 +5,7 @@
  *   start.c     a request becomes a turn: session, queue, the record's transaction
  *   turn.c      the machine: states, enter, steps, the ways to end
  *   call.c      the model: messages out, deltas and tool calls in
+ *   charge.c    its money: held before a call, used after it
  *   save.c      the record: progress, hops, the end; what is not yet written
  *   event.c     the JSON of events and states
  *   follow.c    the owner's side of listeners: deliver, repeat, disconnect policy
@@ -30,6 +31,7 @@
 #include "worker/turn/feed.h"
 #include "worker/turn/follower_index.h"
 #include "worker/turn/turn.h"
+#include "worker/usage/usage.h"
 
 enum turn_state {
 #define X(name, step, text, is_live) name,
@@ -45,6 +47,7 @@ struct turns {
 	struct backplane *backplane;
 	struct store *store;
 	struct providers *providers;
+	struct holds *holds; /* NULL: no budgets */
 	struct backplane_addr self;
 	char owner[OWNER_MAX];
 
@@ -137,6 +140,14 @@ struct turn {
 	struct turn_usage usage;
 	unsigned model_label;
 	bool has_first_event;
+
+	/* Its money. */
+	struct budget_rule key_budget;
+	uint64_t *holds; /* of its calls; the last is being asked for while is_holding */
+	size_t hold_count;
+	bool is_holding;
+	int64_t call_began_at;                  /* of this hop */
+	uint64_t call_began_ms, first_token_ms; /* 0: none came */
 
 	/* The record. */
 	uint64_t fence;
@@ -241,11 +252,20 @@ void turn_tool_answered(struct turn *, struct tool_call *, const json_t *output,
 size_t turn_tools_pending(const struct turn *);
 void turn_drop_calls(struct turn *);
 
+/* ---- charge.c ---- */
+
+void turn_call(struct turn *);        /* call.c: asks the model */
+bool turn_charge_asks(struct turn *); /* true: turn_call() follows when the money is held */
+void turn_charge_done(struct turn *, const struct provider_result *);
+void turn_charge_cancelled(struct turn *);
+void turn_charge_give_back(struct turn *); /* no call was made */
+void turn_charge_forget(struct turn *);    /* its usage is recorded, or never will be */
+
 /* ---- save.c ---- */
 
 void turn_save_message(struct turn *, const struct id *, const char *role, json_t *body,
     bool is_partial); /* to be written; takes body */
-void turn_save_usage(struct turn *, const struct provider_result *);
+void turn_save_usage(struct turn *, const struct store_usage *);
 void turn_save_hop(struct turn *); /* writes what is unsaved, when nothing is on its way */
 void turn_save_end(struct turn *);
 void turn_save_progress_soon(struct turn *);

@@ -155,6 +155,7 @@ turn_release_work(struct turn *t)
 	if (t->is_unrecorded)
 		return; /* the next attempt still needs what is in the arena */
 	loop_timer_stop(loop, &t->retry_timer);
+	turn_charge_forget(t);
 	turn_save_fini(t);
 	arena_fini(&t->arena);
 	t->app_id = t->org_id = t->key_id = t->request_id = t->model = t->system = NULL;
@@ -295,7 +296,7 @@ turn_retain(struct turn *t)
 
 struct turns *
 turns_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct backplane *backplane,
-    struct store *store, struct providers *providers)
+    struct store *store, struct providers *providers, struct holds *holds)
 {
 	struct turns *ts = xcalloc(1, sizeof(*ts));
 
@@ -305,6 +306,7 @@ turns_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct ba
 	ts->backplane = backplane;
 	ts->store = store;
 	ts->providers = providers;
+	ts->holds = holds;
 	ts->self = backplane_self(backplane);
 	owner_format(ts->self, ts->owner);
 	ts->handles = idmap_new();

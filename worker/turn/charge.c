@@ -1,0 +1,180 @@
+/*
+ * charge - the money of a turn's model calls: what is held before a call, what is written after it.
+ *
+ * Each call that was made has one row of usage, under the id of its hold, however it ended: what
+ * failed costs nothing, what was cancelled costs what was seen of it. Until the turn's end is in
+ * the record its holds are renewed: a hop's row may be written late.
+ */
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "worker/turn/turn_impl.h"
+
+/* Bytes / 4, as nobody but the provider can count. */
+static uint64_t
+input_estimate(const struct turn *t)
+{
+	size_t bytes = t->history.len;
+
+	if (json_array_size(t->messages) > 0)
+		bytes += json_dumpb(t->messages, NULL, 0, JSON_COMPACT);
+	if (t->tools != NULL)
+		bytes += json_dumpb(t->tools, NULL, 0, JSON_COMPACT);
+	return (bytes + 3) / 4;
+}
+
+static const char *
+call_id(struct turn *t)
+{
+	return arena_printf(&t->arena, "%s.%u", t->id.s, t->hop);
+}
+
+static struct store_usage
+usage_of(struct turn *t, const struct provider_usage *u)
+{
+	return (struct store_usage){
+	    .id = call_id(t),
+	    .app_id = t->app_id,
+	    .org_id = t->org_id,
+	    .key_id = t->key_id,
+	    .session_id = t->session_id.s,
+	    .turn_id = t->id.s,
+	    .model = t->model,
+	    .input_tokens = u->input_tokens,
+	    .output_tokens = u->output_tokens,
+	    .cached_tokens = u->cached_tokens,
+	    .is_estimated = u->is_estimated,
+	    .cost_micros = providers_cost(t->turns->providers, t->model, u),
+	    .created_at = t->call_began_at,
+	};
+}
+
+/* ---- before ---- */
+
+static void
+on_held(void *arg, int err, const struct hold_refusal *refusal)
+{
+	struct turn *t = arg;
+
+	check(t->state == TURN_STATE_CALL && t->is_holding);
+	t->is_holding = false;
+	if (err == 0) {
+		turn_call(t);
+		return;
+	}
+	t->hold_count--;
+	turn_fail(t, err,
+	    refusal != NULL      ? refusal->message
+	    : err == E_FORBIDDEN ? "The model has no price: it cannot be used under a budget."
+				 : NULL);
+}
+
+static void
+keep_hold(struct turn *t, uint64_t hold)
+{
+	t->holds = xrealloc(t->holds, (t->hold_count + 1) * sizeof(*t->holds));
+	t->holds[t->hold_count++] = hold;
+}
+
+bool
+turn_charge_asks(struct turn *t)
+{
+	struct turns *ts = t->turns;
+	struct hold_question q = {.key = t->key_budget};
+	struct provider_usage most = {
+	    .output_tokens = (uint64_t)ts->conf->budgets.output_tokens, .is_estimated = true};
+
+	t->call_began_at = clock_wall_ms();
+	t->call_began_ms = loop_now_ms(ts->loop);
+	t->first_token_ms = 0;
+	if (t->app != NULL)
+		q.app = budget_rule_of(t->app->budget.amount, t->app->budget.period);
+	if (ts->holds == NULL || !hold_is_needed(&q))
+		return false;
+	most.input_tokens = input_estimate(t);
+	q.usage = usage_of(t, &most);
+	t->is_holding = true;
+	keep_hold(t, hold_ask(ts->holds, &q, on_held, t));
+	return true;
+}
+
+/* ---- after ---- */
+
+static void
+count(struct turn *t, const struct store_usage *row)
+{
+	t->usage.input_tokens += row->input_tokens;
+	t->usage.output_tokens += row->output_tokens;
+	t->usage.cached_tokens += row->cached_tokens;
+	t->usage.is_estimated |= row->is_estimated;
+	if (row->cost_micros < 0 || t->usage.cost_micros < 0)
+		t->usage.cost_micros = -1;
+	else
+		t->usage.cost_micros += row->cost_micros;
+	usage_count(row);
+}
+
+static void
+write(struct turn *t, struct store_usage *row)
+{
+	row->first_ms = t->first_token_ms;
+	row->total_ms = loop_now_ms(t->turns->loop) - t->call_began_ms;
+	if (row->input_tokens + row->output_tokens > 0)
+		count(t, row);
+	turn_save_usage(t, row);
+}
+
+/* What was asked and given, by its bytes. */
+static struct provider_usage
+seen(const struct turn *t)
+{
+	return (struct provider_usage){.is_estimated = true,
+	    .input_tokens = input_estimate(t),
+	    .output_tokens = (t->feed.text.len - t->hop_text + 3) / 4};
+}
+
+void
+turn_charge_done(struct turn *t, const struct provider_result *r)
+{
+	struct store_usage row = usage_of(t, &r->usage);
+
+	if (r->err != 0 && r->usage.input_tokens + r->usage.output_tokens == 0)
+		row.cost_micros = 0;
+	row.provider = r->provider;
+	row.provider_model = r->model;
+	row.attempts = r->attempts;
+	row.outcome = r->err == 0 ? "ok" : err_info(r->err)->code;
+	write(t, &row);
+}
+
+void
+turn_charge_cancelled(struct turn *t)
+{
+	struct provider_usage usage = seen(t);
+	struct store_usage row = usage_of(t, &usage);
+
+	row.outcome = "cancelled";
+	write(t, &row);
+}
+
+/* ---- holds ---- */
+
+void
+turn_charge_give_back(struct turn *t)
+{
+	if (!t->is_holding)
+		return;
+	t->is_holding = false;
+	hold_release(t->turns->holds, t->holds[--t->hold_count]);
+}
+
+void
+turn_charge_forget(struct turn *t)
+{
+	turn_charge_give_back(t);
+	for (size_t i = 0; i < t->hold_count; i++)
+		hold_forget(t->turns->holds, t->holds[i]);
+	free(t->holds);
+	t->holds = NULL;
+	t->hold_count = 0;
+}
