@@ -134,7 +134,7 @@ $(patsubst %.c,$(B)/%.o,$(filter-out %_test.c,$(wildcard t/replay/*.c))):
 # Turns are replayed between fakes of everything around them.
 $(B)/t/replay/turn_%_test: $(B)/t/replay/turn_%_test.o $(B)/t/replay/fake_loop.o \
     $(B)/t/replay/fake_provider.o $(B)/t/replay/fake_store.o $(B)/t/replay/fake_backplane.o \
-    $(B)/t/replay/fake_holds.o $(B)/t/replay/turn_world.o $(LIB)
+    $(B)/t/replay/fake_holds.o $(B)/t/replay/fake_knowledge.o $(B)/t/replay/turn_world.o $(LIB)
 	@echo '  LINK  $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) $(CMOCKA)
 

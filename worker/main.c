@@ -37,6 +37,7 @@ struct worker {
 	struct holds *holds;
 	struct usages *usages;
 	struct providers *providers;
+	struct knowledge *knowledge;
 	struct keys *keys;
 	struct sweeper *sweeper;
 	struct turns *turns;
@@ -135,6 +136,7 @@ static int
 providers_init(struct worker *w)
 {
 	w->client = client_new(w->loop);
+	w->knowledge = knowledge_new(w->loop, w->client, w->handoff->conf);
 	w->providers =
 	    providers_new(w->loop, w->client, w->handoff->conf, w->handoff->shm, w->handoff->who);
 	providers_use_limits(w->providers, w->limits);
@@ -145,6 +147,7 @@ static void
 providers_stop(struct worker *w)
 {
 	providers_free(&w->providers);
+	knowledge_free(&w->knowledge);
 	client_free(&w->client);
 }
 
@@ -178,7 +181,7 @@ static int
 turns_init(struct worker *w)
 {
 	w->turns = turns_new(w->loop, w->handoff->conf, w->handoff->shm, w->backplane, w->store,
-	    w->providers, w->holds);
+	    w->providers, w->holds, w->knowledge);
 	return 0;
 }
 

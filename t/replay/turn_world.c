@@ -50,8 +50,8 @@ world_start_worker(unsigned i)
 	shm_row_set_state(world.shm, w->who, SHM_READY);
 	w->backplane = backplane_new(world.loop, world.shm, w->who);
 	w->store = fake_store_front(world.store);
-	w->turns = turns_new(
-	    world.loop, &world.conf, world.shm, w->backplane, w->store, world.model, world.holds);
+	w->turns = turns_new(world.loop, &world.conf, world.shm, w->backplane, w->store,
+	    world.model, world.holds, world.knowledge);
 }
 
 int
@@ -66,6 +66,7 @@ world_setup(void **state)
 	world.store = fake_store_new(world.loop);
 	world.model = fake_providers_new(world.loop);
 	world.holds = fake_holds_new();
+	world.knowledge = fake_knowledge_new();
 	fake_store_add_live(world.store, WORLD_FORMER_TURN, "sess_00000000000000000000000000",
 	    "00000000000000aa.1.1", "old", 7);
 	for (unsigned i = 0; i < WORLD_WORKERS; i++)

@@ -7,6 +7,7 @@
 
 #include "t/replay/fake_backplane.h"
 #include "t/replay/fake_holds.h"
+#include "t/replay/fake_knowledge.h"
 #include "t/replay/fake_loop.h"
 #include "t/replay/fake_provider.h"
 #include "t/replay/fake_store.h"
@@ -28,6 +29,7 @@ struct world {
 	struct store *store;
 	struct providers *model;
 	struct holds *holds;
+	struct knowledge *knowledge;
 	struct worker workers[WORLD_WORKERS];
 	struct id session;
 };

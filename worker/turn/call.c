@@ -41,10 +41,14 @@ add_message(struct turn *t, struct str json)
 static void
 add_system(struct turn *t)
 {
-	if (t->system == NULL)
+	if (t->system == NULL && t->passages.len == 0)
 		return;
 	buf_add_cstr(&t->history, "{\"role\":\"system\",\"content\":\"");
-	buf_add_json_escaped(&t->history, str_of(t->system));
+	if (t->system != NULL)
+		buf_add_json_escaped(&t->history, str_of(t->system));
+	if (t->system != NULL && t->passages.len > 0)
+		buf_add_cstr(&t->history, "\\n\\n");
+	buf_add_json_escaped(&t->history, buf_str(&t->passages));
 	buf_add_cstr(&t->history, "\"}");
 }
 
@@ -73,7 +77,8 @@ add_history(struct turn *t, const struct store_message *m, size_t count)
 	for (size_t i = 0; i < count; i++)
 		if (look_at(&h[n], &m[i]))
 			texts[n++] = m[i].body_json;
-	history_cut(h, n, history_budget(t), t->system != NULL ? strlen(t->system) : 0);
+	history_cut(
+	    h, n, history_budget(t), (t->system != NULL ? strlen(t->system) : 0) + t->passages.len);
 	for (size_t i = 0; i < n; i++) {
 		if (h[i].is_kept)
 			add_message(t, str_sub(texts[i], h[i].bytes));
@@ -102,18 +107,25 @@ on_history(void *arg, int err, const struct store_message *m, size_t count, bool
 	turn_run(t);
 }
 
-enum turn_next
-turn_step_prepare(struct turn *t)
+void
+turn_ask_history(struct turn *t)
 {
 	uint64_t budget = history_budget(t), bytes_max = budget * 4;
 
-	if (t->has_asked)
-		return TURN_NEXT_WAIT;
-	t->has_asked = true;
 	if (budget == 0 || bytes_max > HISTORY_BYTES_MAX)
 		bytes_max = HISTORY_BYTES_MAX;
 	store_message_history(t->turns->store, t->session_id.s, bytes_max, on_history,
 	    turn_gap_open(t->turns, t->handle));
+}
+
+enum turn_next
+turn_step_prepare(struct turn *t)
+{
+	if (t->has_asked)
+		return TURN_NEXT_WAIT;
+	t->has_asked = true;
+	if (!turn_ask_knowledge(t))
+		turn_ask_history(t);
 	return TURN_NEXT_WAIT;
 }
 
@@ -270,6 +282,7 @@ turn_step_stream(struct turn *t)
 void
 turn_cancel_call(struct turn *t)
 {
+	turn_stop_knowledge(t);
 	turn_charge_give_back(t);
 	if (t->provider_call == 0)
 		return;

@@ -4,6 +4,7 @@
  *
  *   turn.started     {"turn_id","session_id","model","request_id"?}
  *   text.delta       {"text","offset","hop"}     reasoning.delta {"text","hop"}
+ *   knowledge        {"sources":[{"number","source","title","url","score"}]} or {"error"}
  *   tool.call        {"tool_call_id","name","arguments","run_by","claimed_by","hop"}
  *   tool.result      {"tool_call_id","name","run_by","output"|"error","hop"}
  *   usage            {"input_tokens","output_tokens","cached_tokens","cost","is_estimated"}
@@ -167,7 +168,8 @@ turn_format_end(struct turn *t)
 	if (t->outcome == TURN_COMPLETED) {
 		json_object_set_new(data, "message", format_message(t));
 		json_object_set_new(data, "finish_reason", json_string(t->finish_reason));
-		json_object_set_new(data, "sources", json_array());
+		json_object_set_new(
+		    data, "sources", t->sources != NULL ? json_incref(t->sources) : json_array());
 	} else if (t->outcome == TURN_FAILED) {
 		json_t *error = turn_format_error(t->err, t->err_message);
 

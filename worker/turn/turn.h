@@ -22,6 +22,7 @@
 #include "common/conf.h"
 #include "common/id.h"
 #include "worker/backplane/backplane.h"
+#include "worker/knowledge/knowledge.h"
 #include "worker/loop/loop.h"
 #include "worker/provider/provider.h"
 #include "worker/store/store.h"
@@ -29,9 +30,9 @@
 
 struct turns;
 
-/* holds NULL: budgets are not kept. */
+/* holds NULL: budgets are not kept; knowledge NULL: no base is asked. */
 struct turns *turns_new(struct loop *, const struct conf *, struct shm *, struct backplane *,
-    struct store *, struct providers *, struct holds *);
+    struct store *, struct providers *, struct holds *, struct knowledge *);
 /* Silently: nobody is called back. The loop does not turn between this and the end of the store,
  * the backplane and the providers, which call nobody back either. */
 void turns_free(struct turns **);

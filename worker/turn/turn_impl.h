@@ -5,6 +5,7 @@
  *   start.c     a request becomes a turn: session, queue, the record's transaction
  *   turn.c      the machine: states, enter, steps, the ways to end
  *   call.c      the model: messages out, deltas and tool calls in
+ *   passages.c  the knowledge base: asked before the model, told to it and to listeners
  *   charge.c    its money: held before a call, used after it
  *   save.c      the record: progress, hops, the end; what is not yet written
  *   event.c     the JSON of events and states
@@ -47,7 +48,8 @@ struct turns {
 	struct backplane *backplane;
 	struct store *store;
 	struct providers *providers;
-	struct holds *holds; /* NULL: no budgets */
+	struct holds *holds;         /* NULL: no budgets */
+	struct knowledge *knowledge; /* NULL: none */
 	struct backplane_addr self;
 	char owner[OWNER_MAX];
 
@@ -126,6 +128,11 @@ struct turn {
 	uint32_t begin_count;   /* how often it has tried */
 	int refusal;
 	const char *refusal_message;
+
+	/* What the app's knowledge base has said. */
+	uint64_t asking; /* knowledge_ask()'s handle */
+	struct buf passages;
+	json_t *sources; /* NULL: none was asked, or it failed */
 
 	/* The model. */
 	struct id user_message_id;
@@ -251,6 +258,14 @@ void turn_cancel_call(struct turn *);
 void turn_tool_answered(struct turn *, struct tool_call *, const json_t *output, const char *error);
 size_t turn_tools_pending(const struct turn *);
 void turn_drop_calls(struct turn *);
+
+/* ---- passages.c ---- */
+
+/* False: there is no base to be asked; else turn_ask_history() follows, whatever it says. */
+bool turn_ask_knowledge(struct turn *);
+void turn_ask_history(struct turn *); /* call.c */
+void turn_stop_knowledge(struct turn *);
+void turn_knowledge_fini(struct turn *);
 
 /* ---- charge.c ---- */
 

@@ -141,6 +141,7 @@ turn_release_work(struct turn *t)
 
 	turn_cancel_call(t);
 	turn_drop_calls(t);
+	turn_knowledge_fini(t);
 	loop_timer_stop(loop, &t->progress_timer);
 	loop_timer_stop(loop, &t->total_timer);
 	loop_timer_stop(loop, &t->tool_timer);
@@ -296,7 +297,8 @@ turn_retain(struct turn *t)
 
 struct turns *
 turns_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct backplane *backplane,
-    struct store *store, struct providers *providers, struct holds *holds)
+    struct store *store, struct providers *providers, struct holds *holds,
+    struct knowledge *knowledge)
 {
 	struct turns *ts = xcalloc(1, sizeof(*ts));
 
@@ -307,6 +309,7 @@ turns_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct ba
 	ts->store = store;
 	ts->providers = providers;
 	ts->holds = holds;
+	ts->knowledge = knowledge;
 	ts->self = backplane_self(backplane);
 	owner_format(ts->self, ts->owner);
 	ts->handles = idmap_new();
