@@ -20,7 +20,7 @@ const connections = 1200; // to the provider, at most and kept: more than the st
 async function startParley(mock) {
   const server = await startServer(null, { mock, config: {
     workers: 1, max_connections: 5000, connection_queue_size: 2000, http: { max_keepalive_requests: 0 },
-    overload: { target: '1s' }, // measured, but a core that is to be used up is no reason to refuse
+    overload: { target: '0' }, // a core that is to be used up is no reason to refuse
     providers: [{ ...plainProvider('mock', mock.url, { max_retries: 3, max_connections: connections, max_keepalive: connections,
       concurrent_requests: connections, requests_per_minute: 100000000 }), breaker: {} }],
     models: [{ name: 'mock', targets: [{ provider: 'mock', model: 'mock' }], price: { input: 1, output: 2, cached: 0.5 } }],
