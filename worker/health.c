@@ -16,6 +16,24 @@ worse(enum health a, enum health b)
 	return a > b ? a : b;
 }
 
+/* Of all workers together: each has its own. A file has no pool. */
+static enum health
+check_store_pool(const struct health_of *h, json_t *details)
+{
+	const struct conf *conf = h->handoff->conf;
+	int64_t used = metric_total(h->handoff->shm, METRIC_STORE_POOL_IN_USE, 0, 0);
+	int64_t max = (conf->store.pool_size + conf->store.max_overflow) * conf->workers;
+
+	if (str_starts(str_of(conf->store.url), STR("sqlite:")))
+		return HEALTH_OK;
+	json_object_set_new(details, "pool",
+	    json_pack("{s:I, s:I}", "in_use", (json_int_t)used, "max", (json_int_t)max));
+	/* All in use for a moment is how a pool works: never worse than degraded. */
+	return health_of_use(used > 0 ? (uint64_t)used : 0, (uint64_t)max) == HEALTH_OK
+		   ? HEALTH_OK
+		   : HEALTH_DEGRADED;
+}
+
 /* Away for a while is degraded: answers from memory go on. For longer than its grace nobody should
  * be sent here. */
 static enum health
@@ -24,10 +42,11 @@ check_store(void *arg, json_t *details)
 	const struct health_of *h = arg;
 	const struct conf *conf = h->handoff->conf;
 	uint64_t since_ms = store_unavailable_since_ms(h->store), away_ms;
+	enum health pool = check_store_pool(h, details);
 
 	json_object_set_new(details, "available", json_boolean(store_is_available(h->store)));
 	if (store_is_available(h->store))
-		return HEALTH_OK;
+		return pool;
 	away_ms = clock_mono_ms() - since_ms;
 	json_object_set_new(details, "away_ms", json_integer((json_int_t)away_ms));
 	return away_ms > conf->store.grace_ms ? HEALTH_UNAVAILABLE : HEALTH_DEGRADED;

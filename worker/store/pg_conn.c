@@ -48,6 +48,16 @@ keep_reason(struct pg_conn *c, const char *text)
 	c->reason[len] = '\0';
 }
 
+/* libpq closes the descriptor itself when it finds it broken. */
+static void
+stop_watch(struct pg_conn *c)
+{
+	if (c->watch.is_active && PQsocket(c->pq) != c->watch.fd)
+		loop_watch_forget(c->loop, &c->watch);
+	else
+		loop_watch_stop(c->loop, &c->watch);
+}
+
 void
 pg_conn_break(struct pg_conn *c, const char *reason)
 {
@@ -55,7 +65,7 @@ pg_conn_break(struct pg_conn *c, const char *reason)
 		return;
 	c->is_broken = true;
 	keep_reason(c, reason);
-	loop_watch_stop(c->loop, &c->watch);
+	stop_watch(c);
 	loop_timer_stop(c->loop, &c->timer);
 	loop_post(c->loop, &c->post);
 }
@@ -412,7 +422,7 @@ pg_conn_free(struct pg_conn **ref)
 		return;
 	*ref = NULL;
 	resolve_cancel(&c->resolve);
-	loop_watch_stop(c->loop, &c->watch);
+	stop_watch(c);
 	loop_timer_stop(c->loop, &c->timer);
 	loop_timer_stop(c->loop, &c->run_timer);
 	loop_post_cancel(c->loop, &c->post);

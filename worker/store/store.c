@@ -129,7 +129,9 @@ store_unavailable_since_ms(const struct store *store)
 bool
 store_is_idle(const struct store *store)
 {
-	return store->in_flight == 0;
+	/* Our own questions would keep a worker that wants to end, as long as nobody answers. */
+	return store->in_flight <=
+	       (size_t)store->is_probing_reads + (size_t)store->is_probing_writes;
 }
 
 bool

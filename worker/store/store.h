@@ -3,15 +3,16 @@
  *
  * Typed verbs over named operations (worker/store/ops): an operation is a list of
  * SQL statements that run in one transaction, and a backend runs operations.
- * Backends: SQLite (one elected writer per host with group commit, readers
- * everywhere), PostgreSQL in a later release, with the same schema and behaviour.
+ * Backends, with the same schema and behaviour: SQLite (one elected writer per host with
+ * group commit, readers everywhere), PostgreSQL (a pool of connections per worker).
  *
  * Every verb is asynchronous. Its callback comes exactly once, from the loop,
  * never from inside the verb; records in it are borrowed for the call. err is 0
  * or negative; E_STORE_UNAVAILABLE when the record cannot be reached within
  * store.acquire_timeout, or more than store.max_queue operations wait. A write is acknowledged
  * after its commit. Every write is idempotent (by the ids given by the caller), because it is
- * repeated when the writer dies before its answer arrives.
+ * repeated when the writer dies, or the connection breaks, before its answer arrives. Slow reads
+ * (of many rows) may take up to store.statement_timeout once they have begun.
  *
  * Times are wall-clock milliseconds. Texts that hold JSON are named _json.
  * An absent text is NULL in records given and returned.
@@ -32,12 +33,13 @@
 
 struct store;
 
-/* NULL when the database cannot be opened (logged). The schema is there: the master migrated it. */
+/* NULL when the database cannot be opened (logged); PostgreSQL may come later. The schema is there:
+ * the master migrated it. */
 struct store *store_new(struct loop *, const struct conf *, struct shm *, struct backplane *);
 /* For the command line: no loop, no workers; each verb calls back before it returns. */
 struct store *store_new_direct(const struct conf *);
-/* What this worker's writer has is committed first. No callback comes any more, for those who would
- * get them may be gone; the loop does not run between this and backplane_free(). */
+/* What this worker's writer has (SQLite) is committed first. No callback comes any more, for those
+ * who would get them may be gone; the loop does not run between this and backplane_free(). */
 void store_free(struct store **);
 bool store_is_available(const struct store *);
 /* Since when (loop_now_ms()) it cannot be reached; for the grace period of readiness. 0: it can. */
@@ -47,7 +49,8 @@ uint64_t store_unavailable_since_ms(const struct store *);
  * E_* (logged). */
 int store_migrate(const struct conf *);
 
-/* Is this worker the one of its host that does what is done once for all? (It writes SQLite.) */
+/* Is this worker the one of its host that does what is done once for all? (SQLite: it writes.
+ * PostgreSQL: the first that is ready.) */
 bool store_is_elected(const struct store *);
 
 bool store_is_idle(const struct store *); /* no operation is on its way */

@@ -3,7 +3,7 @@
 //   const postgres = await startPostgres(t);        postgres.url, postgres.unix_url, await postgres.sql('SELECT 1')
 //   await postgres.kill(); await postgres.again();          away, and back with what was committed
 //   const url = await (await sharedPostgres()).newDatabase();      one server for all tests of a file
-import { execFile } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -37,7 +37,8 @@ class Postgres {
   }
 
   /** `options` are settings: {max_connections: 20}. */
-  async again(options = {}) {
+  async again(options = this.options ?? {}) {
+    this.options = options;
     const settings = {
       port: this.port, listen_addresses: '127.0.0.1', unix_socket_directories: this.dir, fsync: 'off', max_connections: 200,
       shared_buffers: '16MB', log_min_messages: 'warning', ...options,
@@ -60,6 +61,23 @@ class Postgres {
     return this.child.stop(signal);
   }
 
+  /** All its processes, the first one first. */
+  processes() {
+    const { stdout } = spawnSync('ps', ['-o', 'pid=', '--ppid', String(this.child.pid)], { encoding: 'utf8' });
+    return [this.child.pid, ...stdout.split('\n').filter(Boolean).map(Number)];
+  }
+
+  /** SIGSTOP or SIGCONT for all of them: it is there and says nothing. */
+  signalAll(signal) {
+    for (const pid of this.processes()) {
+      try {
+        process.kill(pid, signal);
+      } catch (e) {
+        if (e.code !== 'ESRCH') throw e;
+      }
+    }
+  }
+
   /** Another empty database: its address. */
   async newDatabase() {
     this.databases = (this.databases ?? 0) + 1;
@@ -75,11 +93,12 @@ class Postgres {
   }
 }
 
+/** options: as again()'s, or a function of the account that gives them. */
 export async function startPostgres(t, options = {}) {
   const account = databaseAccount();
   const postgres = new Postgres(folderOf(account, 'postgres'), account, await freePort());
   await postgres.init();
-  await postgres.again(options);
+  await postgres.again(typeof options === 'function' ? options(account) : options);
   await postgres.sql('CREATE DATABASE parley', 'postgres');
   postgres.stop = async () => {
     await postgres.kill('SIGINT');
