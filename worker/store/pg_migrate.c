@@ -66,7 +66,7 @@ number(PGconn *pq, const char *during, const char *sql, int *ret)
 
 	if (res == NULL)
 		return E_STORE_UNAVAILABLE;
-	*ret = PQntuples(res) > 0 ? atoi(PQgetvalue(res, 0, 0)) : 0;
+	*ret = PQntuples(res) > 0 ? (int)strtol(PQgetvalue(res, 0, 0), NULL, 10) : 0;
 	PQclear(res);
 	return 0;
 }

@@ -162,17 +162,20 @@ take_error(struct pg_conn *c, struct pg_run *run, struct pg_item it, const PGres
 	fail_run(run, verdict, err, sqlstate, PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY));
 }
 
+static unsigned
+hex_digit(char c)
+{
+	return (unsigned)(c <= '9' ? c - '0' : c - 'a' + 10);
+}
+
+/* As bytea_output = hex has it: two lower-case digits a byte. */
 static size_t
 hex_bytes(const char *hex, char *out)
 {
 	size_t n = 0;
 
-	for (; hex[0] != '\0' && hex[1] != '\0'; hex += 2) {
-		unsigned byte = 0;
-
-		sscanf(hex, "%2x", &byte);
-		out[n++] = (char)byte;
-	}
+	for (; hex[0] != '\0' && hex[1] != '\0'; hex += 2)
+		out[n++] = (char)(hex_digit(hex[0]) << 4 | hex_digit(hex[1]));
 	return n;
 }
 
