@@ -10,8 +10,9 @@ import { startCutter } from './lib/cutter.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { sharedPostgres, startPostgres } from './lib/postgres.mjs';
 import { build, Child } from './lib/process.mjs';
-import { keys, newSession, startServer } from './lib/server.mjs';
+import { keys, newSession, plainProvider, startServer } from './lib/server.mjs';
 import { certificate } from './lib/tls.mjs';
+import { startUpstream } from './lib/upstream.mjs';
 import { waitFor, within } from './lib/wait.mjs';
 
 const exec = promisify(execFile);
@@ -267,6 +268,35 @@ test('a thousand turns at once on the pool as it is', async (t) => {
   assert.ok('parley_store_pool_in_use' in seen);
   assert.ok(sumOf(seen, 'parley_store_pool_in_use') <= 30);
   assert.equal(sumOf(seen, 'parley_store_refused_total'), 0);
+});
+
+test('a budget for ten admits ten of many at once', async (t) => {
+  const url = await shared.newDatabase(), database = new URL(url).pathname.slice(1);
+  const ten = 'ps_test_ten_key_0123456789abcdef01';
+  const held = [];
+  const upstream = await startUpstream(t, (request, response) => { held.push(response); });
+  const server = await startOver(t, url, {}, {
+    workers: 4,
+    providers: [plainProvider('held', upstream.url, { max_queue: 0 })],
+    models: [{ name: 'default', targets: [{ provider: 'held', model: 'm' }], price: { input: 0, output: 1000000 } }],
+    keys: [{ kind: 'server', app: 'demo', secret: ten, budget: { amount: 10, period: 'total' } }],
+  });
+  const asked = Array.from({ length: 300 }, () => server.request('/v1/chat/completions', {
+    key: ten, body: { messages: [{ role: 'user', content: 'hi' }], max_tokens: 1 }, limit_ms: 60000,
+  }));
+  let refused = 0;
+  for (const one of asked) one.then(({ status }) => { refused += status === 402; });
+  await waitFor(() => refused === 290 && held.length === 10, 'ten calls and 290 refusals', 30000);
+  for (const response of held) {
+    response.writeHead(200, { 'content-type': 'application/json' });
+    response.end(JSON.stringify({
+      choices: [{ message: { content: 'x' }, finish_reason: 'stop' }], usage: { prompt_tokens: 7, completion_tokens: 1 },
+    }));
+  }
+  await Promise.all(asked);
+  await waitFor(async () => await shared.sql('SELECT count(*) FROM usage', database) === '10' &&
+    await shared.sql('SELECT count(*) FROM budget_holds', database) === '0', 'ten rows and no hold');
+  assert.equal(await shared.sql('SELECT sum(cost_micros) FROM usage_days', database), '10000000');
 });
 
 test('over TLS, verified; a certificate of someone else is refused', async (t) => {
