@@ -155,6 +155,7 @@ static int
 keys_init(struct worker *w)
 {
 	w->keys = keys_new(w->loop, w->handoff->conf, w->handoff->shm, w->store);
+	keys_use_backplane(w->keys, w->backplane);
 	return 0;
 }
 

@@ -61,8 +61,9 @@ struct keys {
 	const struct conf *conf;
 	struct shm *shm;
 	struct store *store;
-	struct strmap *configured; /* struct entry by hash; for ever */
-	struct strmap *cache;      /* struct entry by hash */
+	struct backplane *backplane; /* NULL: none */
+	struct strmap *configured;   /* struct entry by hash; for ever */
+	struct strmap *cache;        /* struct entry by hash */
 	struct list known, unknown;
 	size_t known_count, unknown_count;
 	struct strmap *lookups;                          /* by hash */
@@ -427,6 +428,32 @@ keys_on_change(struct keys *k, void (*on_change)(void *arg), void *arg)
 
 /* ---- making and revoking ---- */
 
+static void
+tell_change(struct keys *k)
+{
+	atomic_fetch_add(shm_word(k->shm, SHM_WORD_KEYS_GENERATION), 1);
+	if (k->backplane != NULL)
+		backplane_broadcast(k->backplane, BACKPLANE_KEYS_CHANGED, STR_NONE, NULL, NULL);
+}
+
+/* Within this host the shared memory has said it. */
+static void
+on_changed_elsewhere(void *arg, const struct backplane_call *call)
+{
+	struct keys *k = arg;
+
+	if (call->from.host != shm_host_id(k->shm))
+		atomic_fetch_add(shm_word(k->shm, SHM_WORD_KEYS_GENERATION), 1);
+}
+
+void
+keys_use_backplane(struct keys *k, struct backplane *backplane)
+{
+	check(k->backplane == NULL);
+	k->backplane = backplane;
+	backplane_serve(backplane, BACKPLANE_KEYS_CHANGED, on_changed_elsewhere, k);
+}
+
 struct creation {
 	struct list node;
 	struct keys *keys;
@@ -452,7 +479,7 @@ on_created(void *arg, int err)
 	struct creation *c = arg;
 
 	if (err == 0) {
-		atomic_fetch_add(shm_word(c->keys->shm, SHM_WORD_KEYS_GENERATION), 1);
+		tell_change(c->keys);
 		log_info("key created key=%s kind=%s app=%s", c->id.s, c->key.kind,
 		    c->key.app_id != NULL ? c->key.app_id : "-");
 	}
@@ -508,7 +535,7 @@ on_revoked(void *arg, int err)
 	list_del(&at->node);
 	free(at);
 	if (err == 0) {
-		atomic_fetch_add(shm_word(r.keys->shm, SHM_WORD_KEYS_GENERATION), 1);
+		tell_change(r.keys);
 		log_info("key revoked key=%s", r.id.s);
 	}
 	r.on_done(r.arg, err);

@@ -13,6 +13,7 @@
 #include "common/conf.h"
 #include "common/id.h"
 #include "common/limiter.h"
+#include "worker/backplane/backplane.h"
 #include "worker/store/store.h"
 
 struct keys;
@@ -48,6 +49,9 @@ void keys_check(struct keys *, struct str secret, keys_on_principal *, void *arg
 /* The same for who holds on to a key longer than a request: what it was still may be not any more.
  */
 void keys_check_hash(struct keys *, const uint8_t hash[32], keys_on_principal *, void *arg);
+/* Other hosts hear of changes at once, and this one of theirs; without it they see in the record,
+ * which is looked at twice a second. Borrowed; once. */
+void keys_use_backplane(struct keys *, struct backplane *);
 /* Told within a second after keys may have changed, on any worker or by `parleyd key`: ask again.
  * Called in the midst of things: only post. One watcher. */
 void keys_on_change(struct keys *, void (*on_change)(void *arg), void *arg);
