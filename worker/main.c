@@ -246,6 +246,7 @@ api_init(struct worker *w)
 	    .loop = w->loop,
 	    .conf = w->handoff->conf,
 	    .shm = w->handoff->shm,
+	    .backplane = w->backplane,
 	    .limits = w->limits,
 	    .http = w->http,
 	    .store = w->store,

@@ -155,6 +155,35 @@ test('a limit holds exactly over eight workers of two hosts', async () => {
   assert.equal(statuses.filter((s) => s === 429).length, 50);
 });
 
+test('readers and sockets on the other host miss nothing when Redis is away for a while', async (t) => {
+  const [a, b] = hosts;
+  const { id } = await newSession(a);
+  const { id: other } = await newSession(a);
+  const { turn, events } = await beginTurn(a, id, { input: 'go [[mock tokens=600 interval=10]]' });
+  const far = await b.stream(`/v1/sessions/${id}/turns/${turn}/events`, { key: keys.client });
+  const chats = [];
+  for (let i = 0; i < 4; i++) {
+    const chat = await openChat(t, b);
+    chat.send({ action: 'join', request_id: 'join', payload: { session_id: other } });
+    await chat.frame({ request_id: 'join' });
+    chats.push(chat);
+  }
+  const all = Promise.all([collect(events, is_last_event, 30000), collect(far, is_last_event, 30000)]);
+  await redis.kill();
+  await Promise.all(hosts.map(isAlone));
+  // Begins while nobody can be told.
+  const missed = await beginTurn(a, other, { input: 'go [[mock tokens=700 interval=10]]' });
+  await redis.again();
+  await Promise.all(hosts.map(isUp));
+  const [here, there] = await all;
+  assert.equal(here.at(-1).event, 'turn.completed');
+  assert.deepEqual(there.at(-1), here.at(-1));
+  const text = (seen) => seen.filter(({ event }) => event === 'text.delta').map(({ data }) => data.text).join('');
+  assert.equal(text(there), text(here));
+  const end = (await collect(missed.events, is_last_event, 30000)).at(-1);
+  for (const chat of chats) assert.equal(text_of(await chat.turn(missed.turn, 30000)), end.data.message.content);
+});
+
 test('a host that ends signs off, and its workers are no members any more', async (t) => {
   const host = await startHost(null, { backplane: { url: redis.unix_url, key_prefix: 'off:' } });
   await isUp(host);

@@ -23,6 +23,7 @@ struct api {
 	struct loop *loop;
 	const struct conf *conf;
 	struct shm *shm;
+	struct backplane *backplane;
 	struct limits *limits;
 	struct http_server *http;
 	struct store *store;

@@ -310,10 +310,10 @@ chat_follow_live(const struct chat_member *m, struct id *ret_turn)
 
 /* A turn of its own is followed when the request that began it is answered: with that request's
  * id. */
-static void
-on_turn_begun(void *arg, const struct id *session_id, const struct id *turn_id, uint64_t originator)
+void
+chat_turn_begun(
+    struct chats *c, const struct id *session_id, const struct id *turn_id, uint64_t originator)
 {
-	struct chats *c = arg;
 	struct chat_follow_start start = {.turn_id = turn_id, .is_streamed = true};
 	struct chat_member *m = chat_table_first(&c->table, session_id);
 
@@ -323,6 +323,12 @@ on_turn_begun(void *arg, const struct id *session_id, const struct id *turn_id, 
 		if (!is_own && ws_socket_is_open(&m->socket->ws) && !chat_follow_knows(m, turn_id))
 			chat_follow(m, &start);
 	}
+}
+
+static void
+on_turn_begun(void *arg, const struct id *session_id, const struct id *turn_id, uint64_t originator)
+{
+	chat_turn_begun(arg, session_id, turn_id, originator);
 }
 
 /* ---- sessions ---- */
@@ -415,6 +421,7 @@ chat_follow_init(struct chats *c)
 	chat_audiences_init(c);
 	c->forget_shared.run = run_forget_shared;
 	turns_on_begun(c->api->turns, on_turn_begun, c);
+	chat_missed_init(c);
 }
 
 void

@@ -9,6 +9,7 @@
  *   ws_chat_member.c  sessions that sockets follow
  *   ws_chat_follow.c  .. and the turns of those that they are told
  *   ws_chat_audience.c  .. many with one listener
+ *   ws_chat_missed.c  turns of other hosts that were not heard of
  *   ws_chat_frame.c   what is sent
  */
 #ifndef WORKER_API_WS_CHAT_IMPL_H
@@ -45,6 +46,11 @@ struct chats {
 	struct chat_shared shared[CHAT_SHARED_MAX];
 	struct loop_post forget_shared, recheck_keys;
 	struct loop_timer recheck_again;
+
+	struct {
+		bool is_looking;
+		uint32_t cursor, under_way;
+	} missed; /* ws_chat_missed.c's */
 
 	bool is_draining;
 	uint32_t drain_cursor;
@@ -144,6 +150,9 @@ bool chat_follow_live(const struct chat_member *, struct id *ret_turn);
 /* For the audience: false when it takes no more; its end. */
 bool chat_follow_tell(struct chat_follow *, const struct turn_event *);
 void chat_follow_end(struct chat_follow *, int err);
+/* Those who follow the session are told a turn; not who began it (0: nobody of ours). */
+void chat_turn_begun(
+    struct chats *, const struct id *session_id, const struct id *turn_id, uint64_t originator);
 void chat_follow_init(struct chats *);
 void chat_follow_fini(struct chats *);
 
@@ -156,6 +165,10 @@ bool chat_audience_catch_up(struct chat_follow *);
 void chat_audience_leave(struct chat_follow *, bool is_disconnect); /* if it is in one */
 void chat_audiences_init(struct chats *);
 void chat_audiences_fini(struct chats *);
+
+/* ---- ws_chat_missed.c ---- */
+
+void chat_missed_init(struct chats *);
 
 /* ---- ws_chat_ask.c ---- */
 

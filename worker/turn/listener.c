@@ -274,7 +274,9 @@ on_attached(void *arg, int err, struct str payload)
 		l->is_record_only = true;
 		break;
 	default:
-		l->is_owner_gone |= err == E_GONE;
+		/* Another host's may only not have been listening. */
+		l->is_owner_gone |= err == E_GONE &&
+				    (l->owner.host == ts->self.host || owner_is_dead(ts, l->owner));
 		search_later(l, RETRY_MS);
 	}
 }
