@@ -10,7 +10,7 @@ import { freePort } from './lib/port.mjs';
 import { build } from './lib/process.mjs';
 import { sharedPostgres } from './lib/postgres.mjs';
 import { startRedis } from './lib/redis.mjs';
-import { is_last_event, keys, newSession, startMock, startServer, streamTurn } from './lib/server.mjs';
+import { is_last_event, keys, newSession, plainProvider, startMock, startServer, streamTurn } from './lib/server.mjs';
 import { certificate } from './lib/tls.mjs';
 import { waitFor } from './lib/wait.mjs';
 import { openChat, text_of } from './lib/ws.mjs';
@@ -182,6 +182,28 @@ test('readers and sockets on the other host miss nothing when Redis is away for 
   assert.equal(text(there), text(here));
   const end = (await collect(missed.events, is_last_event, 30000)).at(-1);
   for (const chat of chats) assert.equal(text_of(await chat.turn(missed.turn, 30000)), end.data.message.content);
+});
+
+test("a provider's minute and a key's tokens hold exactly over both hosts", async (t) => {
+  const server_key = 'ps_test_tokens_key_0123456789abcdef';
+  const config = {
+    backplane: { url: redis.url, key_prefix: 'minute:' },
+    providers: [plainProvider('mock', mock.url, { requests_per_minute: 12, pool_timeout: '100ms' })],
+    keys: [...keys_with(0), { kind: 'server', app: 'demo', secret: server_key, tpm: 5000 }],
+  };
+  const two = [await startHost(t, config), await startHost(t, config)];
+  for (const host of two) host.expectLog(/provider call failed .*requests_per_minute is spent/);
+  await Promise.all(two.map(isUp));
+  const ask = (key, i, max_tokens) => two[i % 2].request('/v1/chat/completions', {
+    key, body: { model: 'default', max_tokens, messages: [{ role: 'user', content: 'hi' }] } });
+  // Far more than fit: refused before the provider is asked.
+  const large = await Promise.all(Array.from({ length: 8 }, (_, i) => ask(server_key, i, 2400)));
+  const passed = large.filter(({ status }) => status === 200).length;
+  assert.ok(passed >= 2 && passed < 8, large.map(({ status }) => status).join());
+  for (const { status, json } of large) if (status !== 200) assert.equal(json.error.code, 'rate_limited');
+  const answers = await Promise.all(Array.from({ length: 40 }, (_, i) => ask(keys.server, i)));
+  assert.equal(answers.filter(({ status }) => status === 200).length, 12 - passed, answers.map(({ status }) => status).join());
+  assert.equal(answers.filter(({ status }) => status === 429).length, 40 - 12 + passed);
 });
 
 test('a host that ends signs off, and its workers are no members any more', async (t) => {
