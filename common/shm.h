@@ -82,7 +82,7 @@ void shm_punch(const struct shm *, void *at, size_t len);
 /* A few shared words for elections, generations and flags, by name. */
 enum shm_word {
 	SHM_WORD_STORE_WRITER,    /* who writes SQLite: row << 32 | number */
-	SHM_WORD_KEYS_GENERATION, /* grows when a key is created or revoked */
+	SHM_WORD_KEYS_GENERATION, /* grows when a key is revoked; a new one nobody has cached */
 	SHM_WORD_IS_DRAINING,     /* the host is stopping */
 	SHM_WORD_RESTARTS,
 	SHM_WORD_BACKPLANE_AWAY, /* 1: somebody has warned that Redis is */

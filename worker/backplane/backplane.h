@@ -35,7 +35,7 @@ enum backplane_method {
 	BACKPLANE_TURN_STATE, /* turn: state and pending tool calls */
 	BACKPLANE_TOOL_RESULT,
 	BACKPLANE_SESSION_TURN, /* turn: one has begun */
-	BACKPLANE_KEYS_CHANGED, /* keys: one was made or revoked on another host */
+	BACKPLANE_KEYS_CHANGED, /* keys: one was revoked on another host */
 	BACKPLANE_METHOD_COUNT = 64
 };
 

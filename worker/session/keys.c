@@ -478,11 +478,9 @@ on_created(void *arg, int err)
 {
 	struct creation *c = arg;
 
-	if (err == 0) {
-		tell_change(c->keys);
+	if (err == 0)
 		log_info("key created key=%s kind=%s app=%s", c->id.s, c->key.kind,
 		    c->key.app_id != NULL ? c->key.app_id : "-");
-	}
 	list_del(&c->node);
 	c->on_created(c->arg, err, err == 0 ? &c->key : NULL, err == 0 ? c->secret : NULL);
 	creation_free(c);

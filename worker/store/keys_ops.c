@@ -1,8 +1,9 @@
 /*
  * keys_ops - keys in the record: secrets are not here, only their SHA-256.
  *
- * Whoever changes keys raises the generation "keys" in the same transaction, so
- * that every process that caches them can find out, whoever made the change.
+ * Whoever changes a key raises the generation "keys" in the same transaction, so
+ * that every process that caches them can find out, whoever made the change. A new
+ * key changes none, and there may be many of them: one for each device that comes.
  */
 #include "worker/store/run.h"
 
@@ -29,7 +30,6 @@ const struct op op_key_create = {
 	    {.sql = "INSERT INTO keys (id, kind, app_id, device_id, name, hash, limits, created_at,"
 		    " expires_at) VALUES ($id, $kind, $app_id, $device_id, $name, $hash, $limits,"
 		    " from_ms($created_at), from_ms($expires_at))"},
-	    {.sql = RAISE_GENERATION},
 	},
     .constraints = {{"keys_hash", "keys.hash", E_DUPLICATE}, {"keys_pkey", "keys.id", E_DUPLICATE}},
 };

@@ -130,6 +130,14 @@ revoke_key(const char *id)
 	return got.err;
 }
 
+static int changes; /* that were told */
+
+static void
+on_change(void *arg)
+{
+	changes++;
+}
+
 static void
 configured_keys_need_no_store(void **state)
 {
@@ -239,6 +247,35 @@ a_new_key_is_known_though_it_was_asked_for_before(void **state)
 	}
 }
 
+/* Apps mint one for each device: all that is known must not be asked for again each time. */
+static void
+a_new_key_changes_nothing_for_others(void **state)
+{
+	char secret[128], new_secret[128], id[64];
+	uint64_t since_ms;
+
+	create(&(struct keys_create){.kind = KEY_CLIENT, .app_id = "demo"}, secret, id);
+	assert_int_equal(ask(keys, secret), 0);
+	assert_int_equal(ask(other, secret), 0);
+	keys_on_change(keys, on_change, NULL);
+	keys_on_change(other, on_change, NULL);
+	changes = 0;
+	create(&(struct keys_create){.kind = KEY_CLIENT, .app_id = "demo"}, new_secret, id);
+	for (since_ms = clock_mono_ms(); clock_mono_ms() < since_ms + 700;) {
+		assert_int_equal(ask(keys, secret), 0);
+		assert_true(got.is_inside);
+		assert_int_equal(ask(other, secret), 0);
+		assert_true(got.is_inside);
+		world_turn(&w);
+	}
+	assert_int_equal(ask(other, new_secret), 0);
+	assert_int_equal(changes, 0);
+	assert_int_equal(revoke_key(id), 0);
+	assert_int_equal(ask(other, new_secret), E_UNAUTHORIZED);
+	assert_int_equal(ask(keys, new_secret), E_UNAUTHORIZED);
+	assert_int_equal(changes, 2);
+}
+
 static void
 expired_keys_are_no_keys(void **state)
 {
@@ -307,6 +344,7 @@ main(void)
 	    T(revocation_is_seen_by_others_at_once),
 	    T(revocation_from_outside_is_seen_within_a_second),
 	    T(a_new_key_is_known_though_it_was_asked_for_before),
+	    T(a_new_key_changes_nothing_for_others),
 	    T(expired_keys_are_no_keys),
 	    T(the_cache_is_bounded),
 	    T(many_who_ask_at_once_are_all_answered),
