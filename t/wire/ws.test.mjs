@@ -679,6 +679,27 @@ test('a revoked key closes its sockets with 1008 within a second or so; others s
   assert.equal((await refused(server, { key: secret })).status, 401);
 });
 
+const sumOfText = (text, pattern) => [...text.matchAll(pattern)].reduce((sum, [, n]) => sum + Number(n), 0);
+
+test('every socket has a key of its own: another one minted is nothing to them, one revoked ends one, and they end together', async (t) => {
+  const mint = async (n, expires_in) => (await server.request('/v1/client-keys', { key: keys.server, body: { device_id: `dev-many-${n}`, expires_in } })).json;
+  const minted = await Promise.all(Array.from({ length: 100 }, (_, i) => mint(i, 6)));
+  const sockets = await Promise.all(minted.map(({ key }) => openChat(t, server, { key })));
+  const reads = async () => sumOfText((await server.request('/metrics')).text, /^parley_store_query_seconds_count\{[^}]*"read"[^}]*\} (\d+)/gm);
+  for (const one of sockets) await one.send({ action: 'ping' }).frame({ status: 'pong' });
+  const before_it = await reads();
+  for (let i = 0; i < 10; i++) {
+    const { key } = await mint(100 + i, 600);
+    assert.equal((await server.request('/v1/sessions', { key, body: {} })).status, 201);
+  }
+  const grown = await reads() - before_it; // a few for each, and each worker looks twice a second whether keys have changed
+  assert.ok(grown < 300, `${grown} reads for 10 new keys`);
+  await parleyd('key', 'revoke', minted[50].id);
+  assert.deepEqual(await sockets[50].end(3000), { code: 1008, reason: 'key revoked' });
+  assert.equal(sockets.filter((one) => one.closed).length, 1);
+  for (const one of sockets) assert.equal((await one.end(12000)).code, 1008);
+});
+
 test('a key that ends closes its sockets', async (t) => {
   const minted = await server.request('/v1/client-keys', { key: keys.server, body: { device_id: 'dev-1', expires_in: 1 } });
   const chat = await openChat(t, server, { key: minted.json.key });

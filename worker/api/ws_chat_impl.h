@@ -32,7 +32,7 @@ enum { CHAT_SHARED_MAX = 16, CHAT_REQUEST_ID_MAX = 256 };
 struct chat_shared {
 	struct id turn_id;
 	uint64_t seq;
-	struct ws_out *out; /* NULL: none */
+	struct ws_out *out;        /* NULL: none */
 };
 
 struct chats {
@@ -44,8 +44,12 @@ struct chats {
 	struct list asks;         /* struct chat_ask */
 	uint32_t refused;         /* sockets that are told that there is no place */
 	struct chat_shared shared[CHAT_SHARED_MAX];
-	struct loop_post forget_shared, recheck_keys;
-	struct loop_timer recheck_again;
+	struct loop_post forget_shared;
+
+	struct list stale_keys; /* struct chat_key: to be looked up again */
+	uint32_t rechecks;      /* under way */
+	struct loop_timer recheck;
+	struct loop_post close_void; /* the sockets of keys that hold no more */
 
 	struct {
 		bool is_looking;
@@ -98,6 +102,7 @@ struct chat_key {
 	const struct conf_app *app;
 	struct rate_of rate; /* own is the socket's */
 	struct wheel_entry expiry;
+	struct list stale;       /* in stale_keys, if it is to be looked up */
 	const char *void_reason; /* NULL: it holds */
 };
 
