@@ -47,7 +47,8 @@ find_shared(struct chats *c, const struct id *turn_id, const struct turn_event *
 {
 	const struct chat_shared *s = shared_slot(c, event);
 
-	if (s->out == NULL || s->seq != event->seq || !str_eq(id_str(&s->turn_id), id_str(turn_id)))
+	if (s->out == NULL || s->seq != event->seq || s->type != event->type ||
+	    !str_eq(id_str(&s->turn_id), id_str(turn_id)))
 		return NULL;
 	return ws_out_ref(s->out);
 }
@@ -59,7 +60,7 @@ keep_shared(
 	struct chat_shared *s = shared_slot(c, event);
 
 	ws_out_unref(&s->out);
-	*s = (struct chat_shared){*turn_id, event->seq, ws_out_ref(out)};
+	*s = (struct chat_shared){*turn_id, event->seq, event->type, ws_out_ref(out)};
 	loop_post(c->api->loop, &c->forget_shared);
 }
 

@@ -32,6 +32,7 @@ enum { CHAT_SHARED_MAX = 16, CHAT_REQUEST_ID_MAX = 256 };
 struct chat_shared {
 	struct id turn_id;
 	uint64_t seq;
+	enum turn_event_type type; /* a snapshot has the number of the last that it stands for */
 	struct ws_out *out;        /* NULL: none */
 };
 
