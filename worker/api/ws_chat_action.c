@@ -395,8 +395,10 @@ cancel_turn(struct chat_ask *ask, struct chat_socket *cs, struct chat_member *m)
 
 /* A chat of this id whose turn has not begun yet: it is cancelled when it has. */
 static bool
-cancel_starting(struct chat_ask *ask)
+cancel_starting(struct chat_ask *ask, const struct chat_socket *cs)
 {
+	if (cs->ask_count <= 1) /* this one */
+		return false;
 	list_for (node, &ask->chats->asks) {
 		struct chat_ask *other = list_entry(node, struct chat_ask, node);
 
@@ -436,7 +438,7 @@ cancel(struct chat_ask *ask, struct chat_socket *cs)
 	}
 	if (is_found)
 		chat_ask_with_session(ask, cancel_turn);
-	else if (call->turn_id.s[0] == '\0' && cancel_starting(ask))
+	else if (call->turn_id.s[0] == '\0' && cancel_starting(ask, cs))
 		chat_ask_end(ask);
 	else
 		chat_ask_fail(ask, E_NOT_FOUND, NULL, "There is no such turn to cancel.");
