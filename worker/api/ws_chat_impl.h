@@ -6,6 +6,7 @@
  *   ws_chat_key.c     the keys that sockets were opened with: do they still hold?
  *   ws_chat_ask.c     one message of a client on its way through asynchronous steps
  *   ws_chat_action.c  what a message may ask for
+ *   ws_chat_say.c     .. what a user says becomes a turn
  *   ws_chat_member.c  sessions that sockets follow
  *   ws_chat_follow.c  .. and the turns of those that they are told
  *   ws_chat_audience.c  .. many with one listener
@@ -213,6 +214,10 @@ bool chat_ask_session_id(struct chat_ask *, bool *ret_is_given);
  * on_session, or it fails. */
 void chat_ask_with_session(struct chat_ask *,
     void (*on_session)(struct chat_ask *, struct chat_socket *, struct chat_member *));
+
+/* ---- ws_chat_say.c ---- */
+
+void chat_say(struct chat_ask *, struct chat_socket *);
 
 /* ---- ws_chat_action.c ---- */
 
