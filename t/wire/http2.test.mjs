@@ -191,3 +191,37 @@ test('requests beyond max_concurrent_streams wait; beyond the 100 that were prom
   other.close();
   await waitFor(async () => (await places()) === 0, 'the places');
 });
+
+test('a first request that is longer in coming than a head may be is taken; but not for ever', async (t) => {
+  const http = { header_timeout: '300ms', body_timeout: '2s' };
+  const slow = await startTls(t, { http2: true }, { mock, config: { workers: 4, http } });
+  const head = block('/v1/sessions', { method: 'POST', key: keys.client, headers: { 'content-type': 'application/json' } });
+  const [h2, silent, endless] = [await openH2(t, slow.port), await openH2(t, slow.port), await openH2(t, slow.port)];
+  h2.send(frame(HEADERS, END_HEADERS, 1, head), frame(DATA, 0, 1, Buffer.from('{')));
+  endless.send(frame(HEADERS, END_HEADERS, 1, head));
+  await silent.end();
+  h2.send(frame(DATA, END_STREAM, 1, Buffer.from('}')));
+  await h2.frame(DATA, 1, 5000, END_STREAM);
+  assert.match(h2.text(1), /"id":"sess_/);
+  const again = setInterval(() => endless.send(frame(HEADERS, END_HEADERS, 3, head)), 100);
+  t.after(() => clearInterval(again));
+  await endless.end();
+});
+
+test('an upload that begins shortly before the end of an idle time is taken whole', async (t) => {
+  const http = { body_timeout: '1s' };
+  const slow = await startTls(t, { http2: true }, { mock, config: { workers: 4, http } });
+  const head = block('/v1/sessions', { method: 'POST', key: keys.client, headers: { 'content-type': 'application/json' } });
+  const [h2, idle] = [await openH2(t, slow.port), await openH2(t, slow.port)];
+  const begun = Date.now();
+  for (const one of [h2, idle]) {
+    one.send(get(1, '/health/live'));
+    await one.frame(DATA, 1, 5000, END_STREAM);
+  }
+  await waitFor(() => Date.now() - begun > 600, 'most of the idle time');
+  h2.send(frame(HEADERS, END_HEADERS, 3, head), frame(DATA, 0, 3, Buffer.from('{')));
+  await idle.end();
+  h2.send(frame(DATA, END_STREAM, 3, Buffer.from('}')));
+  await h2.frame(DATA, 3, 5000, END_STREAM);
+  assert.match(h2.text(3), /"id":"sess_/);
+});

@@ -62,8 +62,6 @@ phase_timeout_ms(const struct http_conn *c, enum conn_phase phase)
 	case CONN_BODY:
 		return s->conf->http.body_timeout_ms;
 	case CONN_IDLE:
-		/* An HTTP/2 connection is idle for us while the body of its only stream comes in.
-		 */
 		if (c->h2 != NULL)
 			return s->conf->http.body_timeout_ms;
 		/* Who was told when to come again finds the connection then. */
@@ -98,13 +96,20 @@ conn_cut(struct http_conn *c)
 	shutdown(h2o_socket_get_fd(c->sock), SHUT_RDWR);
 }
 
+/* Of HTTP/2: we have nothing of a request before its body is there. Its own timer ends it. */
+static bool
+is_sending_request(const struct http_conn *c)
+{
+	return c->h2 != NULL && wheel_is_set(&c->h2->body_timer);
+}
+
 void
 conn_evict_idle(struct http_server *s)
 {
 	list_for (node, &s->conns[CONN_IDLE]) {
 		struct http_conn *c = list_entry(node, struct http_conn, node);
 
-		if (!c->is_cut) {
+		if (!c->is_cut && !is_sending_request(c)) {
 			conn_cut(c);
 			return;
 		}
@@ -221,7 +226,10 @@ on_timer(struct wheel_entry *e)
 
 	if (c->is_cut)
 		return;
-	if (c->phase == CONN_HEAD || c->phase == CONN_BODY) {
+	if (is_sending_request(c) && c->phase != CONN_BODY) {
+		/* Idle for h2o's handlers only. The first must come within the time for a body. */
+		conn_enter(c, c->phase == CONN_NEW ? CONN_BODY : CONN_IDLE);
+	} else if (c->h2 == NULL && (c->phase == CONN_HEAD || c->phase == CONN_BODY)) {
 		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_TIMEOUT, 0, 1);
 		conn_refuse(c, E_REQUEST_TIMEOUT);
 	} else if (c->phase != CONN_BUSY)
