@@ -140,7 +140,10 @@ test('few descriptors: fewer places are promised, ops routes are answered when a
 });
 
 test('no descriptors at all: /health is answered within a second, nothing spins, and all is well when there are some again', async (t) => {
-  const server = await startServer(t, { mock, config: { http: { keepalive_timeout: '60s', header_timeout: '60s' }, drain: { timeout: '500ms' } } });
+  const server = await startServer(t, {
+    mock, config: { http: { keepalive_timeout: '60s', header_timeout: '60s' }, drain: { timeout: '500ms' }, metrics: { listen: '127.0.0.1:0' } },
+  });
+  const metrics_port = Number(/listening address=\S+:(\d+) kind=metrics/.exec(server.output())[1]);
   for (const expected of [/accept failed error="?Too many open files/, /(store|session sweep|provider) .*(fail|unavailable)/, /turn .*not saved/]) server.expectLog(expected);
   const { id } = await newSession(server);
   await server.request('/health');
@@ -155,6 +158,7 @@ test('no descriptors at all: /health is answered within a second, nothing spins,
     execFileSync('prlimit', [`--pid=${pid}`, `--nofile=${highest - 20}:`]);
   }
   const more = await open(t, server.port, 100, poll);
+  more.push(...await open(t, metrics_port, 400)); // nobody can accept these
   const before_it = cpu_ms(pids), begun = Date.now();
   for (let i = 0; i < 40; i++) {
     const { status } = await server.request('/health/live', { limit_ms: 1500 });

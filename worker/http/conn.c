@@ -339,6 +339,7 @@ on_close(void *data)
 	guard_leave(s, c->peer_place, c->over != GUARD_NOTHING);
 	if (c->linger_fd >= 0)
 		linger_start(s, c->linger_fd);
+	s->metrics_spares -= c->is_on_spare && c->listener->from->is_metrics;
 	if (s->spare_count < LISTEN_SPARES && !s->is_draining)
 		listen_spare_is_free(s);
 	free_conn(c);

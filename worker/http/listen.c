@@ -20,7 +20,8 @@
 #include "worker/loop/h2o_loop.h"
 
 enum {
-	ACCEPT_BATCH = 64,         /* per listener and round */
+	ACCEPT_BATCH = 64, /* per listener and round */
+	METRICS_SPARES_MAX = 2,
 	ACCEPT_AGAIN_MS = 100,     /* after the system refused one */
 	EVICT_AGAIN_MS = 100,      /* while the queue is full of who says nothing */
 	DESCRIPTORS_FOR_REST = 64, /* log, database, bus: beside 3 % of the table */
@@ -32,6 +33,7 @@ has_room(const struct http_server *s)
 	return s->open < s->open_max && s->waiting < s->queue_max;
 }
 
+/* The metrics listener has no limits. */
 static void
 pause_accepting(struct http_server *s)
 {
@@ -65,7 +67,13 @@ listen_reconsider(struct http_server *s)
 static void
 on_accept_again(struct loop_timer *t)
 {
-	listen_reconsider(container_of(t, struct http_server, accept_again));
+	struct http_server *s = container_of(t, struct http_server, accept_again);
+
+	for (uint32_t i = 0; i < s->listener_count; i++) {
+		if (s->listeners[i].from->is_metrics)
+			h2o_socket_read_start(s->listeners[i].sock, on_listener);
+	}
+	listen_reconsider(s);
 }
 
 /* Its client is known. */
@@ -141,13 +149,24 @@ listen_give_spares_back(struct http_server *s)
 		close(s->spares[--s->spare_count]);
 }
 
-/* Those who are next may be asking for /health. Their ends give the spares back. */
+/* The rest is for who asks for /health. */
+static bool
+may_take_spare(const struct http_listener *l)
+{
+	const struct http_server *s = l->server;
+
+	return s->spare_count > 0 &&
+	       (!l->from->is_metrics || s->metrics_spares < METRICS_SPARES_MAX);
+}
+
+/* Those who are next may be asking for /health. Their ends give the spares back; who is closed at
+ * once gives it back at once. */
 static void
 accept_on_spares(struct http_listener *l)
 {
 	struct http_server *s = l->server;
 
-	while (s->spare_count > 0) {
+	for (int i = 0; i < ACCEPT_BATCH && may_take_spare(l); i++) {
 		h2o_socket_t *sock;
 
 		close(s->spares[--s->spare_count]);
@@ -155,6 +174,7 @@ accept_on_spares(struct http_listener *l)
 			break;
 		conn_open(l, sock);
 		((struct http_conn *)sock->on_close.data)->is_on_spare = true;
+		s->metrics_spares += l->from->is_metrics;
 		conn_enter(sock->on_close.data, CONN_NEW);
 		start(sock->on_close.data);
 	}
@@ -184,7 +204,10 @@ on_accept_failed(struct http_listener *l, int err)
 	}
 	log_warn("accept failed error=%s open=%u", log_quote(str_of(strerror(err))).s, s->open);
 	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_SOCKETS, 0, 1);
-	pause_accepting(s);
+	if (l->from->is_metrics)
+		h2o_socket_read_stop(l->sock);
+	else
+		pause_accepting(s);
 	loop_timer_set(s->loop, &s->accept_again, ACCEPT_AGAIN_MS);
 }
 

@@ -123,6 +123,7 @@ struct http_server {
 	struct loop_timer evict_again;  /* while the queue is full */
 	int spares[LISTEN_SPARES];      /* descriptors held back for ops routes */
 	uint32_t spare_count;
+	uint32_t metrics_spares; /* taken by connections of the metrics listener */
 };
 
 struct http_answer_header {
