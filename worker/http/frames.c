@@ -54,8 +54,12 @@ find_conn(const uint8_t *src)
 	for (h2o_linklist_t *node = conns->prev; node != conns; node = node->prev) {
 		h2o_http2_conn_t *h = H2O_STRUCT_FROM_MEMBER(h2o_http2_conn_t, _conns, node);
 
-		if (h->sock != NULL && (const uint8_t *)h->sock->input->bytes == src)
-			return h->sock->on_close.data;
+		if (h->sock == NULL || (const uint8_t *)h->sock->input->bytes != src)
+			continue;
+		/* Outside of on_read() it may have more frames: it is the first to be looked at. */
+		h2o_linklist_unlink(node);
+		h2o_linklist_insert(conns, node);
+		return h->sock->on_close.data;
 	}
 	return NULL;
 }
