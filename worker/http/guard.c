@@ -149,7 +149,7 @@ guard_may_upgrade(struct http_req *r)
 
 	if ((r->route->flags & HTTP_UPGRADE) == 0 || s->conf->limits.handshake_rate == 0)
 		return true;
-	a = request_client(r);
+	a = asked_client(r);
 	if (!is_limited(s, &a) ||
 	    takes_one(s, &a, GUARD_UPGRADE, s->conf->limits.handshake_rate, &retry_s))
 		return true;

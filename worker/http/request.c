@@ -13,232 +13,12 @@
 #include "common/id.h"
 #include "common/log.h"
 #include "worker/http/bodies.h"
-#include "worker/http/forwarded.h"
 #include "worker/http/frames.h"
 #include "worker/http/guard.h"
 #include "worker/http/server.h"
 #include "worker/http/stream.h"
 
-enum { REQUEST_ID_MAX = 128, REFUSALS_PER_CONN = 4 };
-
-/* ---- what was asked ---- */
-
-struct str
-http_method(const struct http_req *r)
-{
-	return str_sub(r->h2o->input.method.base, r->h2o->input.method.len);
-}
-
-struct str
-http_path(const struct http_req *r)
-{
-	return r->path;
-}
-
-struct str
-http_header(const struct http_req *r, const char *name)
-{
-	const h2o_req_t *h = r->h2o;
-	size_t len = strlen(name);
-	const h2o_token_t *token = h2o_lookup_token(name, len);
-	ssize_t i;
-
-	if (token == H2O_TOKEN_HOST)
-		return str_sub(h->input.authority.base, h->input.authority.len);
-	if (token == H2O_TOKEN_UPGRADE)
-		return str_sub(h->upgrade.base, h->upgrade.len);
-	i = token != NULL ? h2o_find_header(&h->headers, token, -1)
-			  : h2o_find_header_by_str(&h->headers, name, len, -1);
-	if (i < 0)
-		return STR_NONE;
-	return str_sub(h->headers.entries[i].value.base, h->headers.entries[i].value.len);
-}
-
-struct str
-http_header_list(struct http_req *r, const char *name)
-{
-	const h2o_headers_t *headers = &r->h2o->headers;
-	struct buf joined = BUF_INIT;
-
-	for (size_t i = 0; i < headers->size; i++) {
-		const h2o_header_t *h = &headers->entries[i];
-
-		if (!h2o_memis(h->name->base, h->name->len, name, strlen(name)))
-			continue;
-		if (joined.len > 0)
-			buf_add_char(&joined, ',');
-		buf_add(&joined, h->value.base, h->value.len);
-	}
-	struct str list =
-	    joined.data != NULL ? str_of(arena_strdup(&r->arena, buf_str(&joined))) : STR_NONE;
-	buf_fini(&joined);
-	return list;
-}
-
-const char *
-http_param(const struct http_req *r, const char *name)
-{
-	for (unsigned i = 0; i < r->match.param_count; i++) {
-		if (str_eq(r->match.params[i].name, str_of(name)))
-			return r->params[i];
-	}
-	return NULL;
-}
-
-static char *
-decode(const struct http_req *r, struct str text, bool is_query)
-{
-	char *out = h2o_mem_alloc_pool(&r->h2o->pool, text.len + 1);
-	size_t len;
-
-	return route_decode(text, is_query, out, &len) ? out : NULL;
-}
-
-const char *
-http_query(const struct http_req *r, const char *name)
-{
-	struct str rest = r->query;
-
-	while (rest.len > 0) {
-		struct str value = str_split(&rest, '&');
-		struct str key = str_split(&value, '=');
-
-		if (str_eq(key, str_of(name)))
-			return decode(r, value, true);
-	}
-	return NULL;
-}
-
-struct str
-http_body(const struct http_req *r)
-{
-	return str_sub(r->h2o->entity.base, r->h2o->entity.len);
-}
-
-const char *
-http_request_id(const struct http_req *r)
-{
-	return r->id;
-}
-
-struct arena *
-http_arena(struct http_req *r)
-{
-	return &r->arena;
-}
-
-struct http_server *
-http_server_of(const struct http_req *r)
-{
-	return r->server;
-}
-
-const struct conf *
-http_conf(const struct http_req *r)
-{
-	return r->server->conf;
-}
-
-bool
-http_is_on_metrics_listener(const struct http_req *r)
-{
-	return r->conn->listener->from->is_metrics;
-}
-
-json_t *
-http_json(struct http_req *r, bool is_required)
-{
-	struct str body = http_body(r);
-	json_error_t error;
-
-	if (r->json != NULL)
-		return r->json;
-	if (body.len == 0) {
-		if (is_required)
-			http_reply_error(r, E_INVALID_JSON, NULL, "A JSON body is required.");
-		return NULL;
-	}
-	r->json = json_loadb(body.p, body.len, JSON_REJECT_DUPLICATES, &error);
-	if (r->json == NULL)
-		http_reply_error(r, E_INVALID_JSON, NULL,
-		    "The body is not valid JSON: line %d, column %d: %s", error.line, error.column,
-		    error.text);
-	return r->json;
-}
-
-/* ---- who asks ---- */
-
-/* Each header may be there several times; the last was added by the nearest proxy. */
-static bool
-walk_headers(const struct http_req *r, const char *name,
-    bool (*walk)(struct str, const struct addr_nets *, struct addr *), struct addr *client)
-{
-	const h2o_headers_t *headers = &r->h2o->headers;
-	bool is_there = false;
-
-	for (size_t i = headers->size; i-- > 0;) {
-		const h2o_header_t *h = &headers->entries[i];
-
-		if (!h2o_memis(h->name->base, h->name->len, name, strlen(name)))
-			continue;
-		is_there = true;
-		if (!walk(str_sub(h->value.base, h->value.len), &r->server->trusted, client))
-			break;
-	}
-	return is_there;
-}
-
-struct addr
-request_client(const struct http_req *r)
-{
-	struct addr peer = *conn_peer(r->conn);
-	struct addr client = r->conn->client.kind != ADDR_NONE ? r->conn->client : peer;
-
-	/* A PROXY header was only read from a trusted peer; who it names may be a proxy, too. */
-	if (r->server->trusted.n == 0 || !addr_nets_have(&r->server->trusted, &client))
-		return client;
-	if (!walk_headers(r, "x-forwarded-for", forwarded_walk_for, &client))
-		walk_headers(r, "forwarded", forwarded_walk, &client);
-	return client;
-}
-
-const char *
-http_client_address(const struct http_req *cr)
-{
-	struct http_req *r = (struct http_req *)cr;
-	struct addr client;
-
-	if (r->client_text[0] == '\0') {
-		client = request_client(r);
-		addr_format(&client, r->client_text);
-	}
-	return r->client_text;
-}
-
-const char *
-http_client_network(struct http_req *r)
-{
-	struct addr client = request_client(r);
-	char *text = arena_alloc(&r->arena, ADDR_TEXT_MAX);
-
-	addr_format_network(&client, text);
-	return text;
-}
-
-/* Somebody on this machine, not a proxy on this machine for somebody else. */
-bool
-http_is_loopback_peer(const struct http_req *r)
-{
-	static const char *const forwarding[] = {
-	    "x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-host", "via"};
-
-	for (size_t i = 0; i < ARRAY_LEN(forwarding); i++) {
-		if (http_header(r, forwarding[i]).p != NULL)
-			return false;
-	}
-	return addr_is_loopback(conn_peer(r->conn)) &&
-	       (r->conn->client.kind == ADDR_NONE || addr_is_loopback(&r->conn->client));
-}
+enum { REQUEST_ID_MAX = 128 };
 
 /* ---- handles, and clients that go ---- */
 
@@ -376,14 +156,6 @@ write_access_log(struct http_req *r, int status, uint64_t us)
 	    r->id);
 }
 
-void
-http_work_passed_on(struct http_req *r)
-{
-	if (r->is_work)
-		admission_leave(loop_admission(r->server->loop));
-	r->is_work = false;
-}
-
 static void
 release_of_http2(const struct http_req *r)
 {
@@ -398,18 +170,11 @@ release_of_http2(const struct http_req *r)
 }
 
 static void
-release_place(struct http_req *r)
+leave_conn(struct http_req *r)
 {
-	struct http_server *s = r->server;
-
-	http_work_passed_on(r);
 	bodies_let_go(r);
-	s->in_progress--;
+	r->server->in_progress--;
 	r->conn->in_progress--;
-	if (r->is_counted) {
-		s->active--;
-		metric_gauge(METRIC_CONNECTIONS, r->kind, 0, -1);
-	}
 	if (r->conn->in_progress == 0)
 		conn_enter(r->conn, CONN_IDLE);
 	if (r->conn->h2 != NULL)
@@ -459,7 +224,8 @@ on_dispose(void *p)
 		metric_observe_us(METRIC_HTTP_REQUEST_SECONDS, r->label, us);
 	write_access_log(r, status, us);
 	linger_if_needed(r);
-	release_place(r);
+	room_leave(r);
+	leave_conn(r);
 	if (!is_whole && r->conn->h2 != NULL && !r->conn->is_cut &&
 	    conn_is_flooding(r->conn, FLOOD_RESET))
 		conn_cut_flood(r->conn);
@@ -540,96 +306,6 @@ enter_conn(struct http_conn *c)
 	listen_reconsider(s);
 }
 
-/*
- * All of the request has been read, so the connection could go on, and to keep it is cheaper than
- * the next one. But it holds a socket, of which half of the spare ones may be kept for that; and
- * who is refused again and again may find room at another worker, with a new connection.
- */
-static bool
-may_come_again(struct http_conn *c)
-{
-	const struct http_server *s = c->listener->server;
-	uint32_t idle = s->open > s->active ? s->open - s->active : 0;
-	uint32_t spare = s->open_max > s->active ? s->open_max - s->active : 0;
-
-	return ++c->refusals < REFUSALS_PER_CONN && idle <= spare / 2;
-}
-
-void
-request_reply_capacity(struct http_req *r)
-{
-	if (!may_come_again(r->conn))
-		r->is_last = true;
-	http_reply_retry(r, E_AT_CAPACITY, HTTP_CAPACITY_RETRY_S, NULL);
-}
-
-/* Before anything of it costs anything: its body, its key, the record. */
-static bool
-may_begin(struct http_req *r)
-{
-	struct http_server *s = r->server;
-	struct admission *a = loop_admission(s->loop);
-
-	if ((r->route->flags & HTTP_WORK) == 0)
-		return true;
-	if (admission_allows(a)) {
-		admission_enter(a);
-		r->is_work = true;
-		return true;
-	}
-	log_warn("connection refused reason=overload active=%u max=%lld delay_us=%llu work=%u",
-	    s->active, (long long)s->conf->max_connections, (unsigned long long)a->delay_us,
-	    a->live);
-	metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_OVERLOAD, 0, 1);
-	request_reply_capacity(r);
-	return false;
-}
-
-static bool
-has_place(const struct http_server *s)
-{
-	return s->active < s->places_max;
-}
-
-bool
-request_take_place(struct http_req *r)
-{
-	struct http_server *s = r->server;
-
-	if (!has_place(s)) {
-		log_warn("connection refused reason=capacity active=%u max=%u", s->active,
-		    s->places_max);
-		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_CAPACITY, 0, 1);
-		return false;
-	}
-	s->active++;
-	r->is_counted = true;
-	r->conn->refusals = 0;
-	metric_gauge(METRIC_CONNECTIONS, r->kind, 0, 1);
-	return true;
-}
-
-/* False: it was refused. What may be upgraded is told later, after other refusals. */
-static bool
-may_run(struct http_req *r)
-{
-	unsigned flags = r->route->flags;
-
-	if ((flags & HTTP_OPS) != 0)
-		return true;
-	if (r->conn->is_on_spare) {
-		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_SOCKETS, 0, 1);
-		request_reply_capacity(r);
-		return false;
-	}
-	if (((flags & HTTP_UPGRADE) != 0 && !has_place(r->server)))
-		return true;
-	if (request_take_place(r))
-		return true;
-	request_reply_capacity(r);
-	return false;
-}
-
 static bool
 is_json_type(struct str type)
 {
@@ -661,7 +337,7 @@ static bool
 decode_params(struct http_req *r)
 {
 	for (unsigned i = 0; i < r->match.param_count; i++) {
-		r->params[i] = decode(r, r->match.params[i].value, false);
+		r->params[i] = asked_decode(r, r->match.params[i].value, false);
 		if (r->params[i] == NULL) {
 			http_reply_error(
 			    r, E_INVALID_REQUEST, NULL, "The path has a broken escape.");
@@ -755,8 +431,8 @@ request_dispatch(h2o_handler_t *handler, h2o_req_t *h)
 		return 0;
 	if (c->over != GUARD_NOTHING && (r->route->flags & HTTP_OPS) == 0)
 		guard_refuse(r);
-	else if (may_begin(r) && decode_params(r) && accept_body(r) && guard_may_upgrade(r) &&
-		 may_run(r))
+	else if (room_may_begin(r) && decode_params(r) && accept_body(r) && guard_may_upgrade(r) &&
+		 room_may_run(r))
 		run_handler(r);
 	return 0;
 }

@@ -194,10 +194,21 @@ void listen_give_spares_back(struct http_server *);
 int request_dispatch(h2o_handler_t *, h2o_req_t *);
 void request_forget(struct http_req *); /* its handle finds nothing any more */
 void request_watch_gone(struct http_req *);
-struct addr request_client(const struct http_req *); /* after trusted_proxies */
-void request_fail(struct http_req *);                /* ends it without a (whole) answer */
-bool request_take_place(struct http_req *);          /* false: at capacity; counted and logged */
-void request_reply_capacity(struct http_req *);
+void request_fail(struct http_req *); /* ends it without a (whole) answer */
+
+/* room.c: those that say bool have answered, or counted and logged it, when they say false */
+/* Before anything of it costs anything: its body, its key, the record. */
+bool room_may_begin(struct http_req *);
+/* What may be upgraded is told later that there is no place, after other refusals. */
+bool room_may_run(struct http_req *);
+bool room_take_place(struct http_req *); /* not answered yet */
+void room_reply_capacity(struct http_req *);
+void room_leave(struct http_req *);
+
+/* asked.c */
+struct addr asked_client(const struct http_req *); /* after trusted_proxies */
+/* Without its escapes, in the request's memory; NULL: one is broken. */
+char *asked_decode(const struct http_req *, struct str text, bool is_query);
 
 /* answer.c */
 void answer_refusal(struct http_req *, int err, const char *text);

@@ -191,13 +191,13 @@ http_may_upgrade(const struct http_req *r)
 bool
 http_take_place(struct http_req *r)
 {
-	return r->is_counted || request_take_place(r);
+	return r->is_counted || room_take_place(r);
 }
 
 void
 http_reply_capacity(struct http_req *r)
 {
-	request_reply_capacity(r);
+	room_reply_capacity(r);
 }
 
 /* The request is disposed of; its bytes are still at the front of the input. */
