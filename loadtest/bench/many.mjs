@@ -24,6 +24,7 @@ function freeBytes() {
 export async function many({ count, workers, users, hold_s, limit }) {
   const server = await startServer(null, { mock: false,
     config: { workers, max_connections: 19000, connection_queue_size: 2000 } }); // a process may open 20,000 files
+  server.expectLog(/provider health/); // there is none
   const pids = all_pids(server);
   const before = { pss: pssBytes(pids), free: freeBytes(), cpu: cpuSeconds(pids) };
   const holder = await hold(server.address, 'idle-ws', { count, users, limit, stops: true,
