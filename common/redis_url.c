@@ -17,7 +17,7 @@ decode(struct str s, char *out, size_t max)
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < s.len; i++) {
+	for (size_t i = 0; s.p != NULL && i < s.len; i++) {
 		int c = (unsigned char)s.p[i];
 
 		if (c == '%') {
