@@ -59,6 +59,7 @@ struct loop {
 
 	struct loop_timer **heap; /* binary, earliest first */
 	uint32_t heap_len, heap_cap;
+	uint32_t round; /* of timers, counted from its beginning */
 
 	pthread_mutex_t posts_lock; /* protects posts and the nodes in it */
 	struct list posts;
@@ -165,6 +166,7 @@ loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t delay_ms)
 	check(t->on_fire != NULL);
 	loop_timer_stop(l, t);
 	t->due_ms = loop_now_ms(l) + delay_ms;
+	t->round = l->round;
 	if (l->heap_len == l->heap_cap) {
 		l->heap_cap = l->heap_cap > 0 ? 2 * l->heap_cap : 64;
 		l->heap = xrealloc(l->heap, l->heap_cap * sizeof(l->heap[0]));
@@ -173,14 +175,15 @@ loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t delay_ms)
 	heap_up(l, l->heap_len - 1, t);
 }
 
-/* At most as many as there are now: one that sets itself to 0 again waits for the next round. */
+/* One that is set meanwhile waits for the next round, and so do those that are due after it. */
 static void
 loop_run_timers(struct loop *l)
 {
-	for (uint32_t n = l->heap_len; n > 0 && l->heap_len > 0; n--) {
+	l->round++;
+	while (l->heap_len > 0) {
 		struct loop_timer *t = l->heap[0];
 
-		if (t->due_ms > l->now_ms)
+		if (t->due_ms > l->now_ms || t->round == l->round)
 			break;
 		loop_timer_stop(l, t);
 		t->on_fire(t);

@@ -36,6 +36,7 @@ struct loop_timer {
 	void (*on_fire)(struct loop_timer *); /* container_of() gives yours */
 	uint64_t due_ms;
 	uint32_t heap_index; /* + 1; 0: not set */
+	uint32_t round;      /* in which it was set */
 };
 
 void loop_timer_set(struct loop *, struct loop_timer *, uint64_t delay_ms);

@@ -56,6 +56,28 @@ on_named(struct loop_timer *t)
 		loop_stop(loop);
 }
 
+/* However many others there are. */
+static void
+test_timer_set_from_itself_waits_for_the_next_round(void **state)
+{
+	struct named_timer far[40] = {0}, again = {.name = 1, .again = 30, .ends = true};
+
+	again.timer.on_fire = on_named;
+	for (int i = 0; i < 40; i++) {
+		far[i].timer.on_fire = on_named;
+		loop_timer_set(loop, &far[i].timer, 60000);
+	}
+	loop_timer_set(loop, &again.timer, 0);
+	loop_run(loop);
+	assert_int_equal(fired_count, 1);
+	assert_true(loop_timer_is_set(&again.timer));
+	loop_run(loop);
+	assert_int_equal(fired_count, 2);
+	for (int i = 0; i < 40; i++)
+		loop_timer_stop(loop, &far[i].timer);
+	loop_timer_stop(loop, &again.timer);
+}
+
 static void
 test_timers_fire_in_order(void **state)
 {
@@ -421,6 +443,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_timers_fire_in_order, setup, teardown),
+	    cmocka_unit_test_setup_teardown(
+		test_timer_set_from_itself_waits_for_the_next_round, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_timer_waits_its_time, setup, teardown),
 	    cmocka_unit_test_setup_teardown(
 		test_timer_that_sets_itself_does_not_hold_the_round, setup, teardown),
