@@ -50,35 +50,11 @@ settle_doomed(struct client *c)
 	}
 }
 
-/* libcurl may give what it held back from inside curl_easy_pause(). */
-static void
-settle_resuming(struct client *c)
-{
-	struct list batch = LIST_INIT(batch);
-	struct transfer *t;
-
-	while ((t = list_first(&c->resuming, struct transfer, resume_node)) != NULL) {
-		list_del(&t->resume_node);
-		list_add_tail(&batch, &t->resume_node);
-	}
-	while ((t = list_first(&batch, struct transfer, resume_node)) != NULL) {
-		list_del(&t->resume_node);
-		t->is_paused = false;
-		t->phase_ms = loop_now_ms(c->loop);
-		c->curl_depth++;
-		curl_easy_pause(t->easy, CURLPAUSE_CONT);
-		c->curl_depth--;
-		transfer_wait(t);
-	}
-}
-
 static void
 client_settle(struct client *c)
 {
 	check(c->curl_depth == 0);
 	settle_messages(c);
-	settle_doomed(c);
-	settle_resuming(c);
 	settle_doomed(c);
 	list_for (node, &c->pools)
 		pool_dispatch(list_entry(node, struct client_pool, node));
@@ -94,6 +70,32 @@ void
 client_settle_soon(struct client *c)
 {
 	loop_post(c->loop, &c->settle);
+}
+
+/* A few in each round of the loop, at most once each: who is as fast as its provider would be
+ * paused and resumed for as long as there are bytes, and nobody else be heard. libcurl may give
+ * what it held back from inside curl_easy_pause(). */
+static void
+on_resume(struct loop_timer *timer)
+{
+	struct client *c = container_of(timer, struct client, resume);
+	struct transfer *t;
+
+	for (int n = 0; n < RESUMES_PER_ROUND; n++) {
+		t = list_first(&c->resuming, struct transfer, resume_node);
+		if (t == NULL)
+			break;
+		list_del(&t->resume_node);
+		t->is_paused = false;
+		t->phase_ms = loop_now_ms(c->loop);
+		c->curl_depth++;
+		curl_easy_pause(t->easy, CURLPAUSE_CONT);
+		c->curl_depth--;
+		transfer_wait(t);
+	}
+	if (!list_empty(&c->resuming))
+		loop_timer_set(c->loop, &c->resume, 0);
+	client_settle(c);
 }
 
 /* ---- libcurl's sockets and time ---- */
@@ -276,6 +278,7 @@ client_new(struct loop *loop)
 	c->transfers = idmap_new();
 	c->timer.on_fire = on_timer;
 	c->settle.run = on_settle;
+	c->resume.on_fire = on_resume;
 	c->ca_file = xstrdup(ca_file != NULL && *ca_file != '\0' ? ca_file : CA_FILE);
 	list_init(&c->doomed);
 	list_init(&c->resuming);
@@ -307,6 +310,7 @@ client_free(struct client **cp)
 			client_socket_free(c->sockets[fd]);
 	}
 	loop_timer_stop(c->loop, &c->timer);
+	loop_timer_stop(c->loop, &c->resume);
 	loop_post_cancel(c->loop, &c->settle);
 	idmap_free(&c->transfers);
 	free(c->sockets);
@@ -346,5 +350,6 @@ client_resume(struct client *c, uint64_t handle)
 	if (t == NULL || !t->is_paused || list_linked(&t->resume_node))
 		return;
 	list_add_tail(&c->resuming, &t->resume_node);
-	client_settle_soon(c);
+	if (!loop_timer_is_set(&c->resume))
+		loop_timer_set(c->loop, &c->resume, 0);
 }

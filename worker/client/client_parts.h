@@ -19,13 +19,17 @@
 #include "common/list.h"
 #include "worker/client/client.h"
 
-enum { EASIES_KEPT = 16 };
+enum {
+	EASIES_KEPT = 16,
+	RESUMES_PER_ROUND = 32, /* each may read and give what fills its queue */
+};
 
 struct client {
 	struct loop *loop;
 	CURLM *multi;
 	struct loop_timer timer; /* libcurl's */
 	struct loop_post settle;
+	struct loop_timer resume;
 	struct idmap *transfers;
 	struct list doomed;   /* cancelled while libcurl was on the stack */
 	struct list resuming; /* by resume_node */
