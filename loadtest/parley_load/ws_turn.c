@@ -139,6 +139,15 @@ is_refusal(struct str code)
 	       str_eq(code, STR("busy"));
 }
 
+bool
+ws_turn_may_resume(struct str message)
+{
+	struct str code = chat_frame_text(message, "code");
+
+	return is_refusal(code) || str_eq(code, STR("rate_limited")) ||
+	       str_eq(code, STR("owner_unavailable")) || str_eq(code, STR("store_unavailable"));
+}
+
 /* The first few: who looks wants to know why. */
 static void
 complain(struct str frame)

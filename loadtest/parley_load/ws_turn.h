@@ -38,6 +38,9 @@ enum ws_turn_said ws_turn_take(struct ws_turn *, struct wsock *, struct str mess
 /* Of a live turn whose session and turn are known: what comes after the last event, over this
  * socket; false: they are not known, the turn cannot be found again. */
 bool ws_turn_resume(struct ws_turn *, struct wsock *);
+/* Of the error that answers that: the server could not look now. False: there is nothing to find,
+ * or it may not be seen. */
+bool ws_turn_may_resume(struct str message);
 
 enum outcome ws_turn_outcome(enum ws_turn_said);
 

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
+import { createServer } from 'node:http';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { WebSocketServer } from 'ws';
@@ -246,6 +247,68 @@ test('a storm of WebSockets: all are cut, all come back, and what they were told
   assert.equal(result.stand_us.count, 3 * 2);
   assert.ok(result.turns >= 3 * 12, `${result.turns}`);
   assert.ok(result.connects >= 240);
+});
+
+/** A server of sessions and of /ws/chat which answers an action with what answers[action](its payload) says: its address. */
+async function chatServer(t, answers) {
+  let sessions = 0;
+  const http = createServer((request, response) => {
+    const text = JSON.stringify({ id: `sess_${++sessions}` });
+    request.resume().on('end', () => response.writeHead(201, { 'content-type': 'application/json', 'content-length': text.length }).end(text));
+  });
+  const sockets = new WebSocketServer({ server: http });
+  sockets.on('connection', (socket) => {
+    socket.on('error', () => {}); // it is cut
+    let session;
+    socket.on('message', (text) => {
+      const { action, payload } = JSON.parse(text);
+      session = payload.session_id ?? session;
+      for (const frame of answers[action]({ ...payload, session_id: session })) socket.send(JSON.stringify(frame));
+    });
+  });
+  t.after(() => {
+    sockets.clients.forEach((socket) => socket.terminate());
+    http.closeAllConnections();
+    http.close();
+  });
+  await once(http.listen(0, '127.0.0.1'), 'listening');
+  return `127.0.0.1:${http.address().port}`;
+}
+
+const joined = ({ session_id }) => [{ status: 'joined', chunk: { metadata: { session_id } } }];
+const began = ({ session_id }) => [
+  { status: 'processing', turn_id: `turn_of_${session_id}`, seq: 1, chunk: { metadata: { session_id } } },
+  { status: 'chunk', seq: 2, chunk: { metadata: { type: 'text' } } }];
+const ended = (seq) => [{ status: 'complete', seq, chunk: {} }];
+
+test('a storm in which turns are not found again at once, or not at all, goes on', async (t) => {
+  const asked = new Set();
+  const address = await chatServer(t, {
+    join: joined,
+    chat: began,
+    resume: ({ session_id, turn_id, after }) => {
+      if (session_id === 'sess_1') return [{ status: 'error', chunk: { error: 'No such turn.', code: 'not_found' } }];
+      if (asked.delete(turn_id)) return ended(after + 1);
+      asked.add(turn_id);
+      return [{ status: 'error', chunk: { error: 'The owner did not answer.', code: 'owner_unavailable' } }];
+    },
+  });
+  const { result, stderr } = await run(address, ['--limit', 20, '--users', 2, '--count', 6, '--active', '100%', 'ws-storm']);
+  assert.equal(result.missing, 0, JSON.stringify(result));
+  assert.match(stderr, /a turn failed, not_found/);
+  assert.ok(result.turns_failed > 0 && result.turns > result.turns_failed, JSON.stringify(result));
+  assert.equal(result.turns_refused, 0);
+  assert.ok(result.refused > 0 && result.failed > 0);
+  assert.equal(result.lost + result.doubled, 0);
+});
+
+test('who is asked at once when it stands again has lost no question', async (t) => {
+  const address = await chatServer(t, { join: joined, chat: (payload) => [began(payload)[0], ...ended(2)] });
+  const { code, result, stdout, stderr } = await run(address, ['--limit', 20, '--users', 2, '--count', 20, '--active', '100%', 'ws-storm']);
+  assert.equal(code, 0, `${stdout}${stderr}`);
+  assert.equal(result.turns_failed, 0);
+  assert.equal(result.missing, 0);
+  assert.ok(result.turns >= 20);
 });
 
 test('WebSockets of a killed worker come back', async (t) => {

@@ -196,6 +196,24 @@ give_up(struct client *c, enum outcome outcome)
 	load_after(c->load, AGAIN_MS + (uint64_t)random() % AGAIN_MS, dial, c);
 }
 
+/*
+ * What it asked for when it came back was refused: it comes again. The turn that it resumes runs on
+ * and may be heard the next time, unless there is none any more.
+ */
+static void
+take_refusal(struct client *c, struct str data)
+{
+	enum ws_turn_said said = WS_TURN_GOES_ON;
+	bool is_for_now = ws_turn_may_resume(data);
+
+	wsock_close(&c->ws);
+	if (c->turn.is_live && !is_for_now)
+		said = ws_turn_take(&c->turn, &c->ws, data);
+	give_up(c, is_for_now ? LOAD_REFUSED : LOAD_FAILED);
+	if (said != WS_TURN_GOES_ON)
+		end_turn(c, said);
+}
+
 /* The first frame of a turn that is resumed says that it is heard again. */
 static bool
 is_back(const struct client *c, struct str data)
@@ -209,6 +227,8 @@ on_message(struct wsock *w, struct str data)
 {
 	struct client *c = client_of(w);
 
+	bool was_live = c->turn.is_live; /* who stands as the last one may be asked at once */
+
 	if (!c->stands && is_back(c, data)) {
 		uint32_t life = w->life;
 
@@ -216,12 +236,11 @@ on_message(struct wsock *w, struct str data)
 		if (w->life != life)
 			return;
 	}
-	if (!c->stands && !c->turn.is_live && chat_frame_status(data) == CHAT_ERROR) {
-		wsock_close(w);
-		give_up(c, LOAD_FAILED);
+	if (!c->stands && chat_frame_status(data) == CHAT_ERROR) {
+		take_refusal(c, data);
 		return;
 	}
-	if (!c->turn.is_live)
+	if (!was_live)
 		return;
 	/* It was cut before it knew its turn, and the session has none: the question was lost. */
 	if (chat_frame_status(data) == CHAT_JOINED && chat_frame_text(data, "turn_id").len == 0) {
