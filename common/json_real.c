@@ -21,20 +21,26 @@ string_end(const char *p)
 	return *p == '"' ? p + 1 : p;
 }
 
-/* 1e-05 is 1e-5, 1e+20 is 1e20; what was a real stays one: 3 is 3.0. */
-static void
+/* 1e-05 is 1e-5, 1e+20 is 1e20; what was a real stays one: 3 is 3.0. Returns the length; there is
+ * room for two more. */
+static size_t
 tidy(char *real)
 {
 	char *e = strchr(real, 'e'), *digits;
+	size_t len = strlen(real);
 
 	if (e == NULL) {
-		if (strchr(real, '.') == NULL)
-			strcat(real, ".0");
-		return;
+		if (strchr(real, '.') != NULL)
+			return len;
+		real[len++] = '.';
+		real[len++] = '0';
+		real[len] = '\0';
+		return len;
 	}
 	digits = e[1] == '-' ? e + 2 : e + 1;
 	e = digits + strspn(digits, "+0");
 	memmove(digits, e, strlen(e) + 1);
+	return len - (size_t)(e - digits);
 }
 
 /* Writes the number [p, end) to dst, which may be where it stands. Returns its length. */
@@ -54,13 +60,13 @@ put_number(char *dst, const char *p, const char *end)
 		if (strtod(real, NULL) == value)
 			break;
 	}
-	tidy(real);
-	if (strlen(real) >= len) {
+	size_t shorter = tidy(real);
+	if (shorter >= len) {
 		memmove(dst, p, len);
 		return len;
 	}
-	memcpy(dst, real, strlen(real));
-	return strlen(real);
+	memcpy(dst, real, shorter);
+	return shorter;
 }
 
 void

@@ -85,7 +85,7 @@ usage_object(const struct translation *t)
 {
 	return json_pack("{s:I,s:I,s:I,s:{s:I}}", "prompt_tokens", (json_int_t)t->input,
 	    "completion_tokens", (json_int_t)t->output, "total_tokens",
-	    (json_int_t)(t->input + t->output), "prompt_tokens_details", "cached_tokens",
+	    (json_int_t)t->input + (json_int_t)t->output, "prompt_tokens_details", "cached_tokens",
 	    (json_int_t)t->cached);
 }
 

@@ -88,10 +88,10 @@ ask_stop_attempt(struct ask *a)
 	if (a->target != NULL) {
 		gate_leave(a->target->upstream->gate, &a->ticket);
 		dialect_end(a->target->upstream->dialect, &a->translation);
+		if (a->is_outstanding)
+			a->target->outstanding--;
+		a->is_outstanding = false;
 	}
-	if (a->is_outstanding)
-		a->target->outstanding--;
-	a->is_outstanding = false;
 }
 
 void

@@ -110,7 +110,7 @@ count_texts(struct walk *w)
 {
 	struct str key, value;
 	unsigned base = w->scan.depth;
-	bool is_object[JSON_SCAN_DEPTH_MAX + 1];
+	bool is_object[JSON_SCAN_DEPTH_MAX + 1] = {false};
 	char c;
 	int more;
 

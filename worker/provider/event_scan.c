@@ -259,7 +259,6 @@ event_scan_feed(struct event_scan *s, struct str bytes)
 		if (len > s->hold_bytes_max) { /* by the same rule however it was split */
 			pass(s, run);
 			begin_passing(s, part);
-			run = STR_NONE;
 			if (end_event(s, STR_NONE) == SCAN_STOP)
 				return false;
 			run = str_sub(bytes.p, 0);

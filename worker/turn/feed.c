@@ -101,6 +101,7 @@ feed_utf16_length(struct str s)
 {
 	uint64_t units = 0;
 
+	check(s.p != NULL || s.len == 0);
 	for (size_t i = 0; i < s.len; i++) {
 		unsigned char c = (unsigned char)s.p[i];
 

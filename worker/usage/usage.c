@@ -67,7 +67,7 @@ on_written(void *arg, int err)
 
 	if (err != 0) {
 		log_warn("usage not written rows=%zu reason=%s", us->count, err_info(err)->code);
-		while ((r = list_first(&us->written, struct row, node)) != NULL) {
+		while (!list_empty(&us->written)) { /* from the last: they stay in order */
 			r = list_entry(us->written.prev, struct row, node);
 			list_del(&r->node);
 			list_add_head(&us->waiting, &r->node);
