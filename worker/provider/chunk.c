@@ -9,12 +9,31 @@
 struct walk {
 	struct json_scan scan;
 	struct chunk *chunk;
+	struct provider_usage usage; /* of the usage object that is being read */
 };
 
 static bool
 is(struct str key, struct str name)
 {
 	return str_eq(key, name);
+}
+
+/* Calls `take` for each member of the object that follows, which reads or skips its value. Anything
+ * else is skipped. False: it is not JSON. */
+static bool
+walk_members(struct walk *w, bool (*take)(struct walk *, struct str key))
+{
+	struct str key;
+	int more;
+
+	if (json_scan_peek(&w->scan) != '{')
+		return json_scan_skip(&w->scan, NULL);
+	json_scan_object(&w->scan);
+	while ((more = json_scan_member(&w->scan, &key)) == 1) {
+		if (!take(w, key))
+			return false;
+	}
+	return more == 0;
 }
 
 /* ---- usage ---- */
@@ -31,75 +50,49 @@ take_count(struct walk *w, uint64_t *ret)
 }
 
 static bool
-walk_details(struct walk *w, struct provider_usage *u)
+walk_detail(struct walk *w, struct str key)
 {
-	struct str key;
-	int more;
-
-	if (json_scan_peek(&w->scan) != '{')
-		return json_scan_skip(&w->scan, NULL);
-	json_scan_object(&w->scan);
-	while ((more = json_scan_member(&w->scan, &key)) == 1) {
-		bool ok = is(key, STR("cached_tokens")) ? take_count(w, &u->cached_tokens)
-							: json_scan_skip(&w->scan, NULL);
-		if (!ok)
-			return false;
-	}
-	return more == 0;
+	return is(key, STR("cached_tokens")) ? take_count(w, &w->usage.cached_tokens)
+					     : json_scan_skip(&w->scan, NULL);
 }
 
 static bool
-walk_usage_member(struct walk *w, struct str key, struct provider_usage *u)
+walk_usage_member(struct walk *w, struct str key)
 {
 	if (is(key, STR("prompt_tokens")) || is(key, STR("input_tokens")))
-		return take_count(w, &u->input_tokens);
+		return take_count(w, &w->usage.input_tokens);
 	if (is(key, STR("completion_tokens")) || is(key, STR("output_tokens")))
-		return take_count(w, &u->output_tokens);
+		return take_count(w, &w->usage.output_tokens);
 	if (is(key, STR("prompt_tokens_details")) || is(key, STR("input_tokens_details")))
-		return walk_details(w, u);
+		return walk_members(w, walk_detail);
 	if (is(key, STR("prompt_cache_hit_tokens")))
-		return take_count(w, &u->cached_tokens);
+		return take_count(w, &w->usage.cached_tokens);
 	return json_scan_skip(&w->scan, NULL);
 }
 
 static bool
 walk_usage(struct walk *w)
 {
-	struct provider_usage u = {0};
-	struct str key;
-	int more;
+	struct provider_usage *u = &w->usage;
 
 	if (json_scan_peek(&w->scan) != '{')
 		return json_scan_skip(&w->scan, NULL);
-	json_scan_object(&w->scan);
-	while ((more = json_scan_member(&w->scan, &key)) == 1) {
-		if (!walk_usage_member(w, key, &u))
-			return false;
-	}
-	if (u.cached_tokens > u.input_tokens)
-		u.cached_tokens = u.input_tokens;
+	*u = (struct provider_usage){0};
+	if (!walk_members(w, walk_usage_member))
+		return false;
+	if (u->cached_tokens > u->input_tokens)
+		u->cached_tokens = u->input_tokens;
 	/* Cumulative where it comes more than once: the last one holds. */
 	w->chunk->has_usage = true;
-	w->chunk->usage = u;
-	return more == 0;
+	w->chunk->usage = *u;
+	return true;
 }
 
 /* {"usage":{}} inside of something: x_groq, response. */
 static bool
-walk_holder(struct walk *w)
+walk_holder_member(struct walk *w, struct str key)
 {
-	struct str key;
-	int more;
-
-	if (json_scan_peek(&w->scan) != '{')
-		return json_scan_skip(&w->scan, NULL);
-	json_scan_object(&w->scan);
-	while ((more = json_scan_member(&w->scan, &key)) == 1) {
-		bool ok = is(key, STR("usage")) ? walk_usage(w) : json_scan_skip(&w->scan, NULL);
-		if (!ok)
-			return false;
-	}
-	return more == 0;
+	return is(key, STR("usage")) ? walk_usage(w) : json_scan_skip(&w->scan, NULL);
 }
 
 /* ---- what the model said ---- */
@@ -138,25 +131,16 @@ count_texts(struct walk *w)
 }
 
 static bool
-walk_delta(struct walk *w)
+walk_delta_member(struct walk *w, struct str key)
 {
 	static const struct str texts[] = {{"content", 7}, {"tool_calls", 10},
 	    {"reasoning_content", 17}, {"reasoning", 9}, {"refusal", 7}, {"function_call", 13}};
-	struct str key;
-	int more;
 
-	if (json_scan_peek(&w->scan) != '{')
-		return json_scan_skip(&w->scan, NULL);
-	json_scan_object(&w->scan);
-	while ((more = json_scan_member(&w->scan, &key)) == 1) {
-		bool is_text = false;
-
-		for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && !is_text; i++)
-			is_text = is(key, texts[i]);
-		if (!(is_text ? count_texts(w) : json_scan_skip(&w->scan, NULL)))
-			return false;
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		if (is(key, texts[i]))
+			return count_texts(w);
 	}
-	return more == 0;
+	return json_scan_skip(&w->scan, NULL);
 }
 
 static bool
@@ -175,28 +159,13 @@ walk_finish(struct walk *w)
 }
 
 static bool
-walk_choice(struct walk *w)
+walk_choice_member(struct walk *w, struct str key)
 {
-	struct str key;
-	int more;
-
-	w->chunk->has_choices = true;
-	if (json_scan_peek(&w->scan) != '{')
-		return json_scan_skip(&w->scan, NULL);
-	json_scan_object(&w->scan);
-	while ((more = json_scan_member(&w->scan, &key)) == 1) {
-		bool ok;
-
-		if (is(key, STR("delta")) || is(key, STR("message")))
-			ok = walk_delta(w);
-		else if (is(key, STR("finish_reason")))
-			ok = walk_finish(w);
-		else
-			ok = json_scan_skip(&w->scan, NULL);
-		if (!ok)
-			return false;
-	}
-	return more == 0;
+	if (is(key, STR("delta")) || is(key, STR("message")))
+		return walk_members(w, walk_delta_member);
+	if (is(key, STR("finish_reason")))
+		return walk_finish(w);
+	return json_scan_skip(&w->scan, NULL);
 }
 
 static bool
@@ -208,7 +177,8 @@ walk_choices(struct walk *w)
 		return json_scan_skip(&w->scan, NULL);
 	json_scan_array(&w->scan);
 	while ((more = json_scan_element(&w->scan)) == 1) {
-		if (!walk_choice(w))
+		w->chunk->has_choices = true;
+		if (!walk_members(w, walk_choice_member))
 			return false;
 	}
 	return more == 0;
@@ -254,7 +224,7 @@ walk_member(struct walk *w, struct str key)
 	if (is(key, STR("type")))
 		return walk_type(w);
 	if (is(key, STR("x_groq")) || is(key, STR("response")))
-		return walk_holder(w);
+		return walk_members(w, walk_holder_member);
 	if (is(key, STR("delta")) || is(key, STR("output"))) /* of /responses */
 		return count_texts(w);
 	return json_scan_skip(&w->scan, NULL);
