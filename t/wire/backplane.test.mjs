@@ -69,7 +69,7 @@ after(async () => {
 // ---- two hosts ----
 
 test('every worker of both hosts is registered, and a scrape says that it is up', async () => {
-  await waitFor(async () => (await redis.command('ZCARD', 'two:instances')) === '8', 'eight workers in the registry');
+  await waitFor(async () => (await redis.command('ZCARD', 'two:workers')) === '8', 'eight workers in the registry');
   for (const host of hosts) {
     assert.equal(sumOf(parseMetrics((await host.request('/metrics')).text), 'parley_backplane_up'), 1);
   }
@@ -209,10 +209,10 @@ test("a provider's minute and a key's tokens hold exactly over both hosts", asyn
 test('a host that ends signs off, and its workers are no members any more', async (t) => {
   const host = await startHost(null, { backplane: { url: redis.unix_url, key_prefix: 'off:' } });
   await isUp(host);
-  await waitFor(async () => (await redis.command('ZCARD', 'off:instances')) === '4', 'four workers in the registry');
+  await waitFor(async () => (await redis.command('ZCARD', 'off:workers')) === '4', 'four workers in the registry');
   await host.stop();
   // Nobody else reads this registry, so no lease ends: what is gone has said so.
-  await waitFor(async () => (await redis.command('ZCARD', 'off:instances')) === '0', 'an empty registry');
+  await waitFor(async () => (await redis.command('ZCARD', 'off:workers')) === '0', 'an empty registry');
 });
 
 // ---- outages ----

@@ -36,7 +36,7 @@ struct hosts {
 	const struct hosts_handlers *handlers;
 	void *arg;
 	struct redis *redis;
-	struct buf own_channel, channel_of_all, instances;
+	struct buf own_channel, channel_of_all, registry;
 	struct buf channel, message, key; /* being put together */
 	char name[OWNER_MAX];
 	struct list asked;
@@ -98,7 +98,7 @@ beat(struct hosts *h)
 		return;
 	snprintf(lease, sizeof(lease), "%d", HOSTS_LEASE_MS);
 	const struct str argv[] = {STR("EVAL"), str_of(beat_script), STR("1"),
-	    buf_str(&h->instances), str_of(h->name), str_of(lease)};
+	    buf_str(&h->registry), str_of(h->name), str_of(lease)};
 	h->beat_ms = loop_now_ms(h->loop);
 	h->is_beating = redis_command(h->redis, ARRAY_LEN(argv), argv, on_beaten, h);
 }
@@ -339,7 +339,7 @@ free_all(struct hosts *h)
 		asked_free(list_entry(node, struct asked, node));
 	buf_fini(&h->own_channel);
 	buf_fini(&h->channel_of_all);
-	buf_fini(&h->instances);
+	buf_fini(&h->registry);
 	buf_fini(&h->channel);
 	buf_fini(&h->message);
 	buf_fini(&h->key);
@@ -364,7 +364,7 @@ hosts_new(struct loop *loop, const struct conf_backplane *conf, struct shm *shm,
 	owner_format(self, h->name);
 	inbox_channel(conf->key_prefix, self, &h->own_channel);
 	inbox_channel_of_all(conf->key_prefix, &h->channel_of_all);
-	buf_printf(&h->instances, "%sinstances", conf->key_prefix);
+	buf_printf(&h->registry, "%sworkers", conf->key_prefix);
 	h->beat.on_fire = on_beat;
 	h->redis =
 	    redis_new(loop, conf, h->own_channel.data, h->channel_of_all.data, &redis_handlers, h);
@@ -380,7 +380,7 @@ hosts_new(struct loop *loop, const struct conf_backplane *conf, struct shm *shm,
 static void
 sign_off(struct hosts *h)
 {
-	const struct str argv[] = {STR("ZREM"), buf_str(&h->instances), str_of(h->name)};
+	const struct str argv[] = {STR("ZREM"), buf_str(&h->registry), str_of(h->name)};
 
 	redis_command(h->redis, ARRAY_LEN(argv), argv, NULL, NULL);
 }

@@ -4,7 +4,7 @@
  *   PREFIX in:ADDR       a worker's inbox (inbox.h)
  *   PREFIX all           of every worker
  *   PREFIX own:ID        ADDR of who runs a turn or waits for a tool call; a hint, it expires
- *   PREFIX instances     every worker, by the time of its last heartbeat (Redis's clock)
+ *   PREFIX workers       every worker, by the time of its last heartbeat (Redis's clock)
  *
  * It helps to find, and it carries; it decides nothing: that is the record's. When Redis is away
  * or refuses to write, messages are refused or lost, nobody is found, and the callers' own

@@ -249,7 +249,7 @@ test_owners(void **state)
 static bool
 is_alone(void *arg)
 {
-	redisReply *r = redis_server_ask(&server, "ZCARD t:instances");
+	redisReply *r = redis_server_ask(&server, "ZCARD t:workers");
 	bool is_one = r->integer == 1;
 
 	(void)arg;
@@ -260,7 +260,7 @@ is_alone(void *arg)
 static void
 test_registry(void **state)
 {
-	redisReply *r = redis_server_ask(&server, "ZCARD t:instances");
+	redisReply *r = redis_server_ask(&server, "ZCARD t:workers");
 
 	assert_int_equal(r->integer, 2);
 	freeReplyObject(r);
