@@ -181,8 +181,10 @@ sweeper_stop(struct worker *w)
 static int
 turns_init(struct worker *w)
 {
+	const struct turns_money money = {w->holds, w->usages, w->limits};
+
 	w->turns = turns_new(w->loop, w->handoff->conf, w->handoff->shm, w->backplane, w->store,
-	    w->providers, w->holds, w->knowledge);
+	    w->providers, &money, w->knowledge);
 	return 0;
 }
 

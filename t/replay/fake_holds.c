@@ -20,6 +20,7 @@ struct holds {
 
 struct fake_holds fake_holds;
 static struct holds holds;
+static struct token_ask *asking;
 
 struct holds *
 fake_holds_new(void)
@@ -32,7 +33,8 @@ void
 fake_holds_reset(void)
 {
 	holds = (struct holds){.count = 0};
-	fake_holds = (struct fake_holds){.asked = 0};
+	fake_holds = (struct fake_holds){.tokens_verdict = {.is_allowed = true}};
+	asking = NULL;
 }
 
 bool
@@ -74,6 +76,71 @@ void
 usage_count(const struct store_usage *u)
 {
 	fake_holds.counted_tokens += u->input_tokens + u->output_tokens;
+}
+
+void
+usage_add_late(struct usages *us, const struct store_usage *u)
+{
+	check(us == (struct usages *)&holds);
+	fake_holds.late++;
+	snprintf(fake_holds.late_id, sizeof(fake_holds.late_id), "%s", u->id);
+}
+
+/* ---- tokens ---- */
+
+bool
+tokens_reserve(
+    struct limits *limits, const struct token_limit *of, uint64_t tokens, struct token_ask *r)
+{
+	(void)limits;
+	check(asking == NULL && of->limit > 0);
+	fake_holds.asked_tokens = tokens;
+	r->tokens = (uint32_t)tokens;
+	if (!fake_holds.is_far) {
+		r->verdict = fake_holds.tokens_verdict;
+		r->tokens = r->verdict.is_allowed ? r->tokens : 0;
+		return true;
+	}
+	asking = r;
+	return false;
+}
+
+void
+tokens_cancel(struct token_ask *r)
+{
+	if (asking == r)
+		asking = NULL;
+}
+
+void
+tokens_settle(struct limits *limits, const struct token_limit *of, uint32_t reserved, uint64_t used)
+{
+	(void)limits;
+	(void)of;
+	if (reserved == 0)
+		return;
+	fake_holds.settled++;
+	fake_holds.settled_reserved = reserved;
+	fake_holds.settled_used = used;
+}
+
+bool
+fake_tokens_are_asked(void)
+{
+	return asking != NULL;
+}
+
+void
+fake_tokens_answer(void)
+{
+	struct token_ask *r = asking;
+
+	check(r != NULL);
+	asking = NULL;
+	r->verdict = fake_holds.tokens_verdict;
+	if (!r->verdict.is_allowed)
+		r->tokens = 0;
+	r->on_decided(r);
 }
 
 static unsigned

@@ -50,8 +50,11 @@ world_start_worker(unsigned i)
 	shm_row_set_state(world.shm, w->who, SHM_READY);
 	w->backplane = backplane_new(world.loop, world.shm, w->who);
 	w->store = fake_store_front(world.store);
+	const struct turns_money money = {
+	    .holds = world.holds, .usages = (struct usages *)world.holds};
+
 	w->turns = turns_new(world.loop, &world.conf, world.shm, w->backplane, w->store,
-	    world.model, world.holds, world.knowledge);
+	    world.model, &money, world.knowledge);
 }
 
 int

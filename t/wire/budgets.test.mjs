@@ -9,6 +9,7 @@ import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { keys, newSession, plainProvider, startServer, streamTurn } from './lib/server.mjs';
 import { startUpstream } from './lib/upstream.mjs';
 import { waitFor } from './lib/wait.mjs';
+import { openChat } from './lib/ws.mjs';
 
 const ten = 'ps_test_ten_key_0123456789abcdef01';
 const daily = 'ps_test_daily_key_0123456789abcdef';
@@ -147,9 +148,53 @@ test('the budget of an app holds for all its keys, and for turns', async (t) => 
   assert.equal(last.event, 'turn.failed');
   assert.equal(last.data.error.code, 'budget_exceeded');
   assert.match(last.data.error.message, /The app's budget of 3 a month/);
+  assert.deepEqual({ ...last.data.budget, requested: 0 }, { ...over.json.budget, requested: 0 });
   const plain = await server.request(`/v1/sessions/${session.id}/turns`, { key: keys.client, body: { input: 'hi' } });
   assert.equal(plain.status, 402, plain.text);
+  assert.equal(plain.json.error.code, 'budget_exceeded');
+  assert.deepEqual({ ...plain.json.budget, requested: 0 }, { ...over.json.budget, requested: 0 });
+  assert.equal(new Date(plain.json.budget.resets_at).getUTCDate(), 1);
+  const shown = await server.request(`/v1/sessions/${session.id}/turns/${last.id.split('.')[0]}`, { key: keys.client });
+  assert.equal(shown.json.budget.of, 'app');
+  const chat_socket = await openChat(t, server, { key: keys.client });
+  const frame = (await chat_socket.answer(chat_socket.chat({ text: 'hi', session_id: session.id }))).at(-1);
+  assert.deepEqual([frame.status, frame.chunk.code, frame.chunk.budget.of], ['error', 'budget_exceeded', 'app']);
+  await chat_socket.close();
   assert.equal(holds_of(server), 0);
+});
+
+test("tokens per minute of a server key count its turns, too, and its calls count for the turns", async (t) => {
+  const tokened = 'ps_test_tokened_key_0123456789abcdef';
+  const server = await startServer(t, { config: { keys: [
+    { kind: 'client', app: 'demo', secret: keys.client },
+    { kind: 'server', app: 'demo', secret: tokened, tpm: 60 },
+    { kind: 'server', app: 'demo', secret: ten, tpm: 60 },
+  ] } });
+  const say = async (key, input) => {
+    const session = await newSession(server, {}, key);
+    return server.request(`/v1/sessions/${session.id}/turns`, { key, body: { input } });
+  };
+  const over = (answer) => {
+    assert.equal(answer.status, 429, answer.text);
+    assert.equal(answer.json.error.code, 'rate_limited');
+    assert.match(answer.json.error.message, /60 tokens per minute; try again in \d+ s/);
+    const { of, unit, amount, remaining, resets_at } = answer.json.limit;
+    assert.deepEqual([of, unit, amount], ['key', 'tokens per minute', 60]);
+    assert.ok(remaining < 60);
+    const wait_s = Number(answer.headers['retry-after']);
+    assert.ok(wait_s >= 1 && wait_s <= 60);
+    assert.ok(Math.abs(new Date(resets_at) - Date.now() - wait_s * 1000) < 5000, resets_at);
+  };
+  const first = await say(tokened, 'x'.repeat(200));
+  assert.equal(first.status, 200, first.text);
+  over(await say(tokened, 'again'));
+  over(await chat(server, tokened));
+  assert.equal((await say(keys.client, 'again')).status, 200, 'whose key has no such limit');
+  // What was not used goes back: a call for all of it that fails leaves room for the next.
+  server.expectLog(/provider call failed/);
+  for (let i = 0; i < 3; i++) assert.equal((await say(ten, `[[mock fault=status:500]] ${'x'.repeat(150)}`)).status, 502);
+  assert.equal((await chat(server, ten, { messages: [{ role: 'user', content: 'x'.repeat(200) }] })).status, 200);
+  over(await say(ten, 'x'.repeat(200)));
 });
 
 test('what the provider refused is given back; what broke off costs what was given', async (t) => {
@@ -205,6 +250,7 @@ test('a worker that is killed spends what it had reserved, once; a restart keeps
   await waitFor(() => holds_of(server) === 0, 'the leases to run out', 20000);
   const lost = rows_of(server);
   assert.equal(lost.length, 8);
+  assert.equal(sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_budget_lost_total'), 8);
   assert.ok(lost.every((row) => row.outcome === 'lost' && row.cost_micros === 1000000 && row.is_estimated === 1), JSON.stringify(lost[0]));
   const over = await chat(server, ten, { max_tokens: 3 });
   assert.equal(over.status, 402);

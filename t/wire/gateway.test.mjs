@@ -273,6 +273,10 @@ test('a key\'s requests per minute hold over all workers; the refusal names the 
   assert.match(refused.json.error.message, /3 requests per minute; try again in \d+ s/);
   assert.ok(Number(refused.headers['retry-after']) > 0 && Number(refused.headers['retry-after']) <= 60);
   assert.equal(refused.headers['x-ratelimit-limit'], '3');
+  const { of, unit, amount, remaining, resets_at } = refused.json.limit;
+  assert.deepEqual([of, unit, amount, remaining], ['key', 'requests per minute', 3, 0]);
+  assert.ok(new Date(resets_at) > Date.now() - 1000 && new Date(resets_at) - Date.now() <= 60000);
+  assert.ok(refused.json.request_id);
 });
 
 test('tokens per minute: reserved before, settled after', async () => {

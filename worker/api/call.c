@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "worker/api/rate.h"
+#include "worker/usage/refusal.h"
 
 struct http_req *
 call_req(const struct api_call *call)
@@ -64,13 +65,14 @@ call_reply_retry(struct api_call *call, int err, uint32_t retry_after_s, const c
 }
 
 void
-call_reply_error_with(struct api_call *call, int err, const char *member, json_t *value)
+call_reply_error_with(
+    struct api_call *call, int err, const char *message, const char *member, json_t *value)
 {
 	struct http_req *req = call_req(call);
 	const struct err_info *info = err_info(err);
-	json_t *json = json_pack("{s:{s:s,s:s,s:s,s:n},s:s,s:o}", "error", "message", info->text,
-	    "type", info->type, "code", info->code, "param", "request_id",
-	    req != NULL ? http_request_id(req) : "", member, value);
+	json_t *json = json_pack("{s:{s:s,s:s,s:s,s:n},s:s,s:o}", "error", "message",
+	    message != NULL ? message : info->text, "type", info->type, "code", info->code, "param",
+	    "request_id", req != NULL ? http_request_id(req) : "", member, value);
 
 	call_reply_json(call, info->status, json);
 }
@@ -109,27 +111,31 @@ add_rate_headers(struct http_req *req, const struct limiter_verdict *v)
 	http_add_header(req, "X-RateLimit-Reset", text);
 }
 
-/* Which limit, and when it ends. */
-static void
-refuse_limit(struct http_req *req, const struct limiter_verdict *v, const char *unit)
+void
+call_add_retry_after(struct http_req *req, uint32_t seconds)
 {
-	char text[160];
+	char text[16];
 
-	snprintf(text, sizeof(text),
-	    "Too many requests with this key: it has %u %s; try again in %u s.", v->limit, unit,
-	    rate_retry_after_s(v));
-	add_rate_headers(req, v);
-	http_reply_retry(req, E_RATE_LIMITED, rate_retry_after_s(v), text);
+	snprintf(text, sizeof(text), "%u", seconds > 0 ? seconds : 1);
+	http_add_header(req, "Retry-After", text);
 }
 
 void
 call_reply_limit(struct api_call *call, const struct limiter_verdict *v, const char *unit)
 {
 	struct http_req *req = call_req(call);
+	struct buf message = BUF_INIT, limit = BUF_INIT;
 
-	if (req != NULL)
-		refuse_limit(req, v, unit);
-	call_end(call);
+	if (req != NULL) {
+		add_rate_headers(req, v);
+		call_add_retry_after(req, rate_retry_after_s(v));
+	}
+	refusal_message(v, unit, &message);
+	refusal_of_limit(v, unit, &limit);
+	call_reply_error_with(call, E_RATE_LIMITED, message.data, "limit",
+	    json_loadb(limit.data, limit.len, 0, NULL));
+	buf_fini(&message);
+	buf_fini(&limit);
 }
 
 static void
@@ -180,8 +186,7 @@ enter_route(struct api_call *call, struct http_req *req)
 	const struct rate_ask *r = &call->rate_ask;
 
 	if (!r->verdict.is_allowed) {
-		refuse_limit(req, &r->verdict, r->unit);
-		call_end(call);
+		call_reply_limit(call, &r->verdict, r->unit);
 		return;
 	}
 	if (r->verdict.limit > 0)

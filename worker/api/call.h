@@ -73,10 +73,13 @@ void call_end(struct api_call *);                   /* without an answer: someon
 void call_reply_json(struct api_call *, int status, json_t *); /* takes the reference */
 void call_reply_error(struct api_call *, int err, const char *param, const char *message);
 void call_reply_retry(struct api_call *, int err, uint32_t retry_after_s, const char *message);
+void call_add_retry_after(struct http_req *, uint32_t seconds);
 /* 429 with what the verdict says of the limit; unit as of struct rate_ask. */
 void call_reply_limit(struct api_call *, const struct limiter_verdict *, const char *unit);
-/* The error shape with one more member at the top; takes the reference. */
-void call_reply_error_with(struct api_call *, int err, const char *member, json_t *value);
+/* The error shape with one more member at the top; takes the reference. message NULL: the error's
+ * own. */
+void call_reply_error_with(
+    struct api_call *, int err, const char *message, const char *member, json_t *value);
 
 /*
  * Reads {session} and, if the route has it, {turn} of the path, loads the session and checks that

@@ -51,7 +51,7 @@ account(const struct gateway *g)
 		tokens = gateway_money_settle(&g->money, g->call, g->alias, &r);
 	} else
 		hold_release(g->call->api->holds, g->money.hold);
-	rate_settle_tokens(g->call->api->limits, &g->call->rate, g->reserved_tokens, tokens);
+	tokens_settle(g->call->api->limits, &g->call->rate.tpm, g->reserved_tokens, tokens);
 }
 
 static void
@@ -297,8 +297,7 @@ struct reservation { /* in the call's arena */
 	enum relay_kind kind;
 	struct body body; /* borrowed from the request */
 	const char *alias;
-	struct rate_ask rate;
-	uint32_t tokens;
+	struct token_ask tokens;
 };
 
 /* Over the limit, or on to the provider. */
@@ -308,20 +307,20 @@ reserved(struct reservation *r)
 	struct api_call *call = r->call;
 	struct http_req *req = call_req(call);
 
-	if (!r->rate.verdict.is_allowed) {
-		call_reply_limit(call, &r->rate.verdict, r->rate.unit);
+	if (!r->tokens.verdict.is_allowed) {
+		call_reply_limit(call, &r->tokens.verdict, TOKENS_UNIT);
 	} else if (req != NULL) {
-		begin_call(call, req, r->kind, &r->body, r->alias, r->tokens);
+		begin_call(call, req, r->kind, &r->body, r->alias, r->tokens.tokens);
 	} else {
-		rate_settle_tokens(call->api->limits, &call->rate, r->tokens, 0);
+		tokens_settle(call->api->limits, &call->rate.tpm, r->tokens.tokens, 0);
 		call_end(call);
 	}
 }
 
 static void
-on_reserved(struct rate_ask *rate)
+on_reserved(struct token_ask *tokens)
 {
-	reserved(container_of(rate, struct reservation, rate));
+	reserved(container_of(tokens, struct reservation, tokens));
 }
 
 static void
@@ -333,9 +332,9 @@ reserve(struct api_call *call, enum relay_kind kind, const struct body *body, co
 	r->kind = kind;
 	r->body = *body;
 	r->alias = alias;
-	r->rate.on_decided = on_reserved;
-	if (rate_reserve_tokens(call->api->limits, &call->rate,
-		(body->text.len + 3) / 4 + body->output_tokens_max, &r->rate, &r->tokens))
+	r->tokens.on_decided = on_reserved;
+	if (tokens_reserve(call->api->limits, &call->rate.tpm,
+		(body->text.len + 3) / 4 + body->output_tokens_max, &r->tokens))
 		reserved(r);
 }
 

@@ -3,6 +3,7 @@
 
 #include "common/clock.h"
 #include "common/err.h"
+#include "worker/usage/refusal.h"
 
 void
 gateway_money_init(struct gateway_money *m)
@@ -56,18 +57,14 @@ gateway_money_question(const struct gateway_money *m, const struct api_call *cal
 }
 
 static void
-refuse_over(struct api_call *call, struct http_req *req, const struct hold_refusal *r)
+refuse_over(struct api_call *call, const struct hold_refusal *r)
 {
-	const struct err_info *info = err_info(E_BUDGET_EXCEEDED);
 	struct buf text = BUF_INIT;
 
-	hold_format_refusal(r, &text);
-	json_t *json = json_pack("{s:{s:s,s:s,s:s,s:n},s:s,s:o}", "error", "message", r->message,
-	    "type", info->type, "code", info->code, "param", "request_id",
-	    req != NULL ? http_request_id(req) : "", "budget",
+	refusal_of_budget(r, &text);
+	call_reply_error_with(call, E_BUDGET_EXCEEDED, r->message, "budget",
 	    json_loadb(text.data, text.len, 0, NULL));
 	buf_fini(&text);
-	call_reply_json(call, info->status, json);
 }
 
 void
@@ -78,7 +75,7 @@ gateway_money_refuse(struct api_call *call, int err, const struct hold_refusal *
 	if (req != NULL)
 		http_on_gone(req, NULL, NULL);
 	if (r != NULL)
-		refuse_over(call, req, r);
+		refuse_over(call, r);
 	else if (err == E_FORBIDDEN)
 		call_reply_error(call, err, "model",
 		    "The model has no price: it cannot be used under a budget.");

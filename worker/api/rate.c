@@ -23,8 +23,7 @@ rate_of_key(const struct principal *who, const char *network)
 		of.rpd_limit = who->rpd;
 		of.rpm = limiter_key_of("rpm", str_of(who->key_id));
 		of.rpd = limiter_key_of("rpd", str_of(who->key_id));
-		of.tpm_limit = who->tpm;
-		of.tpm = limiter_key_of("tpm", str_of(who->key_id));
+		of.tpm = token_limit_of(str_of(who->key_id), who->tpm);
 	}
 	of.own = limiter_key_of("key", buf_str(&name));
 	buf_fini(&name);
@@ -71,15 +70,6 @@ on_decided(struct limit_ask *ask)
 	r->on_decided(r);
 }
 
-static bool
-take(struct limits *limits, struct rate_ask *r)
-{
-	if (!limits_take(limits, &r->ask))
-		return false;
-	choose_verdict(r);
-	return true;
-}
-
 bool
 rate_take(struct limits *limits, const struct rate_of *of, struct rate_ask *r)
 {
@@ -92,7 +82,10 @@ rate_take(struct limits *limits, const struct rate_of *of, struct rate_ask *r)
 	add_window(r, of->rpm, minute, 1, "requests per minute");
 	add_window(r, of->rpd, day, 1, "requests per day");
 	add_window(r, of->own, of->rate, 1, "requests in its window");
-	return take(limits, r);
+	if (!limits_take(limits, &r->ask))
+		return false;
+	choose_verdict(r);
+	return true;
 }
 
 void
@@ -101,42 +94,7 @@ rate_cancel(struct rate_ask *r)
 	limits_cancel(&r->ask);
 }
 
-/* ---- tokens ---- */
-
-bool
-rate_reserve_tokens(struct limits *limits, const struct rate_of *of, uint64_t tokens,
-    struct rate_ask *r, uint32_t *ret_tokens)
-{
-	const struct limiter_rule rule = {of->tpm_limit, MINUTE_MS};
-	uint32_t cost = tokens < rule.limit ? (uint32_t)tokens : rule.limit;
-
-	r->limited = LIMITED_TOKENS;
-	r->ask.on_decided = on_decided;
-	r->ask.count = 0;
-	*ret_tokens = 0;
-	if (rule.limit > 0) {
-		*ret_tokens = cost > 0 ? cost : 1;
-		add_window(r, of->tpm, rule, *ret_tokens, "tokens per minute");
-	}
-	return take(limits, r);
-}
-
-/* What was used beyond the reservation is taken as far as the window holds it: then it is full. */
-void
-rate_settle_tokens(
-    struct limits *limits, const struct rate_of *of, uint32_t reserved, uint64_t used)
-{
-	struct limit_window w = {of->tpm, {of->tpm_limit, MINUTE_MS}, 0};
-	uint64_t more = used > reserved ? used - reserved : 0;
-
-	if (used < reserved)
-		w.cost = (uint32_t)(reserved - used);
-	if (used < reserved)
-		limits_give(limits, &w);
-	w.cost = more < of->tpm_limit ? (uint32_t)more : of->tpm_limit;
-	if (w.cost > 0)
-		limits_fill(limits, &w);
-}
+/* ---- addresses ---- */
 
 bool
 rate_take_address(

@@ -7,12 +7,14 @@
 #include "common/limiter.h"
 #include "worker/backplane/limits.h"
 #include "worker/session/keys.h"
+#include "worker/usage/tokens.h"
 
 /* The windows of a key, and of whom it counts. */
 struct rate_of {
-	struct limiter_key own, rpm, rpd, tpm;
+	struct limiter_key own, rpm, rpd;
 	struct limiter_rule rate;
-	uint32_t rpm_limit, rpd_limit, tpm_limit;
+	uint32_t rpm_limit, rpd_limit;
+	struct token_limit tpm; /* the calls' own business */
 	enum key_kind kind;
 };
 
@@ -39,15 +41,6 @@ struct rate_ask {
  * would expire too early. */
 bool rate_take(struct limits *, const struct rate_of *, struct rate_ask *);
 void rate_cancel(struct rate_ask *); /* nobody wants to know any more */
-
-/*
- * Tokens per minute of a server key are reserved before a call, as many as it may take: a
- * call that may take more than the limit has to find it unused. As rate_take(); *ret_tokens are
- * reserved if the verdict allows it. Afterwards rate_settle_tokens() is told what was used.
- */
-bool rate_reserve_tokens(struct limits *, const struct rate_of *, uint64_t tokens,
-    struct rate_ask *, uint32_t *ret_tokens);
-void rate_settle_tokens(struct limits *, const struct rate_of *, uint32_t reserved, uint64_t used);
 
 /* The same for a request without a valid key. */
 bool rate_take_address(

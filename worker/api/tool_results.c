@@ -13,7 +13,7 @@ on_result(void *arg, int err, bool is_same_output)
 	struct api_call *call = arg;
 
 	if (err == E_ALREADY_ANSWERED)
-		call_reply_error_with(call, err, "same_output", json_boolean(is_same_output));
+		call_reply_error_with(call, err, NULL, "same_output", json_boolean(is_same_output));
 	else if (err != 0)
 		call_reply_error(call, err, NULL, NULL);
 	else

@@ -22,22 +22,49 @@ text_of(const json_t *json, const char *name)
 	return text != NULL ? text : "";
 }
 
+/* What was exceeded, and when it ends; NULL: nothing was. */
+static const char *
+exceeded_of(const json_t *state)
+{
+	static const char *const members[] = {"budget", "limit"};
+
+	for (size_t i = 0; i < ARRAY_LEN(members); i++) {
+		if (json_object_get(state, members[i]) != NULL)
+			return members[i];
+	}
+	return NULL;
+}
+
+static void
+reply_failed(struct api_call *call, const json_t *state)
+{
+	const json_t *error = json_object_get(state, "error");
+	int err = err_by_code(text_of(error, "code"));
+	json_int_t retry_s = json_integer_value(json_object_get(error, "retry_after"));
+	const char *message = arena_strdup(&call->arena, str_of(text_of(error, "message")));
+	const char *exceeded = exceeded_of(state);
+	struct http_req *req = call_req(call);
+
+	if (exceeded == NULL && retry_s > 0) {
+		call_reply_retry(call, err, (uint32_t)retry_s, message);
+	} else if (exceeded == NULL) {
+		call_reply_error(call, err, NULL, message);
+	} else {
+		if (retry_s > 0 && req != NULL)
+			call_add_retry_after(req, (uint32_t)retry_s);
+		call_reply_error_with(
+		    call, err, message, exceeded, json_incref(json_object_get(state, exceeded)));
+	}
+}
+
 /* The answer to a turn that was not streamed; a failed one is an HTTP error. */
 static void
 reply_result(struct api_call *call, const json_t *state)
 {
 	const char *is = text_of(state, "state");
-	const json_t *error = json_object_get(state, "error");
 
 	if (strcmp(is, "failed") == 0) {
-		int err = err_by_code(text_of(error, "code"));
-		json_int_t retry_s = json_integer_value(json_object_get(error, "retry_after"));
-		const char *message = arena_strdup(&call->arena, str_of(text_of(error, "message")));
-
-		if (retry_s > 0)
-			call_reply_retry(call, err, (uint32_t)retry_s, message);
-		else
-			call_reply_error(call, err, NULL, message);
+		reply_failed(call, state);
 		return;
 	}
 	bool is_waiting = strcmp(is, "waiting_tools") == 0;
@@ -229,6 +256,7 @@ start(struct api_call *call, struct http_req *req, const struct store_session *s
 	turn.traceparent = traceparent.p != NULL ? arena_strdup(&call->arena, traceparent) : NULL;
 	turn.originator = post->originator;
 	turn.budget = call->budget;
+	turn.tokens = call->rate.tpm;
 	if (turn.queue)
 		http_on_gone(req, on_gone_before_start, NULL);
 	turn_start(call->api->turns, &turn, on_started, post);

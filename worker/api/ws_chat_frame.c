@@ -109,6 +109,7 @@ chunk_tool_call(const json_t *data)
 static json_t *
 chunk_failed(const json_t *data)
 {
+	static const char *const exceeded[] = {"budget", "limit"};
 	const json_t *error = json_object_get(data, "error");
 	json_t *retry_after = json_object_get(error, "retry_after");
 	json_t *chunk = json_pack(
@@ -116,6 +117,12 @@ chunk_failed(const json_t *data)
 
 	if (retry_after != NULL)
 		json_object_set(chunk, "retry_after", retry_after);
+	for (size_t i = 0; i < ARRAY_LEN(exceeded); i++) {
+		json_t *what = json_object_get(data, exceeded[i]);
+
+		if (what != NULL)
+			json_object_set(chunk, exceeded[i], what);
+	}
 	return chunk;
 }
 

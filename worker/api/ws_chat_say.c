@@ -64,6 +64,7 @@ start_turn(struct chat_ask *ask, struct chat_socket *cs, struct chat_member *m)
 	    .queue = ask->may_queue,
 	    .originator = cs->originator,
 	    .budget = call->budget,
+	    .tokens = cs->key->rate.tpm,
 	};
 
 	cs->present = m;

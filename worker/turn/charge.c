@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "worker/turn/turn_impl.h"
+#include "worker/usage/refusal.h"
 
 /* Bytes / 4, as nobody but the provider can count. */
 static uint64_t
@@ -49,7 +50,93 @@ usage_of(struct turn *t, const struct provider_usage *u)
 	};
 }
 
-/* ---- before ---- */
+/* ---- before: tokens ---- */
+
+static void
+settle_tokens(struct turn *t, uint64_t used)
+{
+	tokens_cancel(&t->tokens);
+	tokens_settle(t->turns->limits, &t->key_tokens, t->reserved_tokens, used);
+	t->reserved_tokens = 0;
+}
+
+/* What is told beside the error; text is JSON. */
+static void
+set_exceeded(struct turn *t, const char *what, struct str text)
+{
+	json_decref(t->exceeded_json);
+	t->exceeded_json = json_loadb(text.p, text.len, 0, NULL);
+	t->exceeded = t->exceeded_json != NULL ? what : NULL;
+}
+
+static void
+refuse_tokens(struct turn *t)
+{
+	const struct limiter_verdict *v = &t->tokens.verdict;
+	struct buf message = BUF_INIT, limit = BUF_INIT;
+
+	refusal_message(v, TOKENS_UNIT, &message);
+	refusal_of_limit(v, TOKENS_UNIT, &limit);
+	set_exceeded(t, "limit", buf_str(&limit));
+	t->retry_after_ms = v->retry_after_ms > 0 ? v->retry_after_ms : 1;
+	turn_fail(t, E_RATE_LIMITED, message.data);
+	buf_fini(&message);
+	buf_fini(&limit);
+}
+
+/* False: the turn has failed. */
+static bool
+take_tokens(struct turn *t)
+{
+	t->reserved_tokens = t->tokens.tokens;
+	if (t->tokens.verdict.is_allowed)
+		return true;
+	refuse_tokens(t);
+	return false;
+}
+
+static bool hold_money(struct turn *);
+
+static void
+on_tokens(struct token_ask *tokens)
+{
+	struct turn *t = container_of(tokens, struct turn, tokens);
+
+	check(t->state == TURN_STATE_CALL);
+	if (take_tokens(t) && !hold_money(t))
+		turn_call(t);
+}
+
+/* True: it waits for all hosts, or the turn has failed. */
+static bool
+reserve_tokens(struct turn *t)
+{
+	if (t->key_tokens.limit == 0)
+		return false;
+	t->tokens.on_decided = on_tokens;
+	if (!tokens_reserve(t->turns->limits, &t->key_tokens, input_estimate(t), &t->tokens))
+		return true;
+	return !take_tokens(t);
+}
+
+/* ---- before: money ---- */
+
+static void
+refuse_money(struct turn *t, int err, const struct hold_refusal *refusal)
+{
+	struct buf budget = BUF_INIT;
+
+	if (refusal == NULL) {
+		turn_fail(t, err,
+		    err == E_FORBIDDEN ? "The model has no price: it cannot be used under a budget."
+				       : NULL);
+		return;
+	}
+	refusal_of_budget(refusal, &budget);
+	set_exceeded(t, "budget", buf_str(&budget));
+	buf_fini(&budget);
+	turn_fail(t, err, refusal->message);
+}
 
 static void
 on_held(void *arg, int err, const struct hold_refusal *refusal)
@@ -63,10 +150,8 @@ on_held(void *arg, int err, const struct hold_refusal *refusal)
 		return;
 	}
 	t->hold_count--;
-	turn_fail(t, err,
-	    refusal != NULL      ? refusal->message
-	    : err == E_FORBIDDEN ? "The model has no price: it cannot be used under a budget."
-				 : NULL);
+	settle_tokens(t, 0);
+	refuse_money(t, err, refusal);
 }
 
 static void
@@ -76,17 +161,15 @@ keep_hold(struct turn *t, uint64_t hold)
 	t->holds[t->hold_count++] = hold;
 }
 
-bool
-turn_charge_asks(struct turn *t)
+/* True: the record is asked. */
+static bool
+hold_money(struct turn *t)
 {
 	struct turns *ts = t->turns;
 	struct hold_question q = {.key = t->key_budget};
 	struct provider_usage most = {
 	    .output_tokens = (uint64_t)ts->conf->budgets.output_tokens, .is_estimated = true};
 
-	t->call_began_at = clock_wall_ms();
-	t->call_began_ms = loop_now_ms(ts->loop);
-	t->first_token_ms = 0;
 	if (t->app != NULL)
 		q.app = budget_rule_of(t->app->budget.amount, t->app->budget.period);
 	if (ts->holds == NULL || !hold_is_needed(&q))
@@ -96,6 +179,15 @@ turn_charge_asks(struct turn *t)
 	t->is_holding = true;
 	keep_hold(t, hold_ask(ts->holds, &q, on_held, t));
 	return true;
+}
+
+bool
+turn_charge_asks(struct turn *t)
+{
+	t->call_began_at = clock_wall_ms();
+	t->call_began_ms = loop_now_ms(t->turns->loop);
+	t->first_token_ms = 0;
+	return reserve_tokens(t) || hold_money(t);
 }
 
 /* ---- after ---- */
@@ -121,6 +213,7 @@ write(struct turn *t, struct store_usage *row)
 	row->total_ms = loop_now_ms(t->turns->loop) - t->call_began_ms;
 	if (row->input_tokens + row->output_tokens > 0)
 		count(t, row);
+	settle_tokens(t, row->input_tokens + row->output_tokens);
 	turn_save_usage(t, row);
 }
 
@@ -162,6 +255,8 @@ turn_charge_cancelled(struct turn *t)
 void
 turn_charge_give_back(struct turn *t)
 {
+	if (t->provider_call == 0)
+		settle_tokens(t, 0);
 	if (!t->is_holding)
 		return;
 	t->is_holding = false;

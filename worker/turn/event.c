@@ -10,7 +10,8 @@
  *   usage            {"input_tokens","output_tokens","cached_tokens","cost","is_estimated"}
  *   turn.snapshot    {"seq","text","tool_calls"}
  *   turn.completed   {"message","finish_reason","usage","sources","tool_calls"}
- *   turn.failed      {"error":{"message","type","code","retry_after"?},"usage","tool_calls"}
+ *   turn.failed      {"error":{"message","type","code","retry_after"?},"usage","tool_calls",
+ *                     "budget"|"limit"? what was exceeded and when it ends}
  *   turn.cancelled   {"usage","tool_calls"}
  */
 #include <inttypes.h>
@@ -177,6 +178,8 @@ turn_format_end(struct turn *t)
 			json_object_set_new(
 			    error, "retry_after", json_integer((t->retry_after_ms + 999) / 1000));
 		json_object_set_new(data, "error", error);
+		if (t->exceeded != NULL)
+			json_object_set(data, t->exceeded, t->exceeded_json);
 	}
 	json_object_set_new(data, "usage", turn_format_usage(&t->usage));
 	json_object_set_new(data, "tool_calls", turn_format_calls(t));
@@ -261,7 +264,10 @@ record_result(const struct store_turn *r)
 		json_decref(v);
 		v = json_pack("{s:[]}", "tool_calls");
 	}
-	if (strcmp(r->state, "failed") == 0) {
+	const json_t *code = json_object_get(json_object_get(v, "error"), "code");
+	bool is_told = json_is_string(code) && r->error_code != NULL &&
+		       strcmp(json_string_value(code), r->error_code) == 0;
+	if (strcmp(r->state, "failed") == 0 && !is_told) {
 		err = err_by_code(r->error_code != NULL ? r->error_code : "internal_error");
 		json_object_set_new(v, "error", turn_format_error(err, r->error_message));
 	}

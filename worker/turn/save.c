@@ -5,7 +5,8 @@
  * write that fails is not the turn's failure, its rows go with the next one, and
  * at the latest with the end. Ids make repetition harmless. One such write is on
  * its way at a time. Every write names the fence: E_FENCED says that somebody
- * has declared this worker dead and ended the turn.
+ * has declared this worker dead and ended the turn. Then, and when the end is not
+ * taken now, the rows of usage go without the turn (usage.h).
  */
 #include <stdlib.h>
 
@@ -78,6 +79,18 @@ forget_written(struct turn_unsaved *u)
 		    u->message_count * sizeof(*u->messages));
 	if (u->usage_count > 0)
 		memmove(u->usage, u->usage + u->written_usage, u->usage_count * sizeof(*u->usage));
+}
+
+/* The turn's own writes cannot take it to the record, or not now: it was used all the same, and
+ * goes with the rows of others. */
+static void
+give_usage_away(struct turn *t)
+{
+	struct turn_unsaved *u = &t->unsaved;
+
+	for (size_t i = 0; i < u->usage_count && t->turns->usages != NULL; i++)
+		usage_add_late(t->turns->usages, &u->usage[i]);
+	u->usage_count = 0;
 }
 
 /* ---- fenced ---- */
@@ -265,6 +278,7 @@ on_end_saved(void *arg, int err)
 	if (err != 0) {
 		log_warn("turn end not saved turn=%s err=%s", t->id.s, err_info(err)->name);
 		t->is_unrecorded = !is_final(err);
+		give_usage_away(t);
 		if (t->outcome == TURN_COMPLETED)
 			mark_partial(t);
 		turn_end_failed(t, err == E_FENCED ? E_WORKER_LOST : E_STORE_UNAVAILABLE);
@@ -285,6 +299,7 @@ turn_save_end(struct turn *t)
 		write_end(t, on_end_saved);
 		return;
 	}
+	give_usage_away(t);
 	turn_end_failed(t, E_WORKER_LOST);
 	turn_finish(t);
 }

@@ -390,6 +390,7 @@ take_request(struct turn *t, const struct turn_start *s)
 	t->may_queue = s->queue;
 	t->originator = s->originator;
 	t->key_budget = s->budget;
+	t->key_tokens = s->tokens;
 	hash_input(s->input, t->input_hash);
 }
 

@@ -177,6 +177,7 @@ turn_end_failed(struct turn *t, int err)
 	if (t->outcome == TURN_COMPLETED || err == E_WORKER_LOST) {
 		t->outcome = TURN_FAILED;
 		t->finish_reason = NULL;
+		t->exceeded = NULL;
 		set_error(t, err, NULL);
 		free(t->result_json);
 		t->result_json = turn_format_end(t);

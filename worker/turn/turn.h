@@ -26,13 +26,20 @@
 #include "worker/loop/loop.h"
 #include "worker/provider/provider.h"
 #include "worker/store/store.h"
-#include "worker/usage/holds.h"
+#include "worker/usage/usage.h"
+#include "worker/usage/tokens.h"
 
 struct turns;
 
-/* holds NULL: budgets are not kept; knowledge NULL: no base is asked. */
+struct turns_money { /* what calls of models use; without holds budgets are not kept */
+	struct holds *holds;
+	struct usages *usages;
+	struct limits *limits;
+};
+
+/* knowledge NULL: no base is asked. */
 struct turns *turns_new(struct loop *, const struct conf *, struct shm *, struct backplane *,
-    struct store *, struct providers *, struct holds *, struct knowledge *);
+    struct store *, struct providers *, const struct turns_money *, struct knowledge *);
 /* Silently: nobody is called back. The loop does not turn between this and the end of the store,
  * the backplane and the providers, which call nobody back either. */
 void turns_free(struct turns **);
@@ -79,7 +86,8 @@ struct turn_start {
 	bool queue; /* wait while another turn is live, at most turns.total_timeout */
 	const char *http_request_id; /* passed to the provider */
 	const char *traceparent;
-	struct budget_rule budget; /* of the key */
+	struct budget_rule budget; /* of the key, as the next */
+	struct token_limit tokens;
 	uint64_t
 	    originator; /* names the connection that may run client tools ("claimed_by"); 0: none */
 };

@@ -48,7 +48,9 @@ struct turns {
 	struct backplane *backplane;
 	struct store *store;
 	struct providers *providers;
-	struct holds *holds;         /* NULL: no budgets */
+	struct holds *holds; /* NULL: no budgets */
+	struct usages *usages;
+	struct limits *limits;
 	struct knowledge *knowledge; /* NULL: none */
 	struct backplane_addr self;
 	char owner[OWNER_MAX];
@@ -150,7 +152,10 @@ struct turn {
 
 	/* Its money. */
 	struct budget_rule key_budget;
-	uint64_t *holds; /* of its calls; the last is being asked for while is_holding */
+	struct token_limit key_tokens;
+	struct token_ask tokens;  /* of this hop's call */
+	uint32_t reserved_tokens; /* .. until it is settled */
+	uint64_t *holds;          /* of its calls; the last is being asked for while is_holding */
 	size_t hold_count;
 	bool is_holding;
 	int64_t call_began_at;                  /* of this hop */
@@ -172,6 +177,8 @@ struct turn {
 	bool is_end_wanted; /* the end is to be written as soon as nothing else is on its way */
 	int err;
 	char *err_message;
+	const char *exceeded;    /* NULL: nothing; else "budget" or "limit": which one, .. */
+	json_t *exceeded_json;   /* .. how much of it is left, until when */
 	uint32_t retry_after_ms; /* what the provider said with its error; 0: nothing */
 	const char *finish_reason;
 	struct id message_id;
@@ -269,8 +276,9 @@ void turn_knowledge_fini(struct turn *);
 
 /* ---- charge.c ---- */
 
-void turn_call(struct turn *);        /* call.c: asks the model */
-bool turn_charge_asks(struct turn *); /* true: turn_call() follows when the money is held */
+void turn_call(struct turn *); /* call.c: asks the model */
+/* True: turn_call() follows when tokens and money are reserved, or the turn has failed. */
+bool turn_charge_asks(struct turn *);
 void turn_charge_done(struct turn *, const struct provider_result *);
 void turn_charge_cancelled(struct turn *);
 void turn_charge_give_back(struct turn *); /* no call was made */

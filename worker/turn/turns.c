@@ -174,6 +174,7 @@ turn_free(struct turn *t)
 	announce_forget(t);
 	feed_fini(&t->feed);
 	free(t->err_message);
+	json_decref(t->exceeded_json);
 	free(t->result_json);
 	free(t->calls_json);
 	free(t->model_name);
@@ -297,7 +298,7 @@ turn_retain(struct turn *t)
 
 struct turns *
 turns_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct backplane *backplane,
-    struct store *store, struct providers *providers, struct holds *holds,
+    struct store *store, struct providers *providers, const struct turns_money *money,
     struct knowledge *knowledge)
 {
 	struct turns *ts = xcalloc(1, sizeof(*ts));
@@ -308,7 +309,9 @@ turns_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct ba
 	ts->backplane = backplane;
 	ts->store = store;
 	ts->providers = providers;
-	ts->holds = holds;
+	ts->holds = money->holds;
+	ts->usages = money->usages;
+	ts->limits = money->limits;
 	ts->knowledge = knowledge;
 	ts->self = backplane_self(backplane);
 	owner_format(ts->self, ts->owner);

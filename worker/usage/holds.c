@@ -9,6 +9,7 @@
 #include "common/idmap.h"
 #include "common/list.h"
 #include "common/log.h"
+#include "common/metric.h"
 #include "common/money.h"
 
 enum { RENEW_BATCH = 500, LOSE_LOOK_MS_MAX = 5000 };
@@ -122,32 +123,6 @@ format_message(const struct hold_refusal *r, struct buf *out)
 		return;
 	clock_format(r->ends_at, time);
 	buf_printf(out, " It begins anew at %s.", time);
-}
-
-static void
-add_money(struct buf *out, const char *name, int64_t micros)
-{
-	char text[MONEY_TEXT_MAX];
-
-	buf_printf(out, ",\"%s\":%s", name, money_format(micros, text));
-}
-
-void
-hold_format_refusal(const struct hold_refusal *r, struct buf *out)
-{
-	char time[CLOCK_RFC3339_LEN + 1];
-
-	buf_printf(out, "{\"of\":\"%s\",\"period\":\"%s\"", r->is_app ? "app" : "key",
-	    budget_period_name(r->rule.period));
-	add_money(out, "amount", r->rule.amount_micros);
-	add_money(out, "spent", r->spent_micros);
-	add_money(out, "reserved", r->held_micros);
-	add_money(out, "requested", r->asked_micros);
-	if (r->ends_at != 0) {
-		clock_format(r->ends_at, time);
-		buf_printf(out, ",\"resets_at\":\"%s\"}", time);
-	} else
-		buf_add_cstr(out, ",\"resets_at\":null}");
 }
 
 static void
@@ -303,9 +278,11 @@ on_lost(void *arg, int err, uint64_t count)
 	hs->is_losing = false;
 	if (err != 0)
 		wait_a_lease(hs);
-	else if (count > 0)
+	else if (count > 0) {
+		metric_add(METRIC_BUDGET_LOST, 0, 0, count);
 		log_info(
 		    "budget holds of dead workers spent count=%llu", (unsigned long long)count);
+	}
 }
 
 static void

@@ -53,7 +53,4 @@ void hold_release(struct holds *, uint64_t handle);
 /* The call's usage is written. 0: nothing. */
 void hold_forget(struct holds *, uint64_t handle);
 
-/* JSON members for clients: {"of","amount","period","spent","reserved","requested","resets_at"}. */
-void hold_format_refusal(const struct hold_refusal *, struct buf *out);
-
 #endif

@@ -103,8 +103,8 @@ on_timer(struct loop_timer *timer)
 	free(rows);
 }
 
-void
-usage_add(struct usages *us, const struct store_usage *u, uint64_t hold)
+static void
+add(struct usages *us, const struct store_usage *u, uint64_t hold)
 {
 	struct row *r = xcalloc(1, sizeof(*r));
 
@@ -122,12 +122,24 @@ usage_add(struct usages *us, const struct store_usage *u, uint64_t hold)
 	r->usage.outcome = keep(r, u->outcome);
 	list_add_tail(&us->waiting, &r->node);
 	us->count++;
-	usage_count(u);
 	/* What is held of a budget is somebody else's money until this is written. */
 	if (us->is_draining || hold != 0)
 		loop_timer_set(us->loop, &us->timer, 0);
 	else if (!loop_timer_is_set(&us->timer))
 		loop_timer_set(us->loop, &us->timer, us->conf->usage.interval_ms);
+}
+
+void
+usage_add(struct usages *us, const struct store_usage *u, uint64_t hold)
+{
+	usage_count(u);
+	add(us, u, hold);
+}
+
+void
+usage_add_late(struct usages *us, const struct store_usage *u)
+{
+	add(us, u, 0);
 }
 
 void

@@ -23,6 +23,10 @@ bool usages_are_idle(const struct usages *);  /* everything is in the record */
 /* Takes a copy and counts it. The hold (0: none) is forgotten when the row is written. */
 void usage_add(struct usages *, const struct store_usage *, uint64_t hold);
 
+/* The same for a row that was counted and has no hold any more: of a turn that its record does not
+ * take. */
+void usage_add_late(struct usages *, const struct store_usage *);
+
 /* parley_tokens_total and parley_cost_total: each row once. */
 void usage_count(const struct store_usage *);
 
