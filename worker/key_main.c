@@ -5,6 +5,7 @@
  * running workers hear of it is the caller's business.
  */
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "worker/store/store.h"
 
 enum { ROWS_MAX = 1 };
+#define BUDGET_AMOUNT_MAX 1e9 /* as in the config */
 
 static const char *const kind_names[] = {
     [KEY_CLIENT] = "client", [KEY_SERVER] = "server", [KEY_ADMIN] = "admin"};
@@ -36,11 +38,14 @@ struct key_command {
 
 struct key_args {
 	const char *kind, *app, *device, *name, *expires_in, *id;
+	const char *budget, *models, *rpm, *tpm, *rpd; /* of a server key */
 };
 
 static const char usage[] =
     "usage: parleyd [--config FILE] key create --kind client|server|admin [--app ID]\n"
     "                   [--device ID] [--name TEXT] [--expires 30d]\n"
+    "           of a server key: [--budget AMOUNT[/day|week|month|total]] [--models NAME,PREFIX*]\n"
+    "                   [--rpm REQUESTS] [--tpm TOKENS] [--rpd REQUESTS]\n"
     "       parleyd [--config FILE] key list [--app ID]\n"
     "       parleyd [--config FILE] key revoke KEY_ID\n";
 
@@ -129,11 +134,80 @@ is_app(const struct conf *conf, const char *id)
 	return false;
 }
 
+/* False: not a budget. "10" is for all time, "10/month" begins anew each month. */
+static bool
+read_budget(const char *text, json_t **ret)
+{
+	enum budget_period period = BUDGET_TOTAL;
+	char *end;
+	double amount = strtod(text, &end);
+
+	if (end == text || !(amount > 0 && amount <= BUDGET_AMOUNT_MAX))
+		return false;
+	if (*end != '\0' && (*end != '/' || !budget_period_parse(end + 1, &period)))
+		return false;
+	*ret = json_pack("{s:f,s:s}", "amount", amount, "period", budget_period_name(period));
+	return true;
+}
+
+static json_t *
+models_of(const char *text)
+{
+	struct str rest = str_of(text);
+	json_t *list = json_array();
+
+	while (rest.len > 0) {
+		struct str one = str_trim(str_split(&rest, ','));
+
+		if (one.len > 0)
+			json_array_append_new(list, json_stringn(one.p, one.len));
+	}
+	return list;
+}
+
+static bool
+set_count(json_t *limits, const char *name, const char *text)
+{
+	uint64_t n;
+
+	if (text == NULL)
+		return true;
+	return str_to_u64(str_of(text), &n) && n <= UINT32_MAX &&
+	       json_object_set_new(limits, name, json_integer((json_int_t)n)) == 0;
+}
+
+/* NULL, or what is wrong. *ret_json stays NULL without limits. */
+static const char *
+read_limits(const struct key_args *args, char **ret_json)
+{
+	json_t *limits = json_object(), *budget = NULL;
+	const char *wrong = NULL;
+
+	if (args->budget != NULL && !read_budget(args->budget, &budget))
+		wrong = "--budget must be an amount above 0, and a period: 10/month, 0.5/day, "
+			"100/total";
+	else if (!set_count(limits, "rpm", args->rpm) || !set_count(limits, "tpm", args->tpm) ||
+		 !set_count(limits, "rpd", args->rpd))
+		wrong = "--rpm, --tpm and --rpd must be whole numbers";
+	if (budget != NULL)
+		json_object_set_new(limits, "budget", budget);
+	if (args->models != NULL)
+		json_object_set_new(limits, "models", models_of(args->models));
+	if (args->models != NULL && json_array_size(json_object_get(limits, "models")) == 0)
+		wrong = "--models must name models: gpt-4o,claude-*";
+	if (wrong == NULL && json_object_size(limits) > 0)
+		*ret_json = json_dumps(limits, JSON_COMPACT);
+	json_decref(limits);
+	return wrong;
+}
+
 static int
 key_create(struct key_command *c, const struct key_args *args)
 {
 	struct keys_create create = {
 	    .app_id = args->app, .device_id = args->device, .name = args->name};
+	char *limits = NULL;
+	const char *wrong;
 	uint64_t life_ms;
 
 	if (!kind_of(args->kind, &create.kind))
@@ -149,10 +223,20 @@ key_create(struct key_command *c, const struct key_args *args)
 			return misused("--expires must be a duration: 12h, 30d");
 		create.expires_at = clock_wall_ms() + (int64_t)life_ms;
 	}
-	if (!open_store(c))
-		return EXIT_FAILURE;
-	keys_create(c->keys, &create, on_created, c);
-	return finish(c);
+	if ((wrong = read_limits(args, &limits)) != NULL)
+		return misused(wrong);
+	if (limits != NULL && create.kind != KEY_SERVER) {
+		free(limits);
+		return misused("only a server key has a budget, models and limits");
+	}
+	create.limits_json = limits;
+	int status = EXIT_FAILURE;
+	if (open_store(c)) {
+		keys_create(c->keys, &create, on_created, c);
+		status = finish(c);
+	}
+	free(limits);
+	return status;
 }
 
 /* ---- list ---- */
@@ -234,9 +318,17 @@ arg_of(struct key_args *args, const char *flag)
 		const char *name;
 		const char **value;
 	} flags[] = {
-	    {"--kind", &args->kind}, {"--app", &args->app}, {"--device", &args->device},
-	    {"--name", &args->name}, {"--expires", &args->expires_in},
+	    {"--kind", &args->kind},
+	    {"--app", &args->app},
+	    {"--device", &args->device},
+	    {"--name", &args->name},
+	    {"--expires", &args->expires_in},
 	    {"--expires-in", &args->expires_in}, /* as POST /v1/client-keys calls it */
+	    {"--budget", &args->budget},
+	    {"--models", &args->models},
+	    {"--rpm", &args->rpm},
+	    {"--tpm", &args->tpm},
+	    {"--rpd", &args->rpd},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(flags); i++) {

@@ -52,6 +52,31 @@ test('parleyd key create, list and revoke; revoked on all workers within a secon
   await assert.rejects(parleyd('key', 'revoke', 'key_01234567890123456789abcdef'));
 });
 
+test('parleyd key create with a budget, models and limits: a key that has them', async () => {
+  const create = async (...more) => {
+    const { stdout } = await parleyd('key', 'create', '--kind', 'server', '--app', 'demo', ...more);
+    const secret = /ps_\S{24,}/.exec(stdout)[0];
+    await waitFor(async () => (await server.request('/v1/models', { key: secret })).status === 200, 'the new key');
+    return secret;
+  };
+  const chat = (key, body = {}) => server.request('/v1/chat/completions', { key, body: { model: 'default', max_tokens: 100, messages: [{ role: 'user', content: 'hi' }], ...body } });
+  const poor = await create('--budget', '0.0001/month');
+  const over = await chat(poor);
+  assert.equal(over.status, 402, over.text);
+  assert.deepEqual([over.json.budget.of, over.json.budget.period, over.json.budget.amount], ['key', 'month', 0.0001]);
+  assert.equal((await chat(await create('--budget', '5'))).status, 200);
+  assert.equal((await chat(await create('--budget', '0.0001'))).json.budget.period, 'total');
+  assert.equal((await chat(await create('--models', 'other,oth*'))).status, 403);
+  assert.equal((await chat(await create('--models', 'other, def*'))).status, 200);
+  assert.match((await chat(await create('--tpm', '20'), { messages: [{ role: 'user', content: 'x'.repeat(200) }] })).headers['x-parley-provider'], /mock/);
+  const few = await create('--rpd', '2', '--rpm', '50'); // asked once by create() at least
+  await waitFor(async () => (await chat(few)).status === 429, 'the end of the day\'s two');
+  assert.equal((await chat(few)).json.limit.unit, 'requests per day');
+  for (const wrong of [['--budget', '0'], ['--budget', '10/year'], ['--budget', 'much'], ['--budget', '-1/day'], ['--rpm', 'x'], ['--models', ' ,']])
+    await assert.rejects(create(...wrong), (error) => error.code === 64, wrong.join(' '));
+  await assert.rejects(parleyd('key', 'create', '--kind', 'client', '--app', 'demo', '--budget', '1'), /only a server key/);
+});
+
 test("a client key's rate limit is exact across the workers", async () => {
   const answers = await Promise.all(Array.from({ length: 30 }, () => open(limited_key)));
   assert.equal(answers.filter(({ status }) => status === 201).length, 10);
