@@ -205,10 +205,25 @@ check_origins(struct conf_loader *l, const struct conf *c)
 	}
 }
 
+/* One body that is allowed must fit. */
+static void
+check_room_for_body(
+    struct conf_loader *l, const struct conf *c, const char *key, uint64_t bodies_bytes)
+{
+	bool is_gateway = c->http.max_body_gateway_bytes >= c->http.max_body_bytes;
+	uint64_t bytes = is_gateway ? c->http.max_body_gateway_bytes : c->http.max_body_bytes;
+
+	if (bodies_bytes > 0)
+		check_order(l, is_gateway ? "http.max_body_gateway" : "http.max_body",
+		    (int64_t)bytes, key, (int64_t)bodies_bytes);
+}
+
 static void
 check_limits(struct conf_loader *l, const struct conf *c)
 {
 	check_order(l, "connection_queue_size", c->connection_queue_size, "backlog", c->backlog);
+	check_room_for_body(l, c, "http.max_bodies", c->http.max_bodies_bytes);
+	check_room_for_body(l, c, "http2.max_bodies", c->http2.max_bodies_bytes);
 	if (c->http.max_request_line_bytes > c->http.max_header_bytes)
 		fail(l, "http.max_request_line", "expected at most http.max_header");
 	if (c->watchdog.backoff_ms > c->watchdog.backoff_max_ms)

@@ -10,7 +10,7 @@ import { startTls } from './lib/tls.mjs';
 import { waitFor, within } from './lib/wait.mjs';
 
 const KiB = 1024;
-const limits = { max_bodies: '300KiB', body_timeout: '1m' };
+const limits = { max_bodies: '300KiB', max_body: '300KiB', max_body_gateway: '300KiB', body_timeout: '1m' };
 const refusedBodies = async (server) => sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_connections_rejected_total', { reason: 'bodies' });
 
 /** A POST whose body is as long as `length` says; of it only so many bytes are sent: {socket, text(), ended}. */
@@ -63,7 +63,7 @@ test('requests in progress hold their bodies: beyond them only small ones begin'
 });
 
 test('HTTP/2: one connection holds http2.max_bodies; what is beyond is reset and may come again, the rest goes on', async (t) => {
-  const { secure, port, url, ca } = await startTls(t, { http2: true }, { config: { workers: 1, http: { body_timeout: '1m' }, http2: { max_bodies: '100KiB' } } });
+  const { secure, port, url, ca } = await startTls(t, { http2: true }, { config: { workers: 1, http: { max_body: '100KiB', max_body_gateway: '100KiB', body_timeout: '1m' }, http2: { max_bodies: '100KiB' } } });
   const h2 = await openH2(t, port);
   const head = (stream) => frame(HEADERS, END_HEADERS, stream, block('/v1/sessions', { method: 'POST', key: keys.client, headers: { 'content-type': 'application/json' } }));
   const part = Buffer.alloc(15 * KiB, ' ');

@@ -364,6 +364,17 @@ test_numbers_that_do_not_go_together(void **state)
 	    "t.yaml:1:1: connection_queue_size: expected at most backlog, which is 2048\n");
 	assert_errors("backlog: 100\n", NULL,
 	    "t.yaml:1:1: backlog: expected at least connection_queue_size, which is 500\n");
+	assert_errors("http: {max_bodies: 1MiB}\n", NULL,
+	    "t.yaml:1:8: http.max_bodies: expected at least http.max_body_gateway, which is "
+	    "33554432\n");
+	assert_errors("http: {max_body_gateway: 128MiB}\n", NULL,
+	    "t.yaml:1:8: http.max_body_gateway: expected at most http2.max_bodies, which is "
+	    "67108864\n");
+	assert_errors("http: {max_body: 2MiB, max_body_gateway: 1MiB, max_bodies: 1MiB}\n", NULL,
+	    "t.yaml:1:8: http.max_body: expected at most http.max_bodies, which is 1048576\n");
+	struct conf *c = load_good("http: {max_bodies: 0}\n", NULL);
+	assert_int_equal(c->http.max_bodies_bytes, 0);
+	conf_free(&c);
 	assert_errors("connection_queue_size: 0\n", NULL,
 	    "t.yaml:1:1: connection_queue_size: expected a whole number from 1 to 65535, got "
 	    "\"0\"\n");
