@@ -1,0 +1,109 @@
+/*
+ * mcp_fuzz - JSON-RPC messages and batches, pages of lists, schemas.
+ */
+#include <jansson.h>
+#include <stdlib.h>
+
+#include "common/check.h"
+#include "worker/mcp/catalog.h"
+#include "worker/mcp/jsonrpc.h"
+#include "worker/mcp/schema.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void
+write_again(const struct jsonrpc *m, struct buf *out)
+{
+	if (m->kind == JSONRPC_REQUEST)
+		jsonrpc_add_request(out, m->id, m->method, m->params);
+	else if (m->kind == JSONRPC_NOTIFICATION)
+		jsonrpc_add_notification(out, m->method, m->params);
+	else if (m->kind == JSONRPC_RESULT)
+		jsonrpc_add_result(out, m->id, m->result);
+	else
+		jsonrpc_add_error(out, m->id, m->code, STR("m"), m->data);
+}
+
+/* What is read and written is read as the same again, also on one line. */
+static void
+check_message(struct str s)
+{
+	struct jsonrpc m, again;
+	struct buf out = BUF_INIT;
+
+	if (jsonrpc_parse(s, &m) == 0) {
+		write_again(&m, &out);
+		check(jsonrpc_parse(buf_str(&out), &again) == 0);
+		check(again.kind == m.kind && str_eq(again.id, m.id));
+		check(str_eq(again.result, m.result) && str_eq(again.params, m.params));
+		jsonrpc_flatten(&out, 0);
+		check(memchr(out.data, '\n', out.len) == NULL);
+		check(jsonrpc_parse(buf_str(&out), &again) == 0);
+	}
+	buf_fini(&out);
+}
+
+static void
+check_batch(struct str s)
+{
+	struct jsonrpc_batch batch;
+	struct str one;
+
+	jsonrpc_batch_init(&batch, s);
+	while (jsonrpc_batch_next(&batch, &one) == 1)
+		check_message(one);
+}
+
+static void
+check_list(struct str s)
+{
+	static const struct mcp_list_limits limits = {.items_max = 1000, .bytes_max = 1 << 20};
+	struct buf next = BUF_INIT, out = BUF_INIT;
+
+	for (enum mcp_kind kind = 0; kind < MCP_KIND_COUNT; kind++) {
+		struct mcp_list *l = mcp_list_new(kind), *again = mcp_list_new(kind);
+
+		if (mcp_list_add_page(l, s, &limits, &next) == 0) {
+			struct mcp_source sources[] = {{"a", true, l}, {"b", false, l}};
+
+			mcp_list_close(l);
+			struct mcp_view *v = mcp_view_new(kind, sources, 2);
+			buf_clear(&out);
+			mcp_list_format(l, &out);
+			check(mcp_list_add_page(again, buf_str(&out), &limits, &next) == 0);
+			mcp_list_close(again);
+			check(mcp_list_equal(l, again));
+			mcp_view_free(&v);
+		}
+		mcp_list_unref(&l);
+		mcp_list_unref(&again);
+	}
+	buf_fini(&next);
+	buf_fini(&out);
+}
+
+/* [schema, value] */
+static void
+check_schema(struct str s)
+{
+	json_t *pair = json_loadb(s.p, s.len, 0, NULL);
+	struct buf why = BUF_INIT;
+
+	if (json_array_size(pair) == 2)
+		schema_matches(json_array_get(pair, 0), json_array_get(pair, 1), &why);
+	buf_fini(&why);
+	json_decref(pair);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct str s = str_sub((const char *)data, size);
+
+	check_message(s);
+	check_batch(s);
+	check_list(s);
+	if (size > 0)
+		check_schema(s);
+	return 0;
+}
