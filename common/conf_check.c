@@ -489,6 +489,38 @@ check_mcp_server(struct conf_loader *l, size_t i, const struct conf_mcp_server *
 	}
 }
 
+static bool
+knows_mcp_server(const struct conf *c, const char *name)
+{
+	for (size_t i = 0; i < c->mcp.servers.n; i++) {
+		if (strcmp(c->mcp.servers.v[i].name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+check_mcp(struct conf_loader *l)
+{
+	const struct conf *c = l->conf;
+	struct key k = {""};
+
+	for (size_t i = 0; i < c->mcp.servers.n; i++)
+		check_mcp_server(l, i, &c->mcp.servers.v[i]);
+	for (size_t i = 0; i < c->apps.n; i++) {
+		const struct conf_list *names = &c->apps.v[i].mcp_servers;
+
+		for (size_t j = 0; j < names->n; j++) {
+			if (strcmp(names->v[j], "*") != 0 && !knows_mcp_server(c, names->v[j]))
+				fail(l, key_of(&k, "apps[%zu].mcp_servers[%zu]", i, j),
+				    "expected \"*\" or the name of one of mcp.servers, got \"%s\"",
+				    names->v[j]);
+		}
+	}
+	check_order(l, "mcp.backoff", (int64_t)c->mcp.backoff_ms, "mcp.backoff_max",
+	    (int64_t)c->mcp.backoff_max_ms);
+}
+
 static void
 check_backplane(struct conf_loader *l, const struct conf_backplane *b)
 {
@@ -520,8 +552,7 @@ conf_check_all(struct conf_loader *l)
 		check_app(l, i, &c->apps.v[i]);
 	for (size_t i = 0; i < c->keys.n; i++)
 		check_key(l, i, &c->keys.v[i], &ls);
-	for (size_t i = 0; i < c->mcp.servers.n; i++)
-		check_mcp_server(l, i, &c->mcp.servers.v[i]);
+	check_mcp(l);
 	if (strcmp(c->mcp.auth, "none") == 0 && ls.beyond != NULL)
 		fail(l, "mcp.auth", "none is refused on %s, which is not loopback", ls.beyond);
 	drop_empty_keys(c);

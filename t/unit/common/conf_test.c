@@ -521,6 +521,34 @@ test_demo_keys_stay_on_loopback(void **state)
 }
 
 static void
+test_tool_server_options(void **state)
+{
+	assert_errors("mcp:\n"
+		      "  backoff: 10s\n"
+		      "  backoff_max: 5s\n"
+		      "  servers:\n"
+		      "  - {name: a, command: c, per: core}\n"
+		      "  - {name: b, url: 'http://h', prefix: maybe, probe_timeout: 1ms}\n",
+	    NULL,
+	    "t.yaml:5:27: mcp.servers[0].per: expected host or worker, got \"core\"\n"
+	    "t.yaml:6:32: mcp.servers[1].prefix: expected auto, true or false, got \"maybe\"\n"
+	    "t.yaml:6:47: mcp.servers[1].probe_timeout: expected a duration (500ms, 30s, 5m, 1h, "
+	    "1d) from 10ms to 1h, got \"1ms\"\n"
+	    "t.yaml:2:3: mcp.backoff: expected at most mcp.backoff_max, which is 5000\n");
+	assert_errors("mcp: {servers: [{name: a, command: c}]}\n"
+		      "apps: [{id: x, mcp_servers: [a, z]}]\n" PROVIDERS MODELS,
+	    NULL,
+	    "t.yaml:2:33: apps[0].mcp_servers[1]: expected \"*\" or the name of one of "
+	    "mcp.servers, got \"z\"\n");
+	struct conf *c = load_good(
+	    "mcp: {servers: [{name: a, command: c, prefix: false, tools: [x, y]}]}\n", NULL);
+	assert_string_equal(c->mcp.servers.v[0].prefix, "false");
+	assert_int_equal(c->mcp.servers.v[0].tools.n, 2);
+	assert_string_equal(c->apps.v[0].mcp_servers.v[0], "*");
+	conf_free(&c);
+}
+
+static void
 test_tool_servers(void **state)
 {
 	assert_errors("mcp: {servers: [\n"
@@ -968,6 +996,7 @@ main(void)
 	    cmocka_unit_test(test_keys),
 	    cmocka_unit_test(test_demo_keys_stay_on_loopback),
 	    cmocka_unit_test(test_tool_servers),
+	    cmocka_unit_test(test_tool_server_options),
 	    cmocka_unit_test(test_many_errors_are_cut),
 	    cmocka_unit_test(test_messages_stay_on_their_line),
 	    cmocka_unit_test(test_precedence),
