@@ -6,12 +6,12 @@
  * child's last word cannot be taken for its successor's.
  *
  * Draining. When the host stops, the master sets SHM_WORD_IS_DRAINING (readiness
- * answers 503 from then on, but everything is served), waits drain.pause, then
- * sends DRAIN with drain.timeout. A worker that is replaced by a reload gets DRAIN
- * without the word being set: it leaves what waits in the accept queue to its
- * successor, where a stopping one accepts until EAGAIN. DRAIN with 0: end at once;
- * it may follow an earlier one. A worker that outlives its time by a second is killed.
- * When recv says the other end is gone the master is dead: exit.
+ * answers 503 from then on, but everything is served), waits drain.pause, lets nobody
+ * new into the queues, then sends DRAIN with drain.timeout. A worker that is replaced by a reload
+ * gets DRAIN without the word being set: it leaves what waits in the accept queue to its successor,
+ * where a stopping one accepts until EAGAIN. DRAIN with 0: end at once; it may follow an earlier
+ * one. A worker that outlives its time by a second is killed. When recv says the other end is gone
+ * the master is dead: exit.
  */
 #ifndef COMMON_PROTO_H
 #define COMMON_PROTO_H
@@ -27,6 +27,7 @@ enum proto_type {
 	PROTO_DRAIN,     /* master: finish; `value` is the time for it in ms */
 	PROTO_HANDOFF,   /* master: descriptors follow (a later release) */
 	PROTO_BYE,       /* worker: drained, about to exit */
+	PROTO_CLOSED,    /* worker, draining: I accept no more, and nobody waits in my queues */
 	PROTO_REOPEN,    /* master: reopen the log file */
 	PROTO_CERTS,     /* master: read the certificate files again */
 };

@@ -152,6 +152,10 @@ take_message(struct child *c, const struct proto_message *m)
 		if (c->state == CHILD_READY)
 			be_heard(c);
 		return false;
+	case PROTO_CLOSED:
+		c->has_closed = true;
+		c->handlers->on_closed(c->arg, c);
+		return false;
 	case PROTO_BYE:
 		log_debug("worker says bye slot=%u pid=%d", c->slot->index, (int)c->pid);
 		return false;
@@ -179,12 +183,12 @@ on_proto(evutil_socket_t fd, short what, void *arg)
 	if (got <= 0 && got != -EAGAIN)
 		event_del(c->on_proto); /* it is dying: SIGCHLD follows, or its silence tells */
 	if (is_now_ready)
-		c->on_ready(c->arg, c);
+		c->handlers->on_ready(c->arg, c);
 }
 
 struct child *
 child_new(struct event_base *base, const struct spawned *spawned, struct slot *slot,
-    const struct child_limits *limits, void (*on_ready)(void *arg, struct child *), void *arg)
+    const struct child_limits *limits, const struct child_handlers *handlers, void *arg)
 {
 	struct child *c = xcalloc(1, sizeof(*c));
 
@@ -194,7 +198,7 @@ child_new(struct event_base *base, const struct spawned *spawned, struct slot *s
 	c->proto_fd = spawned->proto_fd;
 	c->started_ms = clock_mono_ms();
 	c->silence_max_ms = limits->silence_ms;
-	c->on_ready = on_ready;
+	c->handlers = handlers;
 	c->arg = arg;
 	c->deadline = timer_new(base, on_deadline, c);
 	c->on_proto = event_new(base, c->proto_fd, EV_READ | EV_PERSIST, on_proto, c);

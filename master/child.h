@@ -34,6 +34,14 @@ enum {
 	CHILD_END_GRACE_MS = 4000,
 };
 
+struct child;
+
+/* From the event loop, each once. */
+struct child_handlers {
+	void (*on_ready)(void *arg, struct child *);
+	void (*on_closed)(void *arg, struct child *); /* draining: it accepts no more */
+};
+
 struct child {
 	struct list node; /* the supervisor's */
 	struct slot *slot;
@@ -41,6 +49,7 @@ struct child {
 	pid_t pid;
 	enum child_state state;
 	bool was_ready;
+	bool has_closed;     /* its listeners, and nobody waited in them */
 	bool is_stalled;     /* aborted for its silence */
 	bool is_overdue;     /* killed because a limit was passed: start or drain */
 	uint32_t generation; /* of the config that it runs */
@@ -54,7 +63,7 @@ struct child {
 
 	int proto_fd;
 	struct event *on_proto, *deadline;
-	void (*on_ready)(void *arg, struct child *);
+	const struct child_handlers *handlers;
 	void *arg;
 };
 
@@ -63,9 +72,9 @@ struct child_limits {
 	uint64_t silence_ms; /* between two LOADs; 0: no limit */
 };
 
-/* Takes the spawned worker over. on_ready comes once, from the event loop. */
+/* Takes the spawned worker over. handlers outlive it. */
 struct child *child_new(struct event_base *, const struct spawned *, struct slot *,
-    const struct child_limits *, void (*on_ready)(void *arg, struct child *), void *arg);
+    const struct child_limits *, const struct child_handlers *, void *arg);
 void child_free(struct child **); /* after it was reaped */
 
 /* Tells it to finish within that time, and sees to it. 0: at once. Again: the shorter time holds.

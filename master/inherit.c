@@ -13,8 +13,16 @@
 #include "common/check.h"
 #include "common/log.h"
 
+/* Before the names of what is put into the store. */
+#define STORE_PREFIX "parley-"
+
+struct inherited {
+	int fd; /* -1: taken */
+	bool is_foreign;
+};
+
 struct inherit {
-	int *fds; /* -1: taken */
+	struct inherited *v;
 	uint32_t count;
 };
 
@@ -27,23 +35,34 @@ is_listening(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_acceptor, &len) == 0 && is_acceptor;
 }
 
+static void
+free_names(char **names)
+{
+	for (char **name = names; name != NULL && *name != NULL; name++)
+		free(*name);
+	free(names);
+}
+
 struct inherit *
 inherit_new(void)
 {
 	struct inherit *in = xcalloc(1, sizeof(*in));
-	int count = sd_listen_fds(1);
+	char **names = NULL;
+	int count = sd_listen_fds_with_names(1, &names);
 
 	if (count <= 0)
 		return in;
-	in->fds = xcalloc((size_t)count, sizeof(*in->fds));
+	in->v = xcalloc((size_t)count, sizeof(*in->v));
 	for (int i = 0; i < count; i++) {
 		int fd = SD_LISTEN_FDS_START + i;
+		bool is_ours = strncmp(names[i], STORE_PREFIX, strlen(STORE_PREFIX)) == 0;
 
 		if (is_listening(fd))
-			in->fds[in->count++] = fd;
+			in->v[in->count++] = (struct inherited){fd, !is_ours};
 		else
 			close(fd);
 	}
+	free_names(names);
 	return in;
 }
 
@@ -61,14 +80,15 @@ is_bound_to(int fd, const struct netaddr *wanted)
 }
 
 int
-inherit_take(struct inherit *in, const struct netaddr *wanted)
+inherit_take(struct inherit *in, const struct netaddr *wanted, bool *ret_is_foreign)
 {
 	for (uint32_t i = 0; i < in->count; i++) {
-		int fd = in->fds[i];
+		int fd = in->v[i].fd;
 
 		if (fd < 0 || !is_bound_to(fd, wanted))
 			continue;
-		in->fds[i] = -1;
+		in->v[i].fd = -1;
+		*ret_is_foreign = in->v[i].is_foreign;
 		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 		return fd;
 	}
@@ -81,13 +101,13 @@ inherit_free(struct inherit **in)
 	if (*in == NULL)
 		return;
 	for (uint32_t i = 0; i < (*in)->count; i++) {
-		if ((*in)->fds[i] < 0)
+		if ((*in)->v[i].fd < 0)
 			continue;
 		log_warn("inherited socket closed reason=\"its address is not configured\" fd=%d",
-		    (*in)->fds[i]);
-		close((*in)->fds[i]);
+		    (*in)->v[i].fd);
+		close((*in)->v[i].fd);
 	}
-	free((*in)->fds);
+	free((*in)->v);
 	free(*in);
 	*in = NULL;
 }
@@ -97,6 +117,12 @@ inherit_store(int fd, const char *name)
 {
 	char state[64];
 
-	snprintf(state, sizeof(state), "FDSTORE=1\nFDNAME=parley-%s", name);
+	snprintf(state, sizeof(state), "FDSTORE=1\nFDNAME=" STORE_PREFIX "%s", name);
 	sd_pid_notify_with_fds(0, 0, state, &fd, 1);
+}
+
+void
+inherit_forget(const char *name)
+{
+	sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=" STORE_PREFIX "%s", name);
 }

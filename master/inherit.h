@@ -8,6 +8,7 @@
 #ifndef MASTER_INHERIT_H
 #define MASTER_INHERIT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/netaddr.h"
@@ -19,10 +20,12 @@ struct inherit *inherit_new(void);
 /* Closes what nobody took, with a warning: its address is not in the configuration. */
 void inherit_free(struct inherit **);
 
-/* The next listening socket that is bound to that address, now the caller's; -1: none (left). */
-int inherit_take(struct inherit *, const struct netaddr *);
+/* The next listening socket that is bound to that address, now the caller's; -1: none (left).
+ * *ret_is_foreign: of a socket unit, not of the store. */
+int inherit_take(struct inherit *, const struct netaddr *, bool *ret_is_foreign);
 
-/* Puts a socket into systemd's store, if there is one. */
+/* Puts a socket into systemd's store, if there is one; takes all of that name out. */
 void inherit_store(int fd, const char *name);
+void inherit_forget(const char *name);
 
 #endif

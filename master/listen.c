@@ -18,6 +18,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/netaddr.h"
+#include "master/listen_refuse.h"
 #include "master/listen_unix.h"
 
 enum { SLOT_ALL = UINT32_MAX, BUSY_WAIT_MS = 1500, BUSY_RETRY_MS = 20 };
@@ -32,6 +33,7 @@ struct listener {
 	uint32_t slot;
 	struct netaddr address; /* the bound one: port 0 has become a port */
 	bool is_first;          /* of its address */
+	bool is_foreign;        /* of a socket unit */
 };
 
 struct listeners {
@@ -131,8 +133,13 @@ adopt(struct listeners *l, enum listen_kind kind, const struct netaddr *a, struc
 {
 	uint32_t taken = 0;
 
-	for (int fd; (fd = inherit_take(in, a)) >= 0; taken++)
+	bool is_foreign;
+
+	for (int fd; (fd = inherit_take(in, a, &is_foreign)) >= 0; taken++) {
+		listen_let_in_tcp(fd);
 		add(l, kind, taken % l->slots, fd, taken == 0);
+		l->v[l->count - 1].is_foreign = is_foreign;
+	}
 	return taken;
 }
 
@@ -149,6 +156,7 @@ share_adopted(struct listeners *l, uint32_t first, uint32_t taken)
 
 		check(fd >= 0);
 		add(l, from.kind, slot, fd, false);
+		l->v[l->count - 1].is_foreign = from.is_foreign;
 	}
 }
 
@@ -180,13 +188,15 @@ open_tcp(struct listeners *l, enum listen_kind kind, struct netaddr a, unsigned 
 static int
 open_unix(struct listeners *l, enum listen_kind kind, const struct netaddr *a, struct inherit *in)
 {
-	int fd = inherit_take(in, a);
+	bool is_foreign = false;
+	int fd = inherit_take(in, a, &is_foreign);
 
 	if (fd < 0)
 		fd = listen_unix(a->un.sun_path, l->unix_mode, l->backlog);
 	if (fd < 0)
 		return fd;
 	add(l, kind, SLOT_ALL, fd, true);
+	l->v[l->count - 1].is_foreign = is_foreign;
 	return 0;
 }
 
@@ -260,12 +270,29 @@ listeners_open(const struct conf *conf, uint32_t slots, struct inherit *in)
 }
 
 void
+listeners_refuse(const struct listeners *l)
+{
+	for (uint32_t i = 0; i < l->count; i++) {
+		const struct listener *one = &l->v[i];
+
+		if (one->is_foreign)
+			continue;
+		if (netaddr_is_unix(&one->address))
+			unlink(one->address.un.sun_path);
+		else
+			listen_refuse_tcp(one->fd);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(kind_names); i++)
+		inherit_forget(kind_names[i]);
+}
+
+void
 listeners_close(struct listeners **l)
 {
 	if (*l == NULL)
 		return;
 	for (uint32_t i = 0; i < (*l)->count; i++) {
-		if (netaddr_is_unix(&(*l)->v[i].address))
+		if (netaddr_is_unix(&(*l)->v[i].address) && !(*l)->v[i].is_foreign)
 			unlink((*l)->v[i].address.un.sun_path);
 		close((*l)->v[i].fd);
 	}

@@ -27,6 +27,11 @@ struct listeners *listeners_open(const struct conf *, uint32_t slots, struct inh
 /* Closes the sockets and removes the paths of Unix sockets. */
 void listeners_close(struct listeners **);
 
+/* The end begins: nobody new gets into the queues, who is there or has begun a handshake stays.
+ * Neither is a socket left in systemd's store. Those of a socket unit stay as they are: what comes
+ * is for the next start. */
+void listeners_refuse(const struct listeners *);
+
 /* The most that a slot can have. */
 uint32_t listeners_max(const struct listeners *);
 /* Fills out (room for listeners_max) with what a worker of that slot listens on; how many. */

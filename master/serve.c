@@ -123,7 +123,33 @@ on_change(void *arg)
 	tell_status(arg);
 }
 
-static const struct supervise_handlers handlers = {on_ready, on_reloaded, on_stopped, on_change};
+static void
+on_settling(void *arg)
+{
+	struct server *s = arg;
+
+	listeners_refuse(s->listeners);
+}
+
+static void
+on_closed(void *arg)
+{
+	struct server *s = arg;
+
+	if (s->listeners == NULL)
+		return; /* said again by a worker that ends */
+	log_info("listeners closed");
+	listeners_close(&s->listeners);
+}
+
+static const struct supervise_handlers handlers = {
+    .on_ready = on_ready,
+    .on_reloaded = on_reloaded,
+    .on_settling = on_settling,
+    .on_closed = on_closed,
+    .on_stopped = on_stopped,
+    .on_change = on_change,
+};
 
 /* ---- what may be asked, by a signal or through the control socket ---- */
 

@@ -12,7 +12,8 @@
 static const char *
 phase_name(const struct supervise *s)
 {
-	static const char *const names[] = {"running", "stopping", "draining", "stopped"};
+	static const char *const names[] = {
+	    "running", "stopping", "stopping", "draining", "stopped"};
 
 	return supervise_is_reloading(s) ? "reloading" : names[supervise_phase(s)];
 }

@@ -18,6 +18,9 @@
 #include "master/slot.h"
 #include "master/timer.h"
 
+/* A client that has sent its SYN needs a round trip until it is in the queue. */
+enum { SETTLE_MS = 250 };
+
 struct place { /* a slot and what waits in it */
 	struct slot slot;
 	struct event *respawn; /* pending: something is to be started here later */
@@ -58,6 +61,9 @@ newest_conf(const struct supervise *s)
 /* ---- starting ---- */
 
 static void on_child_ready(void *arg, struct child *c);
+static void on_child_closed(void *arg, struct child *c);
+
+static const struct child_handlers child_handlers = {on_child_ready, on_child_closed};
 
 static struct child *
 start_child(struct place *p, const struct conf *conf, uint32_t generation)
@@ -70,7 +76,7 @@ start_child(struct place *p, const struct conf *conf, uint32_t generation)
 
 	if (!spawn_worker(&order, &spawned))
 		return NULL;
-	struct child *c = child_new(s->base, &spawned, &p->slot, &limits, on_child_ready, s);
+	struct child *c = child_new(s->base, &spawned, &p->slot, &limits, &child_handlers, s);
 	c->generation = generation;
 	list_add_tail(&s->children, &c->node);
 	log_info("worker started slot=%u pid=%d incarnation=%u", p->slot.index, (int)c->pid,
@@ -246,6 +252,26 @@ on_child_ready(void *arg, struct child *c)
 	s->handlers->on_change(s->arg);
 }
 
+/* After a stop: when the last of all accepts no more the sockets can go. */
+static void
+look_who_accepts(struct supervise *s)
+{
+	if (s->phase != PHASE_DRAINING)
+		return;
+	list_for (node, &s->children) {
+		if (!list_entry(node, struct child, node)->has_closed)
+			return;
+	}
+	s->handlers->on_closed(s->arg);
+}
+
+static void
+on_child_closed(void *arg, struct child *closed)
+{
+	(void)closed;
+	look_who_accepts(arg);
+}
+
 static unsigned
 restart_reason(const struct child *c, int status)
 {
@@ -325,6 +351,7 @@ on_death(void *arg, pid_t pid, int status)
 	else if (was_successor && s->phase < PHASE_DRAINING)
 		lose_successor(p);
 	child_free(&c);
+	look_who_accepts(s);
 	roll(s);
 }
 
@@ -368,12 +395,23 @@ enter_draining(struct supervise *s, uint64_t timeout_ms)
 }
 
 static void
+enter_settling(struct supervise *s)
+{
+	s->phase = PHASE_SETTLING;
+	s->handlers->on_settling(s->arg);
+	timer_set(s->pause, SETTLE_MS);
+}
+
+static void
 on_pause_over(int fd, short what, void *arg)
 {
 	struct supervise *s = arg;
 
 	(void)fd, (void)what;
-	enter_draining(s, s->conf->drain.timeout_ms);
+	if (s->phase == PHASE_PAUSING)
+		enter_settling(s);
+	else
+		enter_draining(s, s->conf->drain.timeout_ms);
 }
 
 void
@@ -387,6 +425,7 @@ supervise_stop(struct supervise *s)
 		timer_set(s->pause, s->conf->drain.pause_ms);
 		break;
 	case PHASE_PAUSING:
+	case PHASE_SETTLING:
 		enter_draining(s, 0);
 		break;
 	case PHASE_DRAINING:

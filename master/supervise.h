@@ -2,8 +2,9 @@
  * supervise - keeps one good worker in every slot: starts them, replaces the dead,
  * rolls a new configuration through the slots, drains them at the end.
  *
- *   RUNNING --stop--> PAUSING --pause is over--> DRAINING --last one reaped--> STOPPED
- *      (PAUSING still serves and still replaces the dead; a second stop skips it)
+ *   RUNNING --stop--> PAUSING --pause is over--> SETTLING --> DRAINING --last one reaped--> STOPPED
+ *      (PAUSING still serves and still replaces the dead; a second stop skips it and SETTLING,
+ *      in which nobody new gets into the queues and who has begun a handshake ends it)
  *
  * A reload is a trial first: the new configuration is adopted when the first worker
  * that runs it is ready, and given up when that one dies before. Then slot by slot:
@@ -24,12 +25,20 @@
 
 struct supervise;
 
-enum supervise_phase { PHASE_RUNNING, PHASE_PAUSING, PHASE_DRAINING, PHASE_STOPPED };
+enum supervise_phase {
+	PHASE_RUNNING,
+	PHASE_PAUSING,
+	PHASE_SETTLING,
+	PHASE_DRAINING,
+	PHASE_STOPPED,
+};
 
 /* From the event loop. */
 struct supervise_handlers {
 	void (*on_ready)(void *arg); /* every slot's worker has been ready, for the first time */
 	void (*on_reloaded)(void *arg, bool is_adopted); /* the last slot, or given up */
+	void (*on_settling)(void *arg);                  /* nobody is to be let in any more */
+	void (*on_closed)(void *arg);                    /* .. and no worker accepts any more */
 	void (*on_stopped)(void *arg);                   /* no worker is left after a stop */
 	void (*on_change)(void *arg);                    /* workers came, went, or changed state */
 };

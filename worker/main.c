@@ -47,7 +47,7 @@ struct worker {
 	struct ops *ops;
 	struct loop_watch master;
 	struct loop_timer load, drain_look, drain_end;
-	bool is_draining;
+	bool is_draining, has_closed;
 	int status;
 };
 
@@ -387,6 +387,10 @@ on_drain_look(struct loop_timer *t)
 {
 	struct worker *w = container_of(t, struct worker, drain_look);
 
+	if (!w->has_closed && !http_server_is_listening(w->http)) {
+		w->has_closed = true;
+		tell_master(w, PROTO_CLOSED, 0);
+	}
 	if (services_are_idle(w))
 		loop_stop(w->loop);
 	else

@@ -20,6 +20,8 @@
 
 enum {
 	DRAIN_SILENCE_MS = 1000,
+	/* After a first GOAWAY h2o waits for a second before it says which request was the last. */
+	DRAIN_SILENCE_HTTP2_MS = 2000,
 	SILENT_MS =
 	    1000, /* enough for a client that has something to say, retransmissions included */
 	EVICT_BATCH = 512,
@@ -62,6 +64,8 @@ phase_timeout_ms(const struct http_conn *c, enum conn_phase phase)
 	case CONN_BODY:
 		return s->conf->http.body_timeout_ms;
 	case CONN_IDLE:
+		if (s->is_draining)
+			return c->h2 != NULL ? DRAIN_SILENCE_HTTP2_MS : DRAIN_SILENCE_MS;
 		if (c->h2 != NULL)
 			return s->conf->http.body_timeout_ms;
 		/* Who was told when to come again finds the connection then. */
@@ -85,6 +89,19 @@ conn_enter(struct http_conn *c, enum conn_phase phase)
 		wheel_set(s->wheel, &c->timer, timeout_ms);
 	else
 		wheel_stop(s->wheel, &c->timer);
+}
+
+/* Each goes to the end of the same list: stop where it ended before. */
+void
+conn_enter_again(struct http_server *s, enum conn_phase phase)
+{
+	struct list *last = s->conns[phase].prev;
+
+	list_for_safe (node, &s->conns[phase]) {
+		conn_enter(list_entry(node, struct http_conn, node), phase);
+		if (node == last)
+			break;
+	}
 }
 
 void
@@ -117,14 +134,21 @@ conn_evict_idle(struct http_server *s)
 }
 
 static bool
+has_unread(struct http_conn *c)
+{
+	int unread = 0;
+
+	return ioctl(h2o_socket_get_fd(c->sock), FIONREAD, &unread) == 0 && unread > 0;
+}
+
+static bool
 is_silent(struct http_conn *c)
 {
-	int fd = h2o_socket_get_fd(c->sock), unread = 0;
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 
-	return ioctl(fd, FIONREAD, &unread) == 0 && unread == 0 &&
-	       getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	return !has_unread(c) &&
+	       getsockopt(h2o_socket_get_fd(c->sock), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
 	       info.tcpi_last_data_recv >= SILENT_MS;
 }
 
@@ -232,6 +256,9 @@ on_timer(struct wheel_entry *e)
 	} else if (c->h2 == NULL && (c->phase == CONN_HEAD || c->phase == CONN_BODY)) {
 		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_TIMEOUT, 0, 1);
 		conn_refuse(c, E_REQUEST_TIMEOUT);
+	} else if (c->phase == CONN_IDLE && has_unread(c)) {
+		conn_enter(
+		    c, CONN_IDLE); /* a request came with the end of the time: h2o reads it */
 	} else if (c->phase != CONN_BUSY)
 		conn_cut(c);
 }

@@ -50,10 +50,12 @@ struct http_server *http_server_new(struct loop *, const struct handoff *);
 void http_server_add_routes(
     struct http_server *, const struct http_route *, size_t count, void *arg);
 int http_server_start(struct http_server *); /* accepts from now on; 0 or -errno (logged) */
-void http_server_drain(
-    struct http_server *); /* accepts what is queued, then closes; keep-alive ends */
-bool http_server_is_idle(const struct http_server *);    /* no request in progress */
-uint32_t http_server_active(const struct http_server *); /* counted requests in progress */
+/* Accepts what is queued, unless a successor does, and closes; what is kept open ends with its next
+ * answer, or when none has been asked for in a moment. */
+void http_server_drain(struct http_server *);
+bool http_server_is_listening(const struct http_server *); /* not any more, some time after drain */
+bool http_server_is_idle(const struct http_server *);      /* draining: nobody is connected */
+uint32_t http_server_active(const struct http_server *);   /* counted requests in progress */
 /* For how many there is room: max_connections, or less where descriptors do not suffice. */
 uint32_t http_server_places(const struct http_server *);
 int http_server_reload_certificates(struct http_server *); /* 0, or -errno and the old ones stay */

@@ -60,7 +60,7 @@ resume_accepting(struct http_server *s)
 void
 listen_reconsider(struct http_server *s)
 {
-	if (s->is_paused && has_room(s) && !loop_timer_is_set(&s->accept_again))
+	if (s->is_paused && !s->is_draining && has_room(s) && !loop_timer_is_set(&s->accept_again))
 		resume_accepting(s);
 }
 
@@ -325,30 +325,74 @@ listen_start(struct http_server *s)
 		l->sock->data = l;
 		h2o_socket_read_start(l->sock, on_listener);
 	}
+	s->is_listening = true;
 	return 0;
 }
 
-/*
- * Who is in the queue was promised an answer: they are taken whatever the limits say. Unless the
- * slot has a successor: it has the same sockets, and them with it.
- */
-void
-listen_drain(struct http_server *s)
-{
-	bool is_host_ending = atomic_load(shm_word(s->handoff->shm, SHM_WORD_IS_DRAINING)) != 0;
+/* ---- the end ---- */
 
-	loop_timer_stop(s->loop, &s->accept_again);
-	loop_timer_stop(s->loop, &s->evict_again);
-	listen_give_spares_back(s);
+bool
+listen_is_host_ending(const struct http_server *s)
+{
+	return atomic_load(shm_word(s->handoff->shm, SHM_WORD_IS_DRAINING)) != 0;
+}
+
+/* Who is in the queue was promised an answer: they are taken whatever the limits say. False: no
+ * descriptor is free, so not all of them yet. */
+static bool
+empty_queue(struct http_listener *l)
+{
+	for (;;) {
+		h2o_socket_t *sock = h2o_evloop_socket_accept(l->sock);
+
+		if (sock != NULL)
+			open_accepted(l, sock);
+		else if (errno == EMFILE || errno == ENFILE)
+			return false;
+		else if (errno != EINTR && errno != ECONNABORTED)
+			return true;
+	}
+}
+
+static void
+close_listeners(struct http_server *s)
+{
+	s->is_listening = false;
 	for (uint32_t i = 0; i < s->listener_count; i++) {
 		struct http_listener *l = &s->listeners[i];
-		h2o_socket_t *sock;
 
 		if (l->sock == NULL)
 			continue;
-		while (is_host_ending && (sock = h2o_evloop_socket_accept(l->sock)) != NULL)
-			open_accepted(l, sock);
+		if (listen_is_host_ending(s) && !empty_queue(l)) {
+			s->is_listening = true;
+			continue;
+		}
 		h2o_socket_close(l->sock);
 		l->sock = NULL;
 	}
+	if (!s->is_listening)
+		return;
+	conn_evict_idle(s);
+	loop_timer_set(s->loop, &s->accept_again, ACCEPT_AGAIN_MS);
+}
+
+static void
+on_close_again(struct loop_timer *t)
+{
+	close_listeners(container_of(t, struct http_server, accept_again));
+}
+
+/* The queue of a slot that has a successor is left to it: it has the same sockets. */
+void
+listen_drain(struct http_server *s)
+{
+	loop_timer_stop(s->loop, &s->evict_again);
+	listen_give_spares_back(s);
+	for (uint32_t i = 0; i < s->listener_count; i++) {
+		if (s->listeners[i].sock != NULL)
+			h2o_socket_read_stop(s->listeners[i].sock);
+	}
+	loop_timer_stop(s->loop, &s->accept_again);
+	s->accept_again.on_fire = on_close_again;
+	close_listeners(s);
 }

@@ -385,7 +385,7 @@ is_last_of_conn(const struct http_conn *c)
 	const struct http_server *s = c->listener->server;
 	int64_t max = s->conf->http.max_keepalive_requests;
 
-	return s->is_draining || c->over != GUARD_NOTHING ||
+	return s->is_draining || listen_is_host_ending(s) || c->over != GUARD_NOTHING ||
 	       s->conf->http.keepalive_timeout_ms == 0 || (max > 0 && c->requests >= (uint64_t)max);
 }
 

@@ -147,23 +147,23 @@ http_server_drain(struct http_server *s)
 	s->is_draining = true;
 	listen_drain(s);
 	h2o_context_request_shutdown(&s->h2o);
-	list_for (node, &s->conns[CONN_IDLE])
-		conn_cut(list_entry(node, struct http_conn, node));
-	/* Each goes to the end of the same list: stop where it ended before. */
-	struct list *last = s->conns[CONN_NEW].prev;
-	list_for_safe (node, &s->conns[CONN_NEW]) {
-		conn_enter(list_entry(node, struct http_conn, node), CONN_NEW);
-		if (node == last)
-			break;
-	}
+	/* A request may be on its way on a connection that is kept: it is answered, as the last. */
+	conn_enter_again(s, CONN_IDLE);
+	conn_enter_again(s, CONN_NEW);
 }
 
 bool
 http_server_is_idle(const struct http_server *s)
 {
-	return s->in_progress == 0 && s->lingering == 0 && s->sockets == 0 &&
+	return s->in_progress == 0 && s->lingering == 0 && s->sockets == 0 && !s->is_listening &&
 	       list_empty(&s->conns[CONN_NEW]) && list_empty(&s->conns[CONN_HEAD]) &&
-	       list_empty(&s->conns[CONN_BODY]);
+	       list_empty(&s->conns[CONN_BODY]) && list_empty(&s->conns[CONN_IDLE]);
+}
+
+bool
+http_server_is_listening(const struct http_server *s)
+{
+	return s->is_listening;
 }
 
 uint32_t

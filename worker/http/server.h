@@ -118,6 +118,7 @@ struct http_server {
 	struct loop_post close_sockets;
 	bool is_paused; /* listeners are not read: too many sockets */
 	bool is_draining;
+	bool is_listening; /* a listener is open */
 	bool is_started;
 	struct loop_timer accept_again; /* after the system refused one */
 	struct loop_timer evict_again;  /* while the queue is full */
@@ -165,7 +166,8 @@ struct http_req {
 struct http_conn *conn_of(h2o_req_t *);
 void conn_open(struct http_listener *, h2o_socket_t *);
 void conn_enter(struct http_conn *, enum conn_phase);
-void conn_become_http2(struct http_conn *);    /* again: nothing happens */
+void conn_enter_again(struct http_server *, enum conn_phase); /* all of it: other time limits */
+void conn_become_http2(struct http_conn *);                   /* again: nothing happens */
 void conn_refuse(struct http_conn *, int err); /* HTTP/1, in the midst of a request: answer, end */
 void conn_cut(struct http_conn *); /* shutdown(2); h2o then finds the end and cleans up */
 /* Its socket is upgraded: frees it, the socket lives on. Returns its peer_place. */
@@ -187,6 +189,7 @@ uint64_t frames_allowed(const struct http_conn *);
 int listen_start(struct http_server *);
 void listen_reconsider(struct http_server *); /* a socket was closed, or is not waiting any more */
 void listen_drain(struct http_server *);
+bool listen_is_host_ending(const struct http_server *); /* or it will, soon: no successor */
 void listen_spare_is_free(struct http_server *); /* a socket that was accepted on one is closed */
 void listen_give_spares_back(struct http_server *);
 
