@@ -738,6 +738,8 @@ test('a worker that dies: its turns are told as lost to sockets elsewhere', asyn
   assert.equal((await other.answer(other.chat('again'))).at(-1).status, 'complete');
 });
 
+const farewell = /"code":1001,"reason":"draining; retry_after_ms=\d+"/;
+
 test('draining: idle sockets are closed with 1001 at once, one with a turn when that has ended', async (t) => {
   const own = await startServer(t);
   const idle = [];
@@ -746,10 +748,10 @@ test('draining: idle sockets are closed with 1001 at once, one with a turn when 
   const request = busy.chat('[[mock tokens=40 interval=20]]');
   await busy.frame({ status: 'chunk' });
   const stopped = own.stop();
-  for (const chat of idle) assert.deepEqual(await chat.end(), { code: 1001, reason: 'draining' });
+  for (const chat of idle) assert.match(JSON.stringify(await chat.end()), farewell);
   assert.equal(busy.closed, null);
   assert.equal((await busy.answer(request)).at(-1).status, 'complete');
-  assert.deepEqual(await busy.end(), { code: 1001, reason: 'draining' });
+  assert.match(JSON.stringify(await busy.end()), farewell);
   await stopped;
 });
 

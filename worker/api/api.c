@@ -4,6 +4,8 @@
 #include "common/check.h"
 #include "worker/api/endpoints.h"
 #include "worker/api/gateway.h"
+#include "worker/api/host.h"
+#include "worker/api/turn_stream.h"
 #include "worker/api/ws_chat.h"
 
 static const struct api_endpoint *const tables[] = {
@@ -13,6 +15,7 @@ static const struct api_endpoint *const tables[] = {
     client_keys_endpoints,
     gateway_endpoints,
     usage_endpoints,
+    host_endpoints,
 };
 
 enum { ENDPOINTS_MAX = 64 };
@@ -46,6 +49,8 @@ api_add_routes(struct api *api)
 			http_server_add_routes(api->http, &b->route, 1, b);
 		}
 	}
+	api->streams = turn_streams_new(api);
+	api->host_asks = host_asks_new(api);
 	api->chats = chats_new(api);
 	api->gateways = gateways_new(api);
 }
@@ -53,6 +58,7 @@ api_add_routes(struct api *api)
 void
 api_drain(struct api *api)
 {
+	turn_streams_drain(api->streams);
 	chats_drain(api->chats);
 }
 
@@ -67,4 +73,6 @@ api_fini(struct api *api)
 {
 	chats_free(&api->chats);
 	gateways_free(&api->gateways);
+	host_asks_free(&api->host_asks);
+	turn_streams_free(&api->streams);
 }

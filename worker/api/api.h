@@ -34,6 +34,8 @@ struct api {
 	struct usages *usages;
 	struct chats *chats;       /* api's own: the WebSockets */
 	struct gateways *gateways; /* likewise: calls of models for others */
+	struct turn_streams *streams;
+	struct host_asks *host_asks; /* .. and what the master is asked */
 };
 
 /* Adds the routes to api->http, which has not started yet. The struct stays the caller's and valid.

@@ -13,5 +13,6 @@ extern const struct api_endpoint tool_results_endpoints[];
 extern const struct api_endpoint client_keys_endpoints[];
 extern const struct api_endpoint gateway_endpoints[];
 extern const struct api_endpoint usage_endpoints[];
+extern const struct api_endpoint host_endpoints[];
 
 #endif

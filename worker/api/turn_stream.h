@@ -13,4 +13,10 @@
 void turn_stream_start(
     struct api_call *, struct http_req *, uint64_t after_seq, uint64_t originator);
 
+struct turn_streams;
+
+struct turn_streams *turn_streams_new(struct api *);
+void turn_streams_free(struct turn_streams **); /* none is left */
+void turn_streams_drain(struct turn_streams *);
+
 #endif

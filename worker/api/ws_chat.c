@@ -1,19 +1,13 @@
 /* ws_chat - the sockets of /ws/chat. */
 #include "worker/api/ws_chat_impl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/crypto.h"
 #include "common/log.h"
 #include "common/metric.h"
-
-enum {
-	DRAIN_BATCH = 256, /* sockets that are told to go at once: they all come back somewhere */
-	DRAIN_STEP_MS = 20,
-	DRAIN_MARGIN_MS =
-	    500, /* for the farewell, after turns have failed; less of a short timeout */
-	DRAIN_MARGIN_PART = 20,
-};
+#include "worker/api/farewell.h"
 
 /* ---- what a socket is told ---- */
 
@@ -53,10 +47,14 @@ chat_socket_tell_error(struct chat_socket *cs, const struct chat_error *error)
 static void
 say_goodbye(struct chat_socket *cs)
 {
+	char reason[WS_REASON_MAX];
+
 	if (!ws_socket_is_open(&cs->ws))
 		return;
 	metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_DRAINING, 0, 1);
-	ws_socket_close(&cs->ws, WS_CLOSE_GOING_AWAY, STR("draining"));
+	snprintf(reason, sizeof(reason), "draining; retry_after_ms=%u",
+	    farewell_come_back_ms(cs->chats->api->conf));
+	ws_socket_close(&cs->ws, WS_CLOSE_GOING_AWAY, str_of(reason));
 }
 
 void
@@ -83,12 +81,12 @@ on_drain_step(struct loop_timer *t)
 	struct chats *c = container_of(t, struct chats, drain_step);
 	struct chat_socket *cs = NULL;
 
-	for (int i = 0; i < DRAIN_BATCH; i++) {
+	for (uint32_t i = 0; i < c->drain_batch; i++) {
 		if ((cs = idmap_next(c->sockets, &c->drain_cursor)) == NULL)
 			return;
 		chat_socket_consider_drain(cs);
 	}
-	loop_timer_set(c->api->loop, t, DRAIN_STEP_MS);
+	loop_timer_set(c->api->loop, t, FAREWELL_STEP_MS);
 }
 
 static void
@@ -104,16 +102,14 @@ on_drain_end(struct loop_timer *t)
 void
 chats_drain(struct chats *c)
 {
-	uint64_t timeout_ms = c->api->conf->drain.timeout_ms;
-	uint64_t margin_ms = timeout_ms / DRAIN_MARGIN_PART;
+	const struct conf *conf = c->api->conf;
 
 	if (c->is_draining)
 		return;
 	c->is_draining = true;
-	if (margin_ms > DRAIN_MARGIN_MS)
-		margin_ms = DRAIN_MARGIN_MS;
+	c->drain_batch = farewell_batch(conf, idmap_count(c->sockets));
 	loop_timer_set(c->api->loop, &c->drain_step, 0);
-	loop_timer_set(c->api->loop, &c->drain_end, timeout_ms - margin_ms);
+	loop_timer_set(c->api->loop, &c->drain_end, farewell_end_ms(conf));
 }
 
 /* ---- one socket ---- */

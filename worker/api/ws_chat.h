@@ -15,7 +15,7 @@ struct chats *chats_new(struct api *); /* adds its route to the server */
 void chats_free(struct chats **);      /* no socket is open */
 
 /* Each socket is closed with 1001 when no turn is told to it any more, at the latest shortly before
- * drain.timeout. New ones are refused. */
+ * drain.timeout; those that are idle spread over drain.spread. New ones are refused. */
 void chats_drain(struct chats *);
 
 #endif

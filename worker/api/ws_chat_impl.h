@@ -59,7 +59,7 @@ struct chats {
 	} missed; /* ws_chat_missed.c's */
 
 	bool is_draining;
-	uint32_t drain_cursor;
+	uint32_t drain_cursor, drain_batch;
 	struct loop_timer drain_step, drain_end;
 };
 

@@ -113,12 +113,28 @@ sse_end_with(struct sse *s, struct str event, struct str data)
 	sse_end(s);
 }
 
+static void
+send_retry(struct sse *s, uint64_t retry_ms)
+{
+	struct buf b = BUF_INIT;
+
+	buf_printf(&b, "retry: %llu\n\n", (unsigned long long)retry_ms);
+	http_stream_send(s->stream, buf_str(&b));
+	buf_fini(&b);
+}
+
+void
+sse_end_for_now(struct sse *s, uint32_t come_back_ms)
+{
+	send_retry(s, come_back_ms);
+	sse_end(s);
+}
+
 struct sse *
 sse_start(struct http_req *req, void (*on_closed)(void *arg), void *arg)
 {
 	struct sse *s = xcalloc(1, sizeof(*s));
 	const struct conf *conf = http_conf(req);
-	struct buf hello = BUF_INIT;
 
 	s->on_closed = on_closed;
 	s->arg = arg;
@@ -134,10 +150,8 @@ sse_start(struct http_req *req, void (*on_closed)(void *arg), void *arg)
 	wheel_set(s->wheel, &s->keepalive, s->keepalive_ms);
 	/* The head goes out with the first bytes. */
 	if (conf->sse.retry_ms > 0)
-		buf_printf(&hello, "retry: %llu\n\n", (unsigned long long)conf->sse.retry_ms);
+		send_retry(s, conf->sse.retry_ms);
 	else
-		buf_add_cstr(&hello, ":\n\n");
-	http_stream_send(s->stream, buf_str(&hello));
-	buf_fini(&hello);
+		http_stream_send(s->stream, STR(":\n\n"));
 	return s;
 }

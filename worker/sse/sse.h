@@ -28,6 +28,10 @@ bool sse_send(struct sse *, struct str id, struct str event, struct str data);
 /* The last event is out, then the response ends (or the connection is cut when it stalls). */
 void sse_end(struct sse *);
 
+/* Ends it in the midst: the client is told to come back after that time (EventSource does, with the
+ * last id that it has). */
+void sse_end_for_now(struct sse *, uint32_t come_back_ms);
+
 /* One more event, also when it is full, then the end. */
 void sse_end_with(struct sse *, struct str event, struct str data);
 
