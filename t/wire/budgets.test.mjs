@@ -6,6 +6,7 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
+import { heldCalls, usageRows } from './lib/record.mjs';
 import { keys, newSession, plainProvider, startServer, streamTurn } from './lib/server.mjs';
 import { startUpstream } from './lib/upstream.mjs';
 import { waitFor } from './lib/wait.mjs';
@@ -48,24 +49,8 @@ const chat_held = async (server, held) => {
   await waitFor(() => status || held.length > before, 'a call or a refusal');
   if (held.length > before) json(held.at(-1), answer_of(1));
   await asked;
-  await waitFor(() => holds_of(server) === 0, 'settlement');
+  await waitFor(() => heldCalls(server) === 0, 'settlement');
   return status;
-};
-const rows_of = (server, where = '') => {
-  const db = new DatabaseSync(server.config.store.url.slice('sqlite:'.length));
-  try {
-    return db.prepare(`SELECT * FROM usage ${where} ORDER BY created_at, id`).all();
-  } finally {
-    db.close();
-  }
-};
-const holds_of = (server) => {
-  const db = new DatabaseSync(server.config.store.url.slice('sqlite:'.length));
-  try {
-    return db.prepare('SELECT count(*) AS n FROM budget_holds').get().n;
-  } finally {
-    db.close();
-  }
 };
 /** A record that outlives its server. */
 const recordOfItsOwn = () => {
@@ -93,7 +78,7 @@ for (const workers of [4, 8]) {
     const answers = await Promise.all(asked);
     assert.equal(answers.filter(({ status }) => status === 200).length, 10);
     assert.equal(upstream.requests.length, 10);
-    await waitFor(() => rows_of(server).length === 10 && holds_of(server) === 0, 'rows');
+    await waitFor(() => usageRows(server).length === 10 && heldCalls(server) === 0, 'rows');
     const after = await chat(server, ten);
     assert.equal(after.status, 402);
     assert.deepEqual(after.json.budget, { of: 'key', period: 'total', amount: 10, spent: 10, reserved: 0, requested: 1, resets_at: null });
@@ -106,7 +91,7 @@ test('a refusal says which budget, what is left of it, and when it begins anew',
   const server = await startServer(t, { mock: false, config: config_of(upstream) });
   tokens = 0;
   assert.equal((await chat(server, daily)).status, 200);
-  await waitFor(() => holds_of(server) === 0, 'settlement');
+  await waitFor(() => heldCalls(server) === 0, 'settlement');
   const over = await chat(server, daily, { max_tokens: 2 });
   assert.equal(over.status, 402, over.text);
   assert.equal(over.json.error.type, 'budget_exceeded');
@@ -137,7 +122,7 @@ test('the budget of an app holds for all its keys, and for turns', async (t) => 
   const statuses = [];
   for (const key of [keys.server, ten, keys.server, ten]) {
     statuses.push((await chat(server, key)).status);
-    await waitFor(() => holds_of(server) === 0, 'settlement');
+    await waitFor(() => heldCalls(server) === 0, 'settlement');
   }
   assert.deepEqual(statuses, [200, 200, 200, 402]);
   const over = await chat(server, keys.server);
@@ -160,7 +145,7 @@ test('the budget of an app holds for all its keys, and for turns', async (t) => 
   const frame = (await chat_socket.answer(chat_socket.chat({ text: 'hi', session_id: session.id }))).at(-1);
   assert.deepEqual([frame.status, frame.chunk.code, frame.chunk.budget.of], ['error', 'budget_exceeded', 'app']);
   await chat_socket.close();
-  assert.equal(holds_of(server), 0);
+  assert.equal(heldCalls(server), 0);
 });
 
 test("tokens per minute of a server key count its turns, too, and its calls count for the turns", async (t) => {
@@ -197,7 +182,7 @@ test("tokens per minute of a server key count its turns, too, and its calls coun
   over(await say(ten, 'x'.repeat(200)));
 });
 
-test('what the provider refused is given back; what broke off costs what was given', async (t) => {
+test('what failed is given back; what the client broke off costs what was given', async (t) => {
   let respond;
   const upstream = await startUpstream(t, (request, response) => respond(request, response));
   const server = await startServer(t, { mock: false, config: config_of(upstream) });
@@ -208,10 +193,10 @@ test('what the provider refused is given back; what broke off costs what was giv
   };
   for (let i = 0; i < 12; i++) {
     assert.equal((await chat(server, daily)).status, 502);
-    await waitFor(() => holds_of(server) === 0, 'what was held to be given back');
+    await waitFor(() => heldCalls(server) === 0, 'what was held to be given back');
   }
-  await waitFor(() => rows_of(server).length === 12, 'rows');
-  const [row] = rows_of(server);
+  await waitFor(() => usageRows(server).length === 12, 'rows');
+  const [row] = usageRows(server);
   assert.equal(row.outcome, 'provider_error');
   assert.equal(row.cost_micros, 0);
   assert.equal(row.input_tokens + row.output_tokens, 0);
@@ -227,11 +212,11 @@ test('what the provider refused is given back; what broke off costs what was giv
   const events = await server.stream('/v1/chat/completions', { key: ten, body: { messages: user, max_tokens: 9, stream: true } });
   for await (const _ of events) break;
   events.close();
-  await waitFor(() => rows_of(server, `WHERE outcome = 'cancelled'`).length === 1, 'a row of the cancelled call');
-  const [cancelled] = rows_of(server, `WHERE outcome = 'cancelled'`);
+  await waitFor(() => usageRows(server, `WHERE outcome = 'cancelled'`).length === 1, 'a row of the cancelled call');
+  const [cancelled] = usageRows(server, `WHERE outcome = 'cancelled'`);
   assert.equal(cancelled.is_estimated, 1);
   assert.equal(cancelled.cost_micros, 2000000); // eight bytes
-  assert.equal(holds_of(server), 0);
+  assert.equal(heldCalls(server), 0);
 });
 
 test('a worker that is killed spends what it had reserved, once; a restart keeps what was spent', { timeout: 60000 }, async (t) => {
@@ -241,14 +226,14 @@ test('a worker that is killed spends what it had reserved, once; a restart keeps
   const server = await startServer(t, { mock: false, config });
   const asked = Array.from({ length: 8 }, () => chat(server, ten).catch((error) => ({ error })));
   await waitFor(() => held.length === 8, 'eight calls');
-  assert.equal(holds_of(server), 8);
+  assert.equal(heldCalls(server), 8);
   const old = [0, 1, 2, 3].map((slot) => server.killWorker(slot));
   for (const [slot, pid] of old.entries()) await server.replaced(slot, pid);
   await Promise.all(asked);
   // Until it is known that nobody renews it, it is reserved.
   assert.equal((await chat(server, ten, { max_tokens: 3 })).status, 402);
-  await waitFor(() => holds_of(server) === 0, 'the leases to run out', 20000);
-  const lost = rows_of(server);
+  await waitFor(() => heldCalls(server) === 0, 'the leases to run out', 20000);
+  const lost = usageRows(server);
   assert.equal(lost.length, 8);
   assert.equal(sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_budget_lost_total'), 8);
   assert.ok(lost.every((row) => row.outcome === 'lost' && row.cost_micros === 1000000 && row.is_estimated === 1), JSON.stringify(lost[0]));
@@ -276,8 +261,8 @@ test('workers that die in the middle of the race admit no eleventh', { timeout: 
   for (const response of held) if (!response.destroyed) json(response, answer_of(1));
   await Promise.all(asked);
   assert.ok(upstream.requests.length <= 10, `${upstream.requests.length} calls`);
-  await waitFor(() => holds_of(server) === 0, 'everything to be settled', 20000);
-  const spent = sum(rows_of(server), 'cost_micros');
+  await waitFor(() => heldCalls(server) === 0, 'everything to be settled', 20000);
+  const spent = sum(usageRows(server), 'cost_micros');
   assert.ok(spent <= 10000000 && spent >= upstream.requests.length * 1000000, `${spent} of ${upstream.requests.length} calls`);
   // What is left can be spent, and not more.
   let more = 0;
@@ -304,8 +289,8 @@ test('a long call keeps what it reserved past its lease', { timeout: 60000 }, as
   assert.equal((await chat(server, ten)).json.budget.reserved, 10);
   json(held[0], answer_of(4));
   assert.equal((await asked).status, 200);
-  await waitFor(() => holds_of(server) === 0, 'settlement');
-  assert.equal(rows_of(server)[0].cost_micros, 4000000);
+  await waitFor(() => heldCalls(server) === 0, 'settlement');
+  assert.equal(usageRows(server)[0].cost_micros, 4000000);
   assert.equal((await chat(server, ten, { max_tokens: 7 })).json.budget.spent, 4);
 });
 

@@ -2,71 +2,25 @@
 // plain HTTP and a WebSocket. Each cell says what the client sees, who was asked how often, and what was billed.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { answer, faults, missing, oddities } from './lib/faults.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
+import { usageRows } from './lib/record.mjs';
 import { keys, newSession, plainProvider, startMock, startServer, streamTurn } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
 import { openChat } from './lib/ws.mjs';
 
-// The retry budget is a provider's: 10 in 10 seconds at least. So the cells take turns with providers of one upstream.
-const spread = 16;
-const answer = 'one two three four five six';
-const refusal = 'The content policy forbids this. (content_policy_violation)';
-const too_long = "This model's maximum context length is exceeded. (context_length_exceeded)";
-
-// again: is the same target asked again? elsewhere: is the next one? code: what a client sees when nothing helps.
-// kept: the part of the answer that came before the fault.
-const before_first_token = [
-  { name: 'connection refused', gone: true, again: true, code: 'provider_error' },
-  { name: 'silent', fault: { fault: 'silence' }, code: 'provider_timeout' },
-  { name: 'slow', fault: { fault: 'slow_first', first: 5000 }, code: 'provider_timeout' },
-  { name: '429', fault: { fault: 'status:429' }, again: true, code: 'rate_limited' },
-  { name: '429, Retry-After in seconds', fault: { fault: 'status:429', retry_after: 40 }, code: 'rate_limited', retry_after: [40, 40] },
-  { name: '429, Retry-After as a date', fault: { fault: 'status:429', retry_after: 'date+40' }, code: 'rate_limited', retry_after: [38, 40] },
-  { name: '500', fault: { fault: 'status:500' }, again: true, code: 'provider_error' },
-  { name: '503', fault: { fault: 'status:503' }, again: true, code: 'provider_error' },
-  { name: '408', fault: { fault: 'status:408' }, again: true, code: 'provider_error' },
-  { name: '409', fault: { fault: 'status:409' }, again: true, code: 'provider_error' },
-  { name: '401', fault: { fault: 'status:401' }, code: 'provider_error' },
-  { name: '404', fault: { fault: 'status:404' }, code: 'provider_refused' },
-  { name: 'context length', fault: { fault: 'context' }, elsewhere: false, code: 'provider_refused', message: too_long },
-  { name: 'content policy', fault: { fault: 'policy' }, elsewhere: false, code: 'provider_refused', message: refusal },
-  // A kept connection that breaks before a byte of the answer is replaced by libcurl: once more, and no attempt of ours.
-  { name: 'reset', fault: { fault: 'reset' }, again: true, reconnects: true, code: 'provider_error' },
-  { name: 'closed', fault: { fault: 'close' }, again: true, reconnects: true, code: 'provider_error' },
-  { name: 'no event stream', fault: { fault: 'wrong_type' }, code: 'provider_error' },
-  { name: 'an empty stream', fault: { fault: 'empty' }, again: true, code: 'provider_error' },
-  { name: 'cut', fault: { fault: 'cut_mid', after: 0 }, again: true, code: 'provider_error' },
-  { name: 'ended early', fault: { fault: 'cut_clean', after: 0 }, again: true, code: 'provider_error' },
-  { name: 'stalled', fault: { fault: 'stall', after: 0 }, code: 'provider_timeout' },
-  { name: 'malformed', fault: { fault: 'malformed', after: 0 }, code: 'provider_error' },
-  { name: 'error event', fault: { fault: 'error_event', after: 0 }, again: true, code: 'provider_error' },
-];
-const after_first_token = [
-  { name: 'cut', fault: { fault: 'cut_mid' }, kept: 'one two', code: 'provider_error' },
-  { name: 'closed', fault: { fault: 'cut_fin' }, kept: 'one two', code: 'provider_error' },
-  { name: 'ended early', fault: { fault: 'cut_clean' }, kept: 'one two', code: 'provider_error' },
-  { name: 'stalled', fault: { fault: 'stall' }, kept: 'one two', code: 'provider_timeout' },
-  { name: 'malformed', fault: { fault: 'malformed' }, kept: 'one two', code: 'provider_error' },
-  { name: 'bad UTF-8', fault: { fault: 'bad_utf8' }, kept: 'one two', code: 'provider_error' },
-  { name: 'error event', fault: { fault: 'error_event' }, kept: 'one two', code: 'provider_error' },
-  { name: '[DONE] without finish_reason', fault: { fault: 'no_finish' }, kept: answer, code: 'provider_error' },
-];
-const no_failure = [
-  { name: 'no [DONE]', fault: { fault: 'no_done' } },
-  { name: 'cut after finish_reason', fault: { fault: 'finish_cut' } },
-  { name: 'thinks for longer than both limits', fault: { fault: 'comments', after: 0, first: 1200 } },
-  { name: 'thinks again in the middle', fault: { fault: 'comments', after: 2, first: 1200 } },
-];
+const spread = 16; // providers of one upstream: the retry budget is a provider's
 
 let server, upstream, backup, mocks;
 before(async () => {
   mocks = [upstream, backup] = await Promise.all([startMock(null), startMock(null)]);
-  const limits = { max_retries: 1, backoff_factor: 0.01, first_token_timeout: '500ms', stall_timeout: '500ms', read_timeout: '5s' };
+  const limits = { max_retries: 1, backoff_factor: 0.01, first_token_timeout: '400ms', stall_timeout: '400ms', read_timeout: '5s' };
+  const price = { input: 1, output: 2 };
   const chains = [], providers = [plainProvider('backup', backup.url, limits), plainProvider('prefill', backup.url, limits)];
   for (let i = 0; i < spread; i++) {
     providers.push(plainProvider(`main${i}`, upstream.url, limits));
-    chains.push({ name: `alone${i}`, targets: [{ provider: `main${i}`, model: 'm' }] },
-      { name: `chain${i}`, targets: [{ provider: `main${i}`, model: 'm', context: 1000 }, { provider: 'backup', model: 'm', context: 1000 }] });
+    chains.push({ name: `alone${i}`, price, targets: [{ provider: `main${i}`, model: 'm' }] },
+      { name: `chain${i}`, price, targets: [{ provider: `main${i}`, model: 'm', context: 1000 }, { provider: 'backup', model: 'm', context: 1000 }] });
   }
   // A port that nobody listens on.
   providers.push(plainProvider('gone', 'http://127.0.0.1:1/v1', limits));
@@ -74,11 +28,11 @@ before(async () => {
   server = await startServer(null, { mock: upstream, config: {
     providers,
     models: [
-      { name: 'default', targets: [main], price: { input: 1, output: 2 } }, ...chains,
-      { name: 'alone-gone', targets: [{ provider: 'gone', model: 'm' }] },
-      { name: 'chain-gone', targets: [{ provider: 'gone', model: 'm' }, { provider: 'backup', model: 'm' }] },
-      { name: 'larger', targets: [main, { provider: 'backup', model: 'm', context: 1000 }, { provider: 'prefill', model: 'm', context: 9000 }] },
-      { name: 'continued', targets: [main, { provider: 'prefill', model: 'm', supports_prefill: true }] },
+      { name: 'default', targets: [main], price }, ...chains,
+      { name: 'alone-gone', price, targets: [{ provider: 'gone', model: 'm' }] },
+      { name: 'chain-gone', price, targets: [{ provider: 'gone', model: 'm' }, { provider: 'backup', model: 'm' }] },
+      { name: 'larger', price, targets: [main, { provider: 'backup', model: 'm', context: 1000 }, { provider: 'prefill', model: 'm', context: 9000 }] },
+      { name: 'continued', price, targets: [main, { provider: 'prefill', model: 'm', supports_prefill: true }] },
     ],
   } });
   server.expectLog(/WARN +provider call failed/);
@@ -92,12 +46,6 @@ const ask_mock = async (mock, route, body) =>
   (await fetch(`http://${mock.address}/mock/${route}`, body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) })).json();
 const upstream_chats = async () => (await ask_mock(upstream, 'stats')).chats;
 const stats = () => Promise.all(mocks.map((mock) => ask_mock(mock, 'stats')));
-const counters = async () => {
-  const families = parseMetrics((await server.request('/metrics')).text);
-  const of = (direction) => sumOf(families, 'parley_tokens_total', { direction });
-  return { input: of('input'), output: of('output'), attempts: sumOf(families, 'parley_provider_requests_total') };
-};
-
 /** What a client of each route has in the end: {text, finish, code, message, retry_after, usage, restarts}. */
 const routes = {
   async sse(model, input) {
@@ -137,76 +85,90 @@ const routes = {
   },
 };
 
-let last_counters; // the cells come one after another
+let rows_seen = 0; // the cells come one after another
 
 async function cell(t, { route, model, fault, other_answer = answer }) {
   for (const mock of mocks) await ask_mock(mock, 'reset', {});
-  await ask_mock(upstream, 'fault', { next: 8, ...fault, text: answer });
+  if (fault) await ask_mock(upstream, 'fault', { next: 8, ...fault, text: answer });
   await ask_mock(backup, 'fault', { next: 8, fault: 'none', text: other_answer });
-  const was = last_counters ?? await counters();
   const seen = await routes[route](model, 'hi', t);
+  const rows = usageRows(server).slice(rows_seen); // written with the turn's end, before the client heard of it
+  rows_seen += rows.length;
+  assert.equal(rows.length, 1);
   const [first, second] = await stats();
-  const now = last_counters = await counters();
   await ask_mock(upstream, 'reset', {});
   await waitFor(async () => (await stats()).every(({ active_requests }) => active_requests === 0), 'nothing goes on upstream');
-  return { seen, first: first.chats, second: second.chats, last: second.last,
-    billed: { input: now.input - was.input, output: now.output - was.output }, attempts: now.attempts - was.attempts };
+  return { seen, row: rows[0], first: first.chats, second: second.chats, last: second.last };
 }
 
-function check_whole({ seen, billed }, text = answer) {
+/** What the client has, and the row of the target that answered, and of nobody else. */
+function check_whole({ seen, row }, { text = answer, provider, attempts } = {}) {
   assert.deepEqual({ text: seen.text, finish: seen.finish, code: seen.code }, { text, finish: 'stop', code: undefined });
-  assert.equal(seen.usage.input_tokens, billed.input); // of the one that answered, and nobody else's
-  assert.equal(seen.usage.output_tokens, billed.output);
-  assert.ok(billed.output > 0);
+  assert.deepEqual([row.outcome, row.provider ?? provider, row.attempts], ['ok', provider ?? row.provider, attempts ?? row.attempts]);
+  assert.deepEqual([row.input_tokens, row.output_tokens, row.cached_tokens], [seen.usage.input_tokens, seen.usage.output_tokens, seen.usage.cached_tokens]);
+  assert.equal(row.cost_micros, row.input_tokens + 2 * row.output_tokens);
+  assert.equal(seen.usage.cost, row.cost_micros / 1e6);
+  assert.ok(row.output_tokens > 0);
 }
 
-function check_failed({ seen, billed }, { code, message, retry_after }, route) {
+function check_failed({ seen, row }, { code, message, retry_after }, route, provider, attempts) {
   assert.equal(seen.code, code, seen.message);
   assert.equal(seen.finish, undefined);
   if (message) assert.equal(seen.message, message);
   if (retry_after && route !== 'ws') // whose frames have no place for it
     assert.ok(seen.retry_after >= retry_after[0] && seen.retry_after <= retry_after[1], `${seen.retry_after}`);
-  assert.deepEqual(billed, { input: 0, output: 0 });
+  assert.deepEqual([row.outcome, row.provider, row.attempts], [code, provider, attempts]);
+  assert.deepEqual([row.input_tokens, row.output_tokens, row.cached_tokens, row.cost_micros], [0, 0, 0, 0]);
 }
 
 let turn = 0;
-for (const [phase, faults] of [['before the first token', before_first_token], ['after the first token', after_first_token]]) {
-  for (const f of faults) {
-    test(`${f.name} ${phase}`, async (t) => {
-      for (const route of Object.keys(routes)) {
-        for (const has_fallback of [false, true]) {
-          const at = f.gone ? '-gone' : turn++ % spread;
-          const r = await cell(t, { route, model: `${has_fallback ? 'chain' : 'alone'}${at}`, fault: f.fault });
-          const what = `${route} ${has_fallback ? 'with' : 'without'} fallback: ${JSON.stringify(r.seen)}`;
-          const tries = f.again ? 2 : 1, goes_on = has_fallback && f.elsewhere !== false;
-          const first = r.first - (f.reconnects && r.first > tries ? 1 : 0);
-          assert.equal(first, f.gone ? 0 : tries, what);
-          assert.equal(r.second, goes_on ? 1 : 0, what);
-          assert.equal(r.attempts, tries + (goes_on ? 1 : 0), what);
-          if (goes_on) check_whole(r);
-          else check_failed(r, f, route);
-          assert.equal(r.seen.restarts, 0, what);
-          if (!goes_on && route !== 'plain') assert.equal(r.seen.text, f.kept ?? '', what);
-        }
+test('the table has every fault of the mock', () => assert.deepEqual(missing(['huge_line']), [])); // see below
+
+for (const f of faults) {
+  test(`${f.name} ${f.phase}`, async (t) => {
+    for (const route of Object.keys(routes)) {
+      for (const has_fallback of [false, true]) {
+        const at = f.gone ? '-gone' : turn++ % spread, main = f.gone ? 'gone' : `main${at}`;
+        const r = await cell(t, { route, model: `${has_fallback ? 'chain' : 'alone'}${at}`, fault: f.fault });
+        const what = `${route} ${has_fallback ? 'with' : 'without'} fallback: ${JSON.stringify(r.seen)}`;
+        const tries = f.again ? 2 : 1, goes_on = has_fallback && f.elsewhere !== false;
+        const first = r.first - (f.reconnects && r.first > tries ? 1 : 0);
+        assert.equal(first, f.gone ? 0 : tries, what);
+        assert.equal(r.second, goes_on ? 1 : 0, what);
+        if (goes_on) check_whole(r, { provider: 'backup', attempts: tries + 1 });
+        else check_failed(r, f, route, main, tries);
+        assert.equal(r.seen.restarts, 0, what);
+        if (!goes_on && route !== 'plain') assert.equal(r.seen.text, f.kept, what);
       }
-    });
-  }
+    }
+  });
 }
 
-for (const f of no_failure) {
+for (const f of oddities) {
   test(`a whole answer: ${f.name}`, async (t) => {
     for (const route of Object.keys(routes)) {
-      const r = await cell(t, { route, model: `chain${turn++ % spread}`, fault: f.fault });
-      check_whole(r);
+      const at = turn++ % spread;
+      const r = await cell(t, { route, model: `chain${at}`, fault: f.fault });
+      check_whole(r, { text: f.text, provider: `main${at}`, attempts: 1 });
       assert.deepEqual([r.first, r.second], [1, 0]);
     }
   });
 }
 
+test('an event that is too large', async (t) => {
+  for (const has_fallback of [false, true]) {
+    const at = turn++ % spread;
+    const r = await cell(t, { route: 'sse', model: `${has_fallback ? 'chain' : 'alone'}${at}`, fault: { fault: 'huge_line', after: 2, size: 8 << 20 } });
+    if (has_fallback) check_whole(r, { provider: 'backup', attempts: 2 });
+    else check_failed(r, { code: 'provider_error' }, 'sse', `main${at}`, 1);
+    assert.equal(r.seen.text, has_fallback ? answer : 'one two');
+  }
+});
+
 test('another answer after a break: what the client has is void', async (t) => {
   for (const route of Object.keys(routes)) {
     const r = await cell(t, { route, model: `chain${turn++ % spread}`, fault: { fault: 'cut_mid' }, other_answer: 'one or more' });
-    check_whole(r, 'one or more');
+    check_whole(r, { text: 'one or more', provider: 'backup', attempts: 2 });
     assert.equal(r.seen.restarts, route === 'plain' ? 0 : 1);
   }
 });
@@ -214,7 +176,7 @@ test('another answer after a break: what the client has is void', async (t) => {
 test('a target that supports it goes on from what was given', async (t) => {
   for (const route of Object.keys(routes)) {
     const r = await cell(t, { route, model: 'continued', fault: { fault: 'cut_mid' }, other_answer: ' and so on' });
-    check_whole(r, 'one two and so on');
+    check_whole(r, { text: 'one two and so on', provider: 'prefill', attempts: 2 });
     assert.equal(r.seen.restarts, 0);
     assert.deepEqual(r.last.body.messages.at(-1), { role: 'assistant', content: 'one two' });
   }

@@ -83,11 +83,11 @@ gateway_money_refuse(struct api_call *call, int err, const struct hold_refusal *
 		call_reply_error(call, err, NULL, NULL);
 }
 
-/* Did the provider do anything that it will ask money for? */
+/* What fails is not billed, also when a part of it was given; what the client has broken off is. */
 static bool
 is_billed(const struct relay_report *r)
 {
-	return r->err == 0 || r->first_ms > 0 || (r->err == E_CANCELLED && r->attempts > 0);
+	return r->err == 0 || (r->err == E_CANCELLED && r->attempts > 0);
 }
 
 uint64_t

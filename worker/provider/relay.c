@@ -76,6 +76,7 @@ begin(struct relay *r)
 		return;
 	r->has_begun = true;
 	r->first_ms = loop_now_ms(r->loop) - r->started_ms;
+	r->first_ms += r->first_ms == 0; /* 0 says that there was none */
 	buf_fini(&r->request);
 	r->handlers.on_begin(r->arg, buf_str(&r->content_type), r->body.is_streamed);
 }
@@ -560,10 +561,9 @@ relay_report(const struct relay *r, struct relay_report *ret)
 	    .first_ms = r->first_ms,
 	    .total_ms = loop_now_ms(r->loop) - r->started_ms,
 	};
-	/* A call that failed before the model said something has used nothing, as far as we know.
-	 */
-	bool has_failed = r->err != 0 && r->err != E_CANCELLED && r->output_bytes == 0;
-	if (r->has_usage || r->attempts == 0 || has_failed)
+	if (ret->total_ms < r->first_ms)
+		ret->total_ms = r->first_ms;
+	if (r->has_usage || r->attempts == 0 || (r->err != 0 && r->err != E_CANCELLED))
 		return;
 	ret->usage.is_estimated = true;
 	ret->usage.input_tokens = (r->request_bytes + 3) / 4;

@@ -147,8 +147,10 @@ note_delta(struct turn *t)
 	uint64_t max = t->turns->conf->turns.max_answer_bytes;
 
 	note_first_event(t);
-	if (t->first_token_ms == 0)
+	if (t->first_token_ms == 0) {
 		t->first_token_ms = loop_now_ms(t->turns->loop) - t->call_began_ms;
+		t->first_token_ms += t->first_token_ms == 0; /* 0 says that none came */
+	}
 	if (t->state == TURN_STATE_CALL)
 		turn_enter(t, TURN_STATE_STREAM);
 	if (max > 0 && t->feed.text.len > max) {

@@ -211,6 +211,8 @@ write(struct turn *t, struct store_usage *row)
 {
 	row->first_ms = t->first_token_ms;
 	row->total_ms = loop_now_ms(t->turns->loop) - t->call_began_ms;
+	if (row->total_ms < row->first_ms)
+		row->total_ms = row->first_ms;
 	if (row->input_tokens + row->output_tokens > 0)
 		count(t, row);
 	settle_tokens(t, row->input_tokens + row->output_tokens);
