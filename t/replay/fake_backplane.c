@@ -363,13 +363,6 @@ backplane_self(const struct backplane *bp)
 	return bp->self;
 }
 
-/* One host. */
-bool
-backplane_is_host_gone(struct backplane *bp, uint64_t host)
-{
-	return host != bp->self.host;
-}
-
 void
 backplane_serve(
     struct backplane *bp, enum backplane_method method, backplane_handler *handler, void *arg)

@@ -637,6 +637,23 @@ store_turn_lose_all(
 	}
 }
 
+/* One host. */
+bool
+store_is_host_over(const struct store *s, uint64_t host)
+{
+	(void)s;
+	(void)host;
+	return true;
+}
+
+void
+store_on_host_over(struct store *s, void (*on_over)(void *arg, uint64_t host), void *arg)
+{
+	(void)s;
+	(void)on_over;
+	(void)arg;
+}
+
 void
 store_turn_lose_former(
     struct store *s, const char *host_prefix, int64_t now, store_on_count *on_count, void *arg)

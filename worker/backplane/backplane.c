@@ -426,14 +426,6 @@ backplane_redis(struct backplane *b)
 	return b->hosts != NULL ? hosts_redis(b->hosts) : NULL;
 }
 
-bool
-backplane_is_host_gone(struct backplane *b, uint64_t host)
-{
-	if (host == shm_host_id(b->shm))
-		return false;
-	return b->hosts == NULL || hosts_is_gone(b->hosts, host);
-}
-
 void
 backplane_on_resumed(struct backplane *b, void (*on_resumed)(void *arg), void *arg)
 {

@@ -48,8 +48,6 @@ struct backplane_addr backplane_self(const struct backplane *);
  * waits until Redis is there. E_UNAVAILABLE: what conf says cannot work (logged). */
 int backplane_reach(struct backplane *, const struct conf_backplane *);
 struct redis *backplane_redis(struct backplane *); /* NULL: no URL */
-/* Known to be gone: without other hosts, every other one (a former life of this one). */
-bool backplane_is_host_gone(struct backplane *, uint64_t host);
 /* Told when other hosts are reached again: what they have said meanwhile did not come. Any number;
  * never taken back. */
 void backplane_on_resumed(struct backplane *, void (*on_resumed)(void *arg), void *arg);

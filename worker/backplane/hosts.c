@@ -54,8 +54,8 @@ struct hosts {
 static bool
 is_trusted(const struct hosts *h, uint64_t now_ms)
 {
-	return h->since_ms != 0 && now_ms - h->since_ms > HOSTS_LEASE_MS &&
-	       now_ms - h->members.asked_ms < HOSTS_LEASE_MS;
+	return h->since_ms != 0 && now_ms - h->since_ms > h->conf->lease_ms &&
+	       now_ms - h->members.asked_ms < h->conf->lease_ms;
 }
 
 static void
@@ -92,11 +92,11 @@ on_beaten(void *arg, const redisReply *reply)
 static void
 beat(struct hosts *h)
 {
-	char lease[16];
+	char lease[24];
 
 	if (h->is_beating)
 		return;
-	snprintf(lease, sizeof(lease), "%d", HOSTS_LEASE_MS);
+	snprintf(lease, sizeof(lease), "%llu", (unsigned long long)h->conf->lease_ms);
 	const struct str argv[] = {STR("EVAL"), str_of(beat_script), STR("1"),
 	    buf_str(&h->registry), str_of(h->name), str_of(lease)};
 	h->beat_ms = loop_now_ms(h->loop);
@@ -108,22 +108,8 @@ on_beat(struct loop_timer *timer)
 {
 	struct hosts *h = container_of(timer, struct hosts, beat);
 
-	loop_timer_set(h->loop, timer, HOSTS_BEAT_MS);
+	loop_timer_set(h->loop, timer, h->conf->lease_ms / 3);
 	beat(h);
-}
-
-bool
-hosts_is_gone(struct hosts *h, uint64_t host)
-{
-	uint64_t now_ms = loop_now_ms(h->loop);
-	bool ask = false;
-
-	if (!is_trusted(h, now_ms))
-		return false;
-	bool is_gone = members_is_host_gone(&h->members, host, now_ms, &ask);
-	if (ask)
-		beat(h);
-	return is_gone;
 }
 
 size_t

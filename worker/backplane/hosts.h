@@ -17,9 +17,7 @@
 #include "worker/backplane/redis.h"
 
 enum {
-	HOSTS_BEAT_MS = 10000,
-	HOSTS_LEASE_MS = 30000, /* without a heartbeat, then a worker counts as gone */
-	HOSTS_OWNED_S = 3600,   /* longer than any turn that is looked for */
+	HOSTS_OWNED_S = 3600, /* longer than any turn that is looked for */
 };
 
 struct hosts;
@@ -29,6 +27,7 @@ struct hosts_handlers {
 	    void *arg, struct backplane_addr from, uint16_t method, struct str payload);
 	/* Nobody listens where this call went. */
 	void (*on_undelivered)(void *arg, uint64_t call_id);
+	/* No heartbeat within backplane.lease, or it has signed off. */
 	void (*on_gone)(void *arg, struct backplane_addr);
 	/* Connected again: what was sent meanwhile has not come. */
 	void (*on_resumed)(void *arg);
@@ -50,8 +49,6 @@ void hosts_disown(struct hosts *, const struct id *);
 /* on_owner comes from the loop: 0 or E_NOT_FOUND. False: nobody can be asked. */
 bool hosts_find_owner(struct hosts *, const struct id *, backplane_on_owner *, void *arg);
 
-/* Known to be gone; false: it lives, or nobody can tell. */
-bool hosts_is_gone(struct hosts *, uint64_t host);
 size_t hosts_count(const struct hosts *); /* workers in the registry, as last read */
 
 #endif

@@ -45,42 +45,6 @@ members_replace(struct members *m, const struct backplane_addr *list, size_t cou
 	free(old);
 }
 
-static bool
-has_host(const struct members *m, uint64_t host)
-{
-	for (size_t i = 0; i < m->count; i++)
-		if (m->list[i].host == host)
-			return true;
-	return false;
-}
-
-/* Since when it is asked about; the oldest doubts are forgotten first, and begin anew. */
-static uint64_t
-doubted_since_ms(struct members *m, uint64_t host, uint64_t now_ms)
-{
-	for (size_t i = 0; i < m->doubt_count; i++)
-		if (m->doubts[i].host == host)
-			return m->doubts[i].since_ms;
-	m->doubts[m->doubt_next].host = host;
-	m->doubts[m->doubt_next].since_ms = now_ms;
-	m->doubt_next = (m->doubt_next + 1) % MEMBERS_DOUBTS_MAX;
-	if (m->doubt_count < MEMBERS_DOUBTS_MAX)
-		m->doubt_count++;
-	return now_ms;
-}
-
-bool
-members_is_host_gone(struct members *m, uint64_t host, uint64_t now_ms, bool *ret_ask)
-{
-	*ret_ask = false;
-	if (has_host(m, host))
-		return false;
-	if (m->asked_ms > doubted_since_ms(m, host, now_ms))
-		return true;
-	*ret_ask = true;
-	return false;
-}
-
 void
 members_fini(struct members *m)
 {

@@ -19,6 +19,7 @@ struct backend_env {
 
 struct backend {
 	bool (*is_ours)(const char *url);
+	bool is_shared; /* by hosts */
 
 	/* NULL: logged. What it returns is given to the others. */
 	void *(*open)(const struct backend_env *);

@@ -609,6 +609,7 @@ run_direct(void *backend, struct op_call *call, struct op_answer *answer)
 
 const struct backend pg_backend = {
     .is_ours = pg_url_is_ours,
+    .is_shared = true,
     .open = pg_open,
     .close = pg_close,
     .add = pg_add,

@@ -118,6 +118,14 @@ same_number(sqlite3_context *call, int argc, sqlite3_value **argv)
 	sqlite3_result_value(call, argv[0]);
 }
 
+static void
+now_ms(sqlite3_context *call, int argc, sqlite3_value **argv)
+{
+	(void)argv;
+	check(argc == 0);
+	sqlite3_result_int64(call, clock_wall_ms());
+}
+
 static int
 on_wal(void *arg, sqlite3 *handle, const char *name, int pages)
 {
@@ -134,13 +142,15 @@ on_wal(void *arg, sqlite3 *handle, const char *name, int pages)
 static int
 add_functions(sqlite3 *handle)
 {
-	const int flags = SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS;
-	int rc =
-	    sqlite3_create_function(handle, "from_ms", 1, flags, NULL, same_number, NULL, NULL);
+	const int flags = SQLITE_UTF8 | SQLITE_INNOCUOUS, same = flags | SQLITE_DETERMINISTIC;
+	int rc = sqlite3_create_function(handle, "from_ms", 1, same, NULL, same_number, NULL, NULL);
 
-	return rc != SQLITE_OK ? rc
-			       : sqlite3_create_function(
-				     handle, "to_ms", 1, flags, NULL, same_number, NULL, NULL);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_create_function(
+		    handle, "to_ms", 1, same, NULL, same_number, NULL, NULL);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_create_function(handle, "now_ms", 0, flags, NULL, now_ms, NULL, NULL);
+	return rc;
 }
 
 static int

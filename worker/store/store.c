@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/metric.h"
 #include "worker/store/backend.h"
+#include "worker/store/leases.h"
 #include "worker/store/run.h"
 
 enum { PROBE_MS = 500 }; /* while it fails */
@@ -21,8 +22,9 @@ struct store {
 	const struct conf *conf;
 	struct store_health health;
 	const struct backend *backend;
-	void *opened; /* the backend's, */
-	void *direct; /* or this in its place */
+	void *opened;          /* the backend's, */
+	void *direct;          /* or this in its place */
+	struct leases *leases; /* NULL: nobody shares the record */
 	size_t in_flight;
 	struct list refused;
 	struct loop_post post;
@@ -137,7 +139,22 @@ store_is_idle(const struct store *store)
 bool
 store_is_elected(const struct store *store)
 {
+	if (store->leases != NULL)
+		return leases_is_elected(store->leases);
 	return store->opened != NULL && store->backend->is_elected(store->opened);
+}
+
+bool
+store_is_host_over(const struct store *store, uint64_t host)
+{
+	return store->leases == NULL || leases_is_over(store->leases, host);
+}
+
+void
+store_on_host_over(struct store *store, void (*on_over)(void *arg, uint64_t host), void *arg)
+{
+	if (store->leases != NULL)
+		leases_on_over(store->leases, on_over, arg);
 }
 
 static void
@@ -232,6 +249,8 @@ store_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct ba
 	store->opened = store->backend->open(&env);
 	if (store->opened == NULL)
 		store_free(&store);
+	else if (store->backend->is_shared && shm != NULL)
+		store->leases = leases_new(loop, conf, shm, backplane_self(backplane).who, store);
 	return store;
 }
 
@@ -260,6 +279,7 @@ store_free(struct store **ref)
 	if (store->direct != NULL) {
 		store->backend->close_direct(store->direct);
 	} else {
+		leases_free(&store->leases);
 		if (store->opened != NULL)
 			store->backend->close(store->opened);
 		loop_post_cancel(store->loop, &store->post);

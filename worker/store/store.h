@@ -49,9 +49,15 @@ uint64_t store_unavailable_since_ms(const struct store *);
  * E_* (logged). */
 int store_migrate(const struct conf *);
 
-/* Is this worker the one of its host that does what is done once for all? (SQLite: it writes.
- * PostgreSQL: the first that is ready.) */
+/* Is this worker the one that does what is done once for all, of all hosts that share the record?
+ * (SQLite: it writes. PostgreSQL: the first of the host that has been alive the longest.) */
 bool store_is_elected(const struct store *);
+
+/* The lease of another host, or of a former life of this one, is over: what it ran is lost. False:
+ * it lives, or nobody can tell yet. Nobody shares a SQLite file: there it is always true. */
+bool store_is_host_over(const struct store *, uint64_t host);
+/* Told once when a lease is over; never of SQLite's. One watcher. */
+void store_on_host_over(struct store *, void (*on_over)(void *arg, uint64_t host), void *arg);
 
 bool store_is_idle(const struct store *); /* no operation is on its way */
 
@@ -245,13 +251,25 @@ void store_turn_lose(
     struct store *, const char *id, const char *owner, int64_t now, store_on_done *, void *arg);
 void store_turn_lose_all(
     struct store *, const char *owner, int64_t now, store_on_count *, void *arg);
-/* Live turns of this host whose owner is none of the living (`alive`: owners), at start. */
-void store_turn_lose_orphans(struct store *, const char *host_prefix, const char *const *alive,
-    size_t alive_count, int64_t now, store_on_count *, void *arg);
 /* Live turns whose owner does not begin with host_prefix: those of a host's former lives, where the
  * record is one host's (SQLite). */
 void store_turn_lose_former(
     struct store *, const char *host_prefix, int64_t now, store_on_count *, void *arg);
+
+/* ---- hosts: which of those that share the record live, by its clock ---- */
+
+struct store_host {
+	const char *id; /* what its turns' owners begin with, up to the first point */
+	bool is_over;   /* its lease */
+};
+typedef void store_on_hosts(void *arg, int err, const struct store_host *, size_t count);
+/* Begins or renews a lease. All hosts that are known, this one too, the oldest first. */
+void store_host_renew(
+    struct store *, const char *host, uint64_t lease_ms, store_on_hosts *, void *arg);
+void store_host_list(struct store *, store_on_hosts *, void *arg);
+/* Live turns of hosts whose leases are over are lost; on_count gets how many. A host that is not
+ * known gets a lease of grace_ms; one that has been over for as long is forgotten. */
+void store_hosts_lose(struct store *, uint64_t grace_ms, int64_t now, store_on_count *, void *arg);
 
 /* ---- usage ---- */
 

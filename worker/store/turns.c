@@ -11,6 +11,7 @@
 
 #include "common/check.h"
 #include "common/err.h"
+#include "worker/store/turn_lost.h"
 #include "worker/store/usage_rows.h"
 
 #define TURN_COLUMNS                                                                               \
@@ -48,10 +49,6 @@
 #define TOUCH_SESSION                                                                              \
 	"UPDATE chat_sessions SET last_activity_at = from_ms($now) WHERE id = $session_id"         \
 	" AND last_activity_at < from_ms($now)"
-#define LOST                                                                                       \
-	"state = 'failed', error_code = 'worker_lost', error_message = $message,"                  \
-	" fence = fence + 1, ended_at = from_ms($now)"
-
 /* PostgreSQL locks the session's row, so that turns of one session begin one after another. */
 const struct op op_turn_begin = {
     .name = "turn_begin",
@@ -179,7 +176,7 @@ const struct op op_turn_lose = {
 	    {.sql = "SELECT 1 FROM turns WHERE id = $id AND owner = $owner AND state = 'failed'"
 		    " AND error_code = 'worker_lost'",
 		.expect = OP_DONE_IF_ROW},
-	    {.sql = "UPDATE turns SET " LOST
+	    {.sql = "UPDATE turns SET " TURN_LOST
 		    " WHERE id = $id AND owner = $owner AND state = 'live'",
 		.expect = OP_ONE,
 		.err = E_FENCED},
@@ -190,19 +187,7 @@ const struct op op_turn_lose_all = {
     .name = "turn_lose_all",
     .params = "owner now message",
     .is_write = true,
-    .statements = {{.sql = "UPDATE turns SET " LOST " WHERE owner = $owner AND state = 'live'",
-	.is_answer = true}},
-};
-
-/* `alive` is " owner owner ", with a space around each. */
-const struct op op_turn_lose_orphans = {
-    .name = "turn_lose_orphans",
-    .params = "host_prefix alive now message",
-    .is_write = true,
-    .statements = {{.sql = "UPDATE turns SET " LOST " WHERE state = 'live'"
-			   " AND substr(owner, 1, length(CAST($host_prefix AS text)))"
-			   " = CAST($host_prefix AS text)"
-			   " AND CAST($alive AS text) NOT LIKE ('% ' || owner || ' %')",
+    .statements = {{.sql = "UPDATE turns SET " TURN_LOST " WHERE owner = $owner AND state = 'live'",
 	.is_answer = true}},
 };
 
@@ -210,7 +195,7 @@ const struct op op_turn_lose_former = {
     .name = "turn_lose_former",
     .params = "host_prefix now message",
     .is_write = true,
-    .statements = {{.sql = "UPDATE turns SET " LOST " WHERE state = 'live'"
+    .statements = {{.sql = "UPDATE turns SET " TURN_LOST " WHERE state = 'live'"
 			   " AND substr(owner, 1, length(CAST($host_prefix AS text)))"
 			   " <> CAST($host_prefix AS text)",
 	.is_answer = true}},
@@ -405,24 +390,6 @@ store_turn_lose_all(
 	op_put_text(&call, owner);
 	put_lost(&call, now);
 	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
-}
-
-void
-store_turn_lose_orphans(struct store *store, const char *host_prefix, const char *const *alive,
-    size_t alive_count, int64_t now, store_on_count *on_count, void *arg)
-{
-	struct buf owners = BUF_INIT;
-	struct op_call call;
-
-	buf_add_char(&owners, ' ');
-	for (size_t i = 0; i < alive_count; i++)
-		buf_printf(&owners, "%s ", alive[i]);
-	op_call_init(&call, &op_turn_lose_orphans);
-	op_put_text(&call, host_prefix);
-	op_put_text(&call, owners.data);
-	put_lost(&call, now);
-	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
-	buf_fini(&owners);
 }
 
 void

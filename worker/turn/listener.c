@@ -19,10 +19,12 @@
 
 enum {
 	RETRY_MS = 50,
-	FIND_MS = 3000,    /* a new listener: then the owner is unavailable */
-	RESUME_MS = 10000, /* one that has followed: a stalled owner is replaced before that */
-	LOST_MS = 900,     /* after the owner's death */
-	SILENT_HEADS = 3,  /* repetitions of the head that may fail to come */
+	RETRY_MAX_MS = 500, /* each try asks Redis, and may ask the record */
+	FIND_MS = 3000,     /* a new listener: then the owner is unavailable */
+	RESUME_MS = 10000,  /* one that has followed: a stalled owner is replaced before that, */
+			    /* a dead host's turns are lost so long after its lease at most */
+	LOST_MS = 900,      /* after the owner's death */
+	SILENT_HEADS = 3,   /* repetitions of the head that may fail to come */
 };
 
 enum listener_state { LISTENER_SEARCH, LISTENER_HERE, LISTENER_ATTACH, LISTENER_FAR };
@@ -38,6 +40,7 @@ struct listener {
 	listener_on_turn_ended *on_turn_ended; /* of a waiter */
 	void *arg;
 	struct backplane_addr owner;
+	uint32_t tries; /* of this search */
 	struct loop_post kick;
 	struct loop_timer timer;    /* the next try, or the owner's silence */
 	struct loop_timer deadline; /* of the search */
@@ -217,6 +220,15 @@ search_later(struct listener *l, uint64_t delay_ms)
 }
 
 static void
+search_again(struct listener *l)
+{
+	uint64_t delay_ms = (uint64_t)RETRY_MS << (l->tries < 4 ? l->tries : 4);
+
+	l->tries++;
+	search_later(l, delay_ms < RETRY_MAX_MS ? delay_ms : RETRY_MAX_MS);
+}
+
+static void
 attach_here(struct listener *l)
 {
 	struct turn *t = turn_by_id(l->turns, &l->session_id, &l->turn_id);
@@ -270,14 +282,19 @@ on_attached(void *arg, int err, struct str payload)
 		tell_end(l, err, 0);
 		break;
 	case E_NOT_FOUND: /* it is not kept there, any more or ever: only the record knows */
-		search_later(l, l->is_record_only ? RETRY_MS : 0);
+		if (l->is_record_only)
+			search_again(l);
+		else
+			search_later(l, 0);
 		l->is_record_only = true;
 		break;
+	case E_GONE: /* another host's may only not have been listening: the record says */
+		l->is_owner_gone |= l->owner.host == ts->self.host || owner_is_dead(ts, l->owner);
+		l->is_record_only = true;
+		search_again(l);
+		break;
 	default:
-		/* Another host's may only not have been listening. */
-		l->is_owner_gone |= err == E_GONE &&
-				    (l->owner.host == ts->self.host || owner_is_dead(ts, l->owner));
-		search_later(l, RETRY_MS);
+		search_again(l);
 	}
 }
 
@@ -324,7 +341,7 @@ on_route(void *arg, struct turns *ts, uint64_t handle, const struct route *r)
 		break;
 	case ROUTE_FAILED:
 		if (r->err == E_STORE_UNAVAILABLE && l->has_followed)
-			search_later(l, RETRY_MS);
+			search_again(l);
 		else
 			tell_end(l, r->err, 0);
 	}
@@ -368,12 +385,28 @@ on_timer(struct loop_timer *timer)
 	}
 }
 
+/* A listener that has followed another host's turn waits until that host is known to be dead. */
+static uint64_t
+patience_ms(const struct listener *l)
+{
+	const struct turns *ts = l->turns;
+
+	if (l->is_owner_gone)
+		return LOST_MS;
+	if (!l->has_followed)
+		return FIND_MS;
+	return l->owner.host == ts->self.host || l->owner.host == 0
+		   ? RESUME_MS
+		   : ts->conf->backplane.lease_ms + RESUME_MS;
+}
+
 /* From the beginning; never calls back from inside. */
 static void
 start_search(struct listener *l)
 {
-	uint64_t limit_ms = l->is_owner_gone ? LOST_MS : l->has_followed ? RESUME_MS : FIND_MS;
+	uint64_t limit_ms = patience_ms(l);
 
+	l->tries = 0;
 	l->state = LISTENER_SEARCH;
 	l->kick.run = run_kick;
 	loop_post(l->turns->loop, &l->kick);
@@ -392,6 +425,19 @@ listener_peer_gone(struct turns *ts, struct backplane_addr peer)
 		l->is_owner_gone = true;
 		if (l->has_followed || l->state == LISTENER_FAR)
 			start_search(l);
+	}
+}
+
+void
+listener_host_over(struct turns *ts, uint64_t host)
+{
+	uint32_t cursor = 0;
+
+	for (struct listener *l; (l = idmap_next(ts->listeners, &cursor)) != NULL;) {
+		if (l->state == LISTENER_HERE || l->owner.host != host)
+			continue;
+		l->is_owner_gone = l->is_record_only = true;
+		start_search(l);
 	}
 }
 

@@ -4,8 +4,10 @@
  * Listeners here that followed the dead one look for the record (listener.c). One
  * living worker, the one in the lowest row, declares all its turns lost; should it
  * die over that, they are declared lost one by one by whoever meets them: a new
- * turn of the session, a listener, a question. The first worker of a host's life
- * does the same for the turns of its former lives.
+ * turn of the session, a listener, a question. Turns of another host whose lease is
+ * over are declared lost by the store's elected; here listeners hear of it. Where
+ * nobody shares the record, the first worker of a host's life does that for the turns
+ * of its former lives.
  *
  * A turn of our own may be live in the record without our knowing: the answer to its
  * begin did not come, or too late. Every other worker would believe that we run it, so
@@ -184,17 +186,26 @@ on_former_lost(void *arg, int err, uint64_t count)
 		log_info("turns of a former life lost count=%llu", (unsigned long long)count);
 }
 
+static void
+on_host_over(void *arg, uint64_t host)
+{
+	struct turns *ts = arg;
+
+	if (host != ts->self.host)
+		listener_host_over(ts, host);
+}
+
 /*
  * The host's number is made anew with its shared memory. In SQLite's record there are no other
- * hosts, so every other number is that of a former life; elsewhere only a host's own lease can
- * tell.
+ * hosts, so every other number is that of a former life; elsewhere nothing of the kind is known
+ * at start.
  */
 static void
 lose_former_lives(struct turns *ts)
 {
 	char prefix[OWNER_MAX];
 
-	if (ts->self.who.number != 1 || turns_has_other_hosts(ts))
+	if (ts->self.who.number != 1 || !store_is_host_over(ts->store, 0))
 		return;
 	owner_format_host(ts->self, prefix);
 	store_turn_lose_former(ts->store, prefix, clock_wall_ms(), on_former_lost, NULL);
@@ -207,6 +218,7 @@ lost_init(struct turns *ts)
 	list_init(&ts->unsure);
 	ts->lost_timer.on_fire = on_lost_timer;
 	backplane_on_peer_gone(ts->backplane, on_peer_gone, ts);
+	store_on_host_over(ts->store, on_host_over, ts);
 	lose_former_lives(ts);
 }
 

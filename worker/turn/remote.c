@@ -232,7 +232,7 @@ on_peer_answer(void *arg, int err, struct str payload)
 	if (err == E_NOT_FOUND || err == E_GONE) {
 		bool is_news = err == E_NOT_FOUND && !q->is_record_only;
 
-		q->is_record_only = err == E_NOT_FOUND;
+		q->is_record_only = true;
 		ask_again(q, is_news ? 0 : RETRY_MS);
 		return;
 	}
@@ -295,6 +295,8 @@ on_route(void *arg, struct turns *ts, uint64_t handle, const struct route *r)
 
 /* ---- a tool's result ---- */
 
+static void ask_record_for_owner(struct question *);
+
 /* At the owner. */
 static int
 take_result(struct turns *ts, const struct id *session_id, const struct id *call_id,
@@ -338,6 +340,11 @@ on_result_answer(void *arg, int err, struct str payload)
 		return;
 	if (err == E_ALREADY_ANSWERED)
 		backplane_take_u64(&payload, &is_same);
+	/* Where Redis says the owner is there may be nobody any more: the record knows. */
+	if (err == E_GONE && !q->is_record_only) {
+		ask_record_for_owner(q);
+		return;
+	}
 	/* An owner that has just died says nothing about the call: ask again, never "unknown". */
 	if (err == E_GONE || err == E_BUSY)
 		err = E_OWNER_UNAVAILABLE;
@@ -378,6 +385,14 @@ on_live_turn(void *arg, int err, const struct store_turn *live)
 }
 
 static void
+ask_record_for_owner(struct question *q)
+{
+	q->is_record_only = true;
+	store_turn_live(
+	    q->turns->store, q->session_id.s, on_live_turn, turn_gap_open(q->turns, q->handle));
+}
+
+static void
 on_call_owner(void *arg, int err, struct backplane_addr owner)
 {
 	struct question *q = gap_question(arg);
@@ -387,8 +402,7 @@ on_call_owner(void *arg, int err, struct backplane_addr owner)
 	if (err == 0 && !owner_equal(owner, q->turns->self))
 		give_to_peer(q, owner);
 	else
-		store_turn_live(q->turns->store, q->session_id.s, on_live_turn,
-		    turn_gap_open(q->turns, q->handle));
+		ask_record_for_owner(q);
 }
 
 static void

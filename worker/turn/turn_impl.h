@@ -224,10 +224,9 @@ void turn_publish(struct turn *);   /* it can be found from everywhere */
 void turn_unpublish(struct turn *); /* .. no more */
 struct turn *turn_by_id(struct turns *, const struct id *session_id, const struct id *turn_id);
 bool turn_exists_here(struct turns *, const char *turn_id);
-void turn_retain(struct turn *);                  /* it has ended */
-void turn_free_later(struct turn *);              /* it has ended and is of no use */
-void turn_release_work(struct turn *);            /* what only a live turn needs */
-bool turns_has_other_hosts(const struct turns *); /* in the record: not in SQLite's */
+void turn_retain(struct turn *);       /* it has ended */
+void turn_free_later(struct turn *);   /* it has ended and is of no use */
+void turn_release_work(struct turn *); /* what only a live turn needs */
 bool owner_is_dead(const struct turns *, struct backplane_addr);
 
 /* ---- turn.c ---- */
@@ -361,7 +360,8 @@ struct listener;
 bool listener_take(struct turns *, uint64_t listener, const struct turn_event *);
 void listener_end(struct turns *, uint64_t listener, int err, uint32_t rank);
 void listener_peer_gone(struct turns *, struct backplane_addr);
-void listener_init(struct turns *); /* serves EVENTS */
+void listener_host_over(struct turns *, uint64_t host); /* another one's lease */
+void listener_init(struct turns *);                     /* serves EVENTS */
 void listener_fini(struct turns *);
 
 /* Waits for another turn's end in the order of the tickets. on_end gets the rank among all that

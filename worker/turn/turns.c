@@ -115,20 +115,13 @@ turn_exists_here(struct turns *ts, const char *turn_id)
 	return strmap_get(ts->by_id, str_of(turn_id)) != NULL;
 }
 
-bool
-turns_has_other_hosts(const struct turns *ts)
-{
-	return !str_starts(str_of(ts->conf->store.url), STR("sqlite:"));
-}
-
-/* Another host's worker by its host: those that live beside it declare its turns lost. Where there
- * is none it is one of a former life of this host. */
+/* Another host's, or one of a former life of this one: by its host, as those that live beside it
+ * there declare its turns lost. */
 bool
 owner_is_dead(const struct turns *ts, struct backplane_addr owner)
 {
 	if (owner.host != ts->self.host)
-		return !turns_has_other_hosts(ts) ||
-		       backplane_is_host_gone(ts->backplane, owner.host);
+		return store_is_host_over(ts->store, owner.host);
 	return !shm_is_alive(ts->shm, owner.who);
 }
 

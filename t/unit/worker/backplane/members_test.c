@@ -1,4 +1,4 @@
-/* members: who has gone, and when a host is known to be. */
+/* members: who has gone. */
 #include "t/unit/unit.h"
 
 #include "worker/backplane/members.h"
@@ -32,49 +32,11 @@ test_who_is_missing(void **state)
 	members_fini(&m);
 }
 
-static void
-test_a_host_is_gone_after_a_later_list(void **state)
-{
-	const struct backplane_addr all[] = {{7, {1, 4}}, {8, {0, 1}}};
-	struct members m = {.count = 0};
-	bool ask;
-
-	members_replace(&m, all, 1, 10, on_gone, NULL);
-	assert_false(members_is_host_gone(&m, 7, 100, &ask));
-	assert_false(ask);
-	/* It may have begun since the list was read. */
-	assert_false(members_is_host_gone(&m, 8, 100, &ask));
-	assert_true(ask);
-	members_replace(&m, all, 1, 100, on_gone, NULL); /* asked for before the question */
-	assert_false(members_is_host_gone(&m, 8, 105, &ask));
-	members_replace(&m, all, 1, 101, on_gone, NULL);
-	assert_true(members_is_host_gone(&m, 8, 110, &ask));
-	members_replace(&m, all, 2, 120, on_gone, NULL);
-	assert_false(members_is_host_gone(&m, 8, 130, &ask));
-	members_fini(&m);
-}
-
-static void
-test_doubts_are_bounded(void **state)
-{
-	struct members m = {.count = 0};
-	bool ask;
-
-	for (uint64_t host = 1; host <= 1000; host++)
-		assert_false(members_is_host_gone(&m, host, 5, &ask));
-	members_replace(&m, NULL, 0, 6, on_gone, NULL);
-	assert_true(members_is_host_gone(&m, 1000, 7, &ask));
-	assert_false(members_is_host_gone(&m, 1, 7, &ask)); /* forgotten, and doubted anew */
-	members_fini(&m);
-}
-
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_who_is_missing),
-	    cmocka_unit_test(test_a_host_is_gone_after_a_later_list),
-	    cmocka_unit_test(test_doubts_are_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
