@@ -231,6 +231,12 @@ ci: ## before a big push: tests, sanitizers, linters
 	@$(MAKE) format-check headers layers shellcheck gen-check tidy
 	@$(MAKE) test
 	@$(MAKE) asan
+	@$(MAKE) image
+
+.PHONY: image
+image: ## the steps of etc/Dockerfile without an engine, in bare root directories; needs root
+	@.ci/install test
+	@.ci/image
 
 # What install puts where. DESTDIR is for packagers.
 BINDIR    = $(DESTDIR)$(PREFIX)/bin
