@@ -117,12 +117,13 @@ static void
 usage_drain(struct worker *w)
 {
 	usages_drain(w->usages);
+	holds_drain(w->holds);
 }
 
 static bool
 usage_is_written(const struct worker *w)
 {
-	return usages_are_idle(w->usages);
+	return usages_are_idle(w->usages) && holds_are_drained(w->holds);
 }
 
 static void

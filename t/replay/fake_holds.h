@@ -9,7 +9,7 @@
 #include "worker/usage/usage.h"
 
 struct fake_holds {
-	unsigned asked, answered, released, forgotten;
+	unsigned asked, answered, released, on_the_way, forgotten;
 	uint64_t counted_tokens; /* by usage_count() */
 	int64_t asked_micros;    /* of the last */
 	char asked_id[64];

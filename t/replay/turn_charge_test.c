@@ -41,6 +41,7 @@ test_no_call_before_the_money_is_held(void **state)
 	assert_string_equal(fake_holds.asked_id, id);
 	assert_string_equal(fake_store_usage(world.store, 0)->id, id);
 	assert_string_equal(fake_store_turn(world.store, turn.s)->state, "completed");
+	assert_int_equal(fake_holds.on_the_way, 1);
 	assert_int_equal(fake_holds.forgotten, 1);
 	assert_int_equal(fake_holds.released, 0);
 	assert_int_equal(fake_holds.counted_tokens, 15);

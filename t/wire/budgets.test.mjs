@@ -6,7 +6,7 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
-import { heldCalls, usageRows } from './lib/record.mjs';
+import { heldCalls, moneyAhead, usageRows } from './lib/record.mjs';
 import { keys, newSession, plainProvider, startServer, streamTurn } from './lib/server.mjs';
 import { startUpstream } from './lib/upstream.mjs';
 import { waitFor } from './lib/wait.mjs';
@@ -84,6 +84,50 @@ for (const workers of [4, 8]) {
     assert.deepEqual(after.json.budget, { of: 'key', period: 'total', amount: 10, spent: 10, reserved: 0, requested: 1, resets_at: null });
   });
 }
+
+/** Many workers take ahead what most calls will need, and still nobody is refused who could be paid, and nobody let in who could not. */
+test('a budget is spent to its last call, by a crowd over 8 workers', { timeout: 120000 }, async (t) => {
+  const upstream = await startUpstream(t, (request, response) => json(response, answer_of(1)));
+  const many = 'ps_test_many_key_0123456789abcdef0';
+  const server = await startServer(t, { mock: false, config: config_of(upstream, { workers: 8,
+    keys: [{ kind: 'server', app: 'demo', secret: many, budget: { amount: 2000, period: 'total' } }, { kind: 'admin', secret: keys.admin }] }) });
+  const statuses = {};
+  let asked = 0, advanced = 0;
+  const one_after_another = async () => {
+    while (asked < 2100) {
+      if (asked++ % 100 === 0) advanced += moneyAhead(server);
+      const { status } = await chat(server, many);
+      statuses[status] = (statuses[status] ?? 0) + 1;
+    }
+  };
+  await Promise.all(Array.from({ length: 32 }, one_after_another));
+  assert.deepEqual(statuses, { 200: 2000, 402: 100 });
+  assert.equal(upstream.requests.length, 2000);
+  assert.ok(advanced > 0, 'no money was taken ahead');
+  await waitFor(() => heldCalls(server) === 0, 'everything settled');
+  assert.equal(sum(usageRows(server), 'cost_micros'), 2000e6);
+  assert.equal(usageRows(server).length, 2000);
+});
+
+test('a worker that is killed while it held money ahead costs the calls it had begun, and no others', { timeout: 120000 }, async (t) => {
+  const held = [];
+  let holding = false;
+  const upstream = await startUpstream(t, (request, response) => { holding ? held.push(response) : json(response, answer_of(1)); });
+  const many = 'ps_test_many_key_0123456789abcdef0';
+  const server = await startServer(t, { mock: false, config: config_of(upstream, { workers: 1, budgets: { lease: '2s' },
+    keys: [{ kind: 'server', app: 'demo', secret: many, budget: { amount: 100000, period: 'total' } }, { kind: 'admin', secret: keys.admin }] }) });
+  for (let i = 0; i < 40; i++) assert.equal((await chat(server, many)).status, 200);
+  holding = true;
+  const cut = Array.from({ length: 20 }, () => chat(server, many, { max_tokens: 3 }).catch(() => 'cut'));
+  await waitFor(() => held.length === 20 && heldCalls(server) >= 20, 'calls that have holds of their own');
+  server.killWorker(0);
+  await Promise.all(cut);
+  await waitFor(() => heldCalls(server) === 0, 'leases that lapse', 20000);
+  const lost = usageRows(server, "WHERE outcome = 'lost'");
+  assert.equal(lost.length, 20);
+  assert.equal(sum(lost, 'cost_micros'), 60e6);
+  assert.equal(sum(usageRows(server), 'cost_micros'), 100e6);
+});
 
 test('a refusal says which budget, what is left of it, and when it begins anew', async (t) => {
   let tokens = 1;

@@ -314,6 +314,7 @@ struct store_budget_hold {
 struct store_budget_state { /* of the budget that has not so much left */
 	bool is_app;        /* the app's; else the key's */
 	int64_t spent_micros, held_micros;
+	int64_t advanced_micros; /* of what is held: no call's yet */
 };
 typedef void store_on_held(void *arg, int err, const struct store_budget_state *);
 /* 0: held, once, until usage with this id is written. E_BUDGET_EXCEEDED: nothing was written. */
@@ -322,7 +323,34 @@ void store_budget_hold(
 void store_budget_renew(struct store *, const char *const *ids, size_t count, int64_t lapses_at,
     store_on_done *, void *arg);
 void store_budget_release(struct store *, const char *id, store_on_done *, void *arg);
-/* What lapsed before now becomes usage at its estimate; on_count gets how many. */
+
+enum { STORE_ADVANCE_SHARE = 64 };
+/*
+ * Money that a worker holds ahead of its calls, as one row under an id of its own ("adv_.."), so
+ * that most calls need not ask. One write at a time for one id: the row's amount is set.
+ */
+struct store_budget_advance {
+	const char *id, *app_id, *org_id, *key_id, *model;
+	int64_t key_limit_micros, app_limit_micros; /* 0: no budget */
+	int64_t key_day, app_day;
+	int64_t created_at, lapses_at;
+	int64_t keep_micros; /* what it must go on to hold, */
+	int64_t free_micros; /* and how much of that is no call's */
+	/* That much should be free; it becomes at most 1 / STORE_ADVANCE_SHARE of what the budgets
+	 * have left, and does not grow when that is less than least. 0: does not grow. */
+	int64_t want_micros, least_micros;
+	/* Calls that were paid from it get holds of their own (once): id, session, turn, tokens,
+	 * cost, created_at. */
+	const struct store_usage *const *calls;
+	size_t count;
+};
+/* err 0: the row holds amount_micros, >= keep. */
+typedef void store_on_advanced(void *arg, int err, int64_t amount_micros);
+void store_budget_advance(
+    struct store *, const struct store_budget_advance *, store_on_advanced *, void *arg);
+
+/* What lapsed before now becomes usage at its estimate; on_count gets how many. An advance that
+ * lapsed was no call's money: it ends. */
 void store_budget_lose(struct store *, int64_t now, store_on_count *, void *arg);
 
 #endif

@@ -216,6 +216,8 @@ write(struct turn *t, struct store_usage *row)
 	if (row->input_tokens + row->output_tokens > 0)
 		count(t, row);
 	settle_tokens(t, row->input_tokens + row->output_tokens);
+	if (t->hold_count > 0)
+		hold_settle(t->turns->holds, t->holds[t->hold_count - 1]);
 	turn_save_usage(t, row);
 }
 

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "common/arena.h"
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/err.h"
@@ -11,8 +12,12 @@
 #include "common/log.h"
 #include "common/metric.h"
 #include "common/money.h"
+#include "worker/usage/advance.h"
 
 enum { RENEW_BATCH = 500, LOSE_LOOK_MS_MAX = 5000 };
+/* Advances of others are given back within ADVANCE_IDLE_MS; some of those meant here are of the
+ * dead. */
+enum { AGAIN_MS = 50, AGAIN_MAX = 30 };
 
 enum hold_state { HOLD_ASKED, HOLD_REFUSED, HOLD_HELD };
 
@@ -22,11 +27,15 @@ struct hold {
 	uint64_t handle;
 	enum hold_state state;
 	bool is_released; /* before the record had answered */
-	char *id;
 	struct budget_rule key, app;
-	int64_t cost_micros, asked_at;
-	int refusal;
-	struct loop_post post; /* of a refusal without asking */
+	int early;             /* the answer that needs no asking */
+	struct draw *draw;     /* NULL: the record's */
+	struct loop_post post; /* of an early answer */
+	struct store_budget_hold
+	    ask; /* with texts of its own; asked again while advances come back */
+	struct arena texts;
+	struct loop_timer again;
+	unsigned again_count;
 	hold_on_answer *on_answer;
 	void *arg;
 };
@@ -36,6 +45,7 @@ struct holds {
 	const struct conf *conf;
 	struct store *store;
 	struct list all;
+	struct advances *advances;
 	struct idmap *handles;
 	struct loop_timer renew, lose;
 	uint64_t lose_from_ms; /* not before */
@@ -55,8 +65,9 @@ hold_free(struct hold *h)
 
 	idmap_remove(hs->handles, h->handle);
 	loop_post_cancel(hs->loop, &h->post);
+	loop_timer_stop(hs->loop, &h->again);
 	list_del(&h->node);
-	free(h->id);
+	arena_fini(&h->texts);
 	free(h);
 	if (list_empty(&hs->all))
 		loop_timer_stop(hs->loop, &hs->renew);
@@ -76,8 +87,18 @@ on_released(void *arg, int err)
 static void
 release(struct hold *h)
 {
-	store_budget_release(h->holds->store, h->id, on_released, NULL);
+	if (h->draw != NULL)
+		draw_return(h->draw);
+	else
+		store_budget_release(h->holds->store, h->ask.usage.id, on_released, NULL);
 	hold_free(h);
+}
+
+/* The record is being asked, and answers for sure. */
+static bool
+is_being_asked(const struct hold *h)
+{
+	return h->state == HOLD_ASKED && !loop_timer_is_set(&h->again);
 }
 
 void
@@ -87,9 +108,9 @@ hold_release(struct holds *hs, uint64_t handle)
 
 	if (h == NULL)
 		return;
-	if (h->state == HOLD_HELD)
+	if (h->state == HOLD_HELD || h->draw != NULL)
 		release(h);
-	else if (h->state == HOLD_ASKED)
+	else if (is_being_asked(h))
 		h->is_released = true;
 	else
 		hold_free(h);
@@ -100,8 +121,23 @@ hold_forget(struct holds *hs, uint64_t handle)
 {
 	struct hold *h = idmap_get(hs->handles, handle);
 
-	if (h != NULL)
-		hold_free(h);
+	if (h == NULL)
+		return;
+	if (h->draw != NULL)
+		draw_end(h->draw);
+	hold_free(h);
+}
+
+bool
+hold_settle(struct holds *hs, uint64_t handle)
+{
+	struct hold *h = idmap_get(hs->handles, handle);
+
+	if (h == NULL)
+		return false;
+	if (h->draw != NULL)
+		draw_settle(h->draw);
+	return h->draw == NULL;
 }
 
 /* ---- asking ---- */
@@ -134,15 +170,34 @@ tell_refusal(
 	    .rule = state->is_app ? h->app : h->key,
 	    .spent_micros = state->spent_micros,
 	    .held_micros = state->held_micros,
-	    .asked_micros = h->cost_micros,
+	    .asked_micros = h->ask.usage.cost_micros,
 	};
 	struct buf message = BUF_INIT;
 
-	r.ends_at = budget_end_ms(r.rule.period, h->asked_at);
+	r.ends_at = budget_end_ms(r.rule.period, h->ask.usage.created_at);
 	format_message(&r, &message);
 	r.message = message.data;
 	tell(arg, E_BUDGET_EXCEEDED, &r);
 	buf_fini(&message);
+}
+
+/* Would it fit if no advance were held? */
+static bool
+is_worth_waiting(const struct hold *h, const struct store_budget_state *state)
+{
+	int64_t limit = state->is_app ? h->app.amount_micros : h->key.amount_micros;
+
+	return h->again_count < AGAIN_MAX && state->advanced_micros > 0 &&
+	       state->spent_micros + state->held_micros - state->advanced_micros <=
+		   limit - h->ask.usage.cost_micros;
+}
+
+static void
+wait_for_advances(struct hold *h)
+{
+	h->again_count++;
+	advances_give_back(h->holds->advances);
+	loop_timer_set(h->holds->loop, &h->again, AGAIN_MS);
 }
 
 static void
@@ -154,6 +209,10 @@ on_held(void *arg, int err, const struct store_budget_state *state)
 	if (err == 0 && tell != NULL) {
 		h->state = HOLD_HELD;
 		tell(h->arg, 0, NULL);
+		return;
+	}
+	if (err == E_BUDGET_EXCEEDED && tell != NULL && is_worth_waiting(h, state)) {
+		wait_for_advances(h);
 		return;
 	}
 	h->state = HOLD_REFUSED;
@@ -169,14 +228,25 @@ on_held(void *arg, int err, const struct store_budget_state *state)
 }
 
 static void
-run_refusal(struct loop_post *post)
+ask_again(struct loop_timer *timer)
+{
+	struct hold *h = container_of(timer, struct hold, again);
+
+	store_budget_hold(h->holds->store, &h->ask, on_held, h);
+}
+
+static void
+answer_early(struct loop_post *post)
 {
 	struct hold *h = container_of(post, struct hold, post);
 	hold_on_answer *tell = h->on_answer;
 	void *arg = h->arg;
-	int err = h->refusal;
+	int err = h->early;
 
-	hold_free(h);
+	if (err == 0)
+		h->state = HOLD_HELD;
+	else
+		hold_free(h);
 	tell(arg, err, NULL);
 }
 
@@ -186,11 +256,18 @@ hold_is_needed(const struct hold_question *q)
 	return q->key.amount_micros > 0 || q->app.amount_micros > 0;
 }
 
+static const char *
+keep(struct hold *h, const char *text)
+{
+	return text != NULL ? arena_strdup(&h->texts, str_of(text)) : NULL;
+}
+
 static void
 ask_store(struct hold *h, const struct hold_question *q)
 {
 	int64_t now = q->usage.created_at;
-	struct store_budget_hold ask = {
+
+	h->ask = (struct store_budget_hold){
 	    .usage = q->usage,
 	    .key_limit_micros = q->key.amount_micros,
 	    .app_limit_micros = q->app.amount_micros,
@@ -198,34 +275,55 @@ ask_store(struct hold *h, const struct hold_question *q)
 	    .app_day = budget_first_day(q->app.period, now),
 	    .lapses_at = lapses_at(h->holds),
 	};
+	h->ask.usage.id = keep(h, q->usage.id);
+	h->ask.usage.app_id = keep(h, q->usage.app_id);
+	h->ask.usage.org_id = keep(h, q->usage.org_id);
+	h->ask.usage.key_id = keep(h, q->usage.key_id);
+	h->ask.usage.session_id = keep(h, q->usage.session_id);
+	h->ask.usage.turn_id = keep(h, q->usage.turn_id);
+	h->ask.usage.model = keep(h, q->usage.model);
+	store_budget_hold(h->holds->store, &h->ask, on_held, h);
+}
 
-	store_budget_hold(h->holds->store, &ask, on_held, h);
+static void
+answer_soon(struct hold *h, int err)
+{
+	h->early = err;
+	loop_post(h->holds->loop, &h->post);
+}
+
+static struct hold *
+hold_new(struct holds *hs, const struct hold_question *q, hold_on_answer *on_answer, void *arg)
+{
+	struct hold *h = xcalloc(1, sizeof(*h));
+
+	h->holds = hs;
+	h->key = q->key;
+	h->app = q->app;
+	h->on_answer = on_answer;
+	h->arg = arg;
+	h->handle = idmap_add(hs->handles, h);
+	h->post.run = answer_early;
+	h->again.on_fire = ask_again;
+	if (list_empty(&hs->all))
+		loop_timer_set(hs->loop, &hs->renew, hs->conf->budgets.lease_ms / 3);
+	list_add_tail(&hs->all, &h->node);
+	return h;
 }
 
 uint64_t
 hold_ask(struct holds *hs, const struct hold_question *q, hold_on_answer *on_answer, void *arg)
 {
-	struct hold *h = xcalloc(1, sizeof(*h));
+	struct hold *h;
 
 	check(q->usage.id != NULL && q->usage.app_id != NULL);
-	h->holds = hs;
-	h->id = xstrdup(q->usage.id);
-	h->key = q->key;
-	h->app = q->app;
-	h->cost_micros = q->usage.cost_micros;
-	h->asked_at = q->usage.created_at;
-	h->on_answer = on_answer;
-	h->arg = arg;
-	h->handle = idmap_add(hs->handles, h);
-	h->post.run = run_refusal;
-	if (list_empty(&hs->all))
-		loop_timer_set(hs->loop, &hs->renew, hs->conf->budgets.lease_ms / 3);
-	list_add_tail(&hs->all, &h->node);
+	h = hold_new(hs, q, on_answer, arg);
 	if (q->usage.cost_micros < 0) {
 		h->state = HOLD_REFUSED;
-		h->refusal = E_FORBIDDEN;
-		loop_post(hs->loop, &h->post);
-	} else
+		answer_soon(h, E_FORBIDDEN);
+	} else if ((h->draw = advance_draw(hs->advances, q)) != NULL)
+		answer_soon(h, 0);
+	else
 		ask_store(h, q);
 	return h->handle;
 }
@@ -240,6 +338,15 @@ on_renewed(void *arg, int err)
 		log_warn("budget leases not renewed reason=%s", err_info(err)->code);
 }
 
+/* NULL: it has no row. */
+static const char *
+id_in_record(const struct hold *h)
+{
+	if (h->state != HOLD_HELD)
+		return NULL;
+	return h->draw != NULL ? draw_id(h->draw) : h->ask.usage.id;
+}
+
 static void
 on_renew(struct loop_timer *timer)
 {
@@ -248,10 +355,10 @@ on_renew(struct loop_timer *timer)
 	size_t n = 0;
 
 	list_for (node, &hs->all) {
-		const struct hold *h = list_entry(node, struct hold, node);
+		const char *id = id_in_record(list_entry(node, struct hold, node));
 
-		if (h->state == HOLD_HELD)
-			ids[n++] = h->id;
+		if (id != NULL)
+			ids[n++] = id;
 		if (n < RENEW_BATCH)
 			continue;
 		store_budget_renew(hs->store, ids, n, lapses_at(hs), on_renewed, NULL);
@@ -311,12 +418,25 @@ holds_new(struct loop *loop, const struct conf *conf, struct store *store)
 	hs->conf = conf;
 	hs->store = store;
 	hs->handles = idmap_new();
+	hs->advances = advances_new(loop, conf, store);
 	list_init(&hs->all);
 	hs->renew.on_fire = on_renew;
 	hs->lose.on_fire = on_lose;
 	wait_a_lease(hs);
 	loop_timer_set(loop, &hs->lose, conf->budgets.lease_ms / 2);
 	return hs;
+}
+
+void
+holds_drain(struct holds *hs)
+{
+	advances_drain(hs->advances);
+}
+
+bool
+holds_are_drained(const struct holds *hs)
+{
+	return advances_are_idle(hs->advances);
 }
 
 void
@@ -332,6 +452,7 @@ holds_free(struct holds **ref)
 		hold_free(h);
 	loop_timer_stop(hs->loop, &hs->renew);
 	loop_timer_stop(hs->loop, &hs->lose);
+	advances_free(&hs->advances);
 	idmap_free(&hs->handles);
 	free(hs);
 }

@@ -10,7 +10,8 @@
 #include "common/log.h"
 #include "common/metric.h"
 
-enum { AGAIN_MS = 500 };
+/* PROMPT_MS: what an advance covered leaves it with its usage. */
+enum { AGAIN_MS = 500, PROMPT_MS = 20 };
 
 struct row {
 	struct list node;
@@ -103,6 +104,26 @@ on_timer(struct loop_timer *timer)
 	free(rows);
 }
 
+/* What is held of a budget is somebody else's money until this is written. */
+static uint64_t
+wait_ms(const struct usages *us, uint64_t hold)
+{
+	uint64_t interval_ms = us->conf->usage.interval_ms;
+
+	if (hold_settle(us->holds, hold) || us->is_draining)
+		return 0;
+	return hold != 0 && interval_ms > PROMPT_MS ? PROMPT_MS : interval_ms;
+}
+
+static void
+write_within(struct usages *us, uint64_t delay_ms)
+{
+	uint64_t due_ms = loop_now_ms(us->loop) + delay_ms;
+
+	if (!loop_timer_is_set(&us->timer) || us->timer.due_ms > due_ms)
+		loop_timer_set(us->loop, &us->timer, delay_ms);
+}
+
 static void
 add(struct usages *us, const struct store_usage *u, uint64_t hold)
 {
@@ -122,11 +143,7 @@ add(struct usages *us, const struct store_usage *u, uint64_t hold)
 	r->usage.outcome = keep(r, u->outcome);
 	list_add_tail(&us->waiting, &r->node);
 	us->count++;
-	/* What is held of a budget is somebody else's money until this is written. */
-	if (us->is_draining || hold != 0)
-		loop_timer_set(us->loop, &us->timer, 0);
-	else if (!loop_timer_is_set(&us->timer))
-		loop_timer_set(us->loop, &us->timer, us->conf->usage.interval_ms);
+	write_within(us, wait_ms(us, hold));
 }
 
 void

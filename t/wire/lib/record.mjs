@@ -16,3 +16,6 @@ export const usageRows = (server, where = '') => ask(server, `SELECT * FROM usag
 
 /** How many calls hold money. */
 export const heldCalls = (server) => ask(server, 'SELECT count(*) AS n FROM budget_holds')[0].n;
+
+/** How many workers hold money ahead of their calls. */
+export const moneyAhead = (server) => ask(server, "SELECT count(*) AS n FROM budget_holds WHERE substr(id, 1, 4) = 'adv_'")[0].n;

@@ -13,7 +13,7 @@ static const int64_t now = 20000 * DAY_MS + 5000;
 static struct {
 	int err;
 	bool is_app;
-	int64_t spent, held;
+	int64_t spent, held, advanced, amount;
 	uint64_t count;
 	struct store_usage_day days[8];
 	char models[8][32];
@@ -48,6 +48,15 @@ on_held(void *arg, int err, const struct store_budget_state *s)
 	got.is_app = s->is_app;
 	got.spent = s->spent_micros;
 	got.held = s->held_micros;
+	got.advanced = s->advanced_micros;
+	world_came(&w);
+}
+
+static void
+on_advanced(void *arg, int err, int64_t amount)
+{
+	got.err = err;
+	got.amount = amount;
 	world_came(&w);
 }
 
@@ -247,6 +256,73 @@ what_nobody_renews_is_spent_at_its_estimate(void **state)
 	assert_int_equal(got.days[0].sum.cost_micros, 50);
 }
 
+/* Of a budget of 6400 for all time. */
+static int64_t
+advance(int64_t keep, int64_t free_, int64_t want, const struct store_usage *call)
+{
+	struct store_budget_advance a = {.id = "adv_1",
+	    .app_id = "demo",
+	    .org_id = "org",
+	    .key_id = "key_1",
+	    .model = "m",
+	    .key_limit_micros = 6400,
+	    .created_at = now,
+	    .lapses_at = now + 1000,
+	    .keep_micros = keep,
+	    .free_micros = free_,
+	    .want_micros = want,
+	    .least_micros = 50,
+	    .calls = &call,
+	    .count = call != NULL};
+
+	expect();
+	store_budget_advance(w.store, &a, on_advanced, NULL);
+	world_wait(&w);
+	assert_int_equal(got.err, 0);
+	return got.amount;
+}
+
+static void
+an_advance_is_a_share_of_what_is_left(void **state)
+{
+	struct store_usage call = usage("paid", 30, now);
+
+	assert_int_equal(advance(0, 0, 60, NULL), 60);
+	assert_int_equal(advance(60, 60, 1000, NULL), 99); /* (6400 - 60) / 64 */
+	assert_int_equal(advance(99, 99, 10, NULL), 99);   /* what is kept does not shrink */
+	assert_int_equal(advance(99, 99, 0, NULL), 99);
+	/* A call of its own takes its part along, and is a hold like any other. */
+	assert_int_equal(advance(69, 69, 0, &call), 69);
+	assert_int_equal(advance(69, 69, 0, &call), 69);
+	assert_int_equal(hold("b", 6302, 6400, 0), E_BUDGET_EXCEEDED);
+	assert_int_equal(got.held, 99);
+	assert_int_equal(got.advanced, 69);
+	assert_int_equal(use("paid", 30, now), 0);
+	assert_int_equal(hold("b", 6301, 6400, 0), 0);
+	/* Near the end there is none. */
+	assert_int_equal(advance(10, 10, 60, NULL), 10);
+	expect();
+	store_budget_release(w.store, "adv_1", on_done, NULL);
+	world_wait(&w);
+	assert_int_equal(hold("c", 69, 6400, 0), 0);
+	assert_int_equal(hold("d", 1, 6400, 0), E_BUDGET_EXCEEDED);
+	assert_int_equal(got.advanced, 0);
+}
+
+static void
+an_advance_that_nobody_renews_is_nobodys(void **state)
+{
+	struct store_usage call = usage("paid", 30, now);
+
+	assert_int_equal(advance(60, 60, 60, &call), 60);
+	lose(now + 1001, 1); /* the call */
+	assert_int_equal(hold("b", 6370, 6400, 0), 0);
+	assert_int_equal(hold("c", 1, 6400, 0), E_BUDGET_EXCEEDED);
+	assert_int_equal(got.spent, 30);
+	days(20000, 20000);
+	assert_int_equal(got.days[0].sum.calls, 1);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -258,6 +334,8 @@ main(void)
 	    T(what_is_released_is_there_again),
 	    T(each_period_begins_anew),
 	    T(what_nobody_renews_is_spent_at_its_estimate),
+	    T(an_advance_is_a_share_of_what_is_left),
+	    T(an_advance_that_nobody_renews_is_nobodys),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
