@@ -306,8 +306,10 @@ test('workers that die in the middle of the race admit no eleventh', { timeout: 
   await Promise.all(asked);
   assert.ok(upstream.requests.length <= 10, `${upstream.requests.length} calls`);
   await waitFor(() => heldCalls(server) === 0, 'everything to be settled', 20000);
-  const spent = sum(usageRows(server), 'cost_micros');
-  assert.ok(spent <= 10000000 && spent >= upstream.requests.length * 1000000, `${spent} of ${upstream.requests.length} calls`);
+  const rows = usageRows(server);
+  const spent = sum(rows, 'cost_micros');
+  assert.ok(spent <= 10000000 && spent >= upstream.requests.length * 1000000, `${spent} of ${upstream.requests.length} calls: ${
+    JSON.stringify(rows.map(({ outcome, cost_micros, attempts }) => ({ outcome, cost_micros, attempts })))}`);
   // What is left can be spent, and not more.
   let more = 0;
   while ((await chat_held(server, held)) === 200) more++;
