@@ -35,7 +35,7 @@
 
 #define SHM_MAGIC 0x31594c5241505359ULL
 
-enum { SHM_VERSION = 2, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
+enum { SHM_VERSION = 3, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
 
 /* Everything that must be equal in two binaries that share the memory. */
 struct shm_shape {

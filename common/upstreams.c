@@ -76,3 +76,21 @@ upstreams_target(struct shm *shm, struct str provider, struct str model)
 	}
 	return NULL;
 }
+
+bool
+upstreams_cool_down(struct upstream_target_shared *s, uint64_t until_ms, uint64_t now_ms)
+{
+	uint64_t was = atomic_load(&s->cool_until_ms);
+
+	while (was < until_ms && !atomic_compare_exchange_weak(&s->cool_until_ms, &was, until_ms))
+		;
+	return was <= now_ms && until_ms > now_ms;
+}
+
+uint32_t
+upstreams_cooling_ms(const struct upstream_target_shared *s, uint64_t now_ms)
+{
+	uint64_t until_ms = atomic_load(&s->cool_until_ms);
+
+	return until_ms > now_ms ? (uint32_t)(until_ms - now_ms) : 0;
+}

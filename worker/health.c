@@ -83,24 +83,29 @@ check_backplane(void *arg, json_t *details)
 	return is_up && away == 0 ? HEALTH_OK : HEALTH_DEGRADED;
 }
 
-/* Calls in progress and waiting, the last look, the breakers of its models. */
+/* Calls in progress and waiting, the last look, of its models the breakers and for how long they
+ * want not to be asked. */
 static json_t *
 describe_provider(const struct providers *p, const struct provider_state *s)
 {
-	json_t *breakers = json_object();
+	json_t *breakers = json_object(), *cooling = json_object();
 
 	for (size_t i = 0; i < providers_target_count(p); i++) {
 		struct provider_target_state t;
 
 		providers_target_state(p, i, &t);
-		if (strcmp(t.provider, s->name) == 0)
+		if (strcmp(t.provider, s->name) != 0)
+			continue;
+		json_object_set_new(breakers, t.model, json_string(breaker_state_name(t.breaker)));
+		if (t.cooling_ms > 0)
 			json_object_set_new(
-			    breakers, t.model, json_string(breaker_state_name(t.breaker)));
+			    cooling, t.model, json_integer((t.cooling_ms + 999) / 1000));
 	}
-	return json_pack("{s:s, s:I, s:I, s:I, s:f, s:o}", "health",
+	return json_pack("{s:s, s:I, s:I, s:I, s:f, s:o, s:o}", "health",
 	    provider_health_name(s->health), "in_use", (json_int_t)s->calls, "max",
 	    (json_int_t)s->calls_max, "waiting", (json_int_t)s->waiting, "utilization",
-	    s->calls_max > 0 ? (double)s->calls / s->calls_max : 0.0, "breakers", breakers);
+	    s->calls_max > 0 ? (double)s->calls / s->calls_max : 0.0, "breakers", breakers,
+	    "cooling_s", cooling);
 }
 
 static enum health

@@ -758,6 +758,128 @@ teardown(void **state)
 	return 0;
 }
 
+/* ---- a provider that wants not to be asked ---- */
+
+static void
+cool_down(unsigned ms)
+{
+	for (size_t i = 0; i < 2; i++)
+		confs[i].http_client.cooldown_max_ms = ms;
+}
+
+/* One call is told, all know. */
+static void
+test_cool_down_goes_elsewhere(void **state)
+{
+	struct said s;
+
+	cool_down(60000);
+	begin(&s, "chain");
+	fake_client_refuse(expect_asked(1, "a"), 429, "", "20");
+	fake_client_answer(expect_asked(2, "b"), "yes");
+	expect_end(&s, 0, "yes", "b", 2);
+	fake_loop_advance(19000);
+	begin(&s, "chain");
+	fake_client_answer(expect_asked(3, "b"), "yes");
+	expect_end(&s, 0, "yes", "b", 1);
+	fake_loop_advance(1000);
+	begin(&s, "chain");
+	fake_client_answer(expect_asked(4, "a"), "yes");
+	expect_end(&s, 0, "yes", "a", 1);
+}
+
+static void
+test_cool_down_is_waited_for(void **state)
+{
+	struct said first, s;
+
+	cool_down(60000);
+	begin(&first, "alone");
+	fake_client_refuse(expect_asked(1, "a"), 503, "", "2");
+	begin(&s, "alone");
+	expect_asked(1, "a");
+	fake_loop_advance(1999);
+	expect_asked(1, "a");
+	wait_asked(2, 1); /* who was told comes first, .. */
+	fake_client_answer(1, "one");
+	expect_end(&first, 0, "one", "a", 2);
+	wait_asked(3, 500); /* .. the others are spread */
+	fake_client_answer(2, "two");
+	expect_end(&s, 0, "two", "a", 1);
+}
+
+static void
+test_cool_down_beyond_the_time_is_an_answer(void **state)
+{
+	struct said s;
+
+	cool_down(60000);
+	begin(&s, "alone");
+	fake_client_refuse(expect_asked(1, "a"), 429, "", "50");
+	expect_end(&s, E_RATE_LIMITED, "", "a", 1);
+	fake_loop_advance(10000);
+	begin(&s, "alone"); /* longer than backoff_max */
+	expect_end(&s, E_RATE_LIMITED, "", "a", 0);
+	assert_int_equal(s.retry_after_ms, 40000);
+	assert_int_equal(fake_client_requests(), 1);
+	fake_loop_advance(30000);
+	begin_within(&s, "alone", 5000);
+	expect_end(&s, E_RATE_LIMITED, "", "a", 0);
+	assert_int_equal(s.retry_after_ms, 10000);
+	begin_within(&s, "alone", 20000);
+	wait_asked(2, 10500);
+	fake_client_answer(1, "yes");
+	expect_end(&s, 0, "yes", "a", 1);
+}
+
+static void
+test_cool_down_has_a_limit(void **state)
+{
+	struct said s;
+
+	cool_down(5000);
+	begin(&s, "alone");
+	fake_client_refuse(expect_asked(1, "a"), 429, "", "86400");
+	expect_end(&s, E_RATE_LIMITED, "", "a", 1);
+	assert_int_equal(s.retry_after_ms, 86400000);
+	fake_loop_advance(5000);
+	begin(&s, "alone");
+	fake_client_answer(expect_asked(2, "a"), "yes");
+	expect_end(&s, 0, "yes", "a", 1);
+}
+
+/* Refusals that have nothing to do with how much is asked do not count, nor do those without the
+ * header. */
+static void
+test_what_does_not_cool_down(void **state)
+{
+	struct said s;
+
+	cool_down(60000);
+	begin(&s, "chain");
+	fake_client_refuse(expect_asked(1, "a"), 401, "", "20");
+	fake_client_answer(expect_asked(2, "b"), "yes");
+	expect_end(&s, 0, "yes", "b", 2);
+	begin(&s, "chain");
+	fake_client_answer(expect_asked(3, "a"), "yes");
+	expect_end(&s, 0, "yes", "a", 1);
+}
+
+static void
+test_cancelled_while_it_cools_down(void **state)
+{
+	struct said first, s;
+
+	cool_down(60000);
+	begin(&first, "alone");
+	fake_client_refuse(expect_asked(1, "a"), 429, "", "2");
+	begin(&s, "alone");
+	provider_cancel(providers, s.handle);
+	provider_cancel(providers, first.handle);
+	fake_loop_advance(5000);
+	assert_int_equal(fake_client_requests(), 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -777,6 +899,12 @@ main(void)
 	    TEST(test_what_goes_elsewhere_at_once),
 	    TEST(test_context_goes_to_a_larger_one),
 	    TEST(test_the_last_failure_is_told),
+	    TEST(test_cool_down_goes_elsewhere),
+	    TEST(test_cool_down_is_waited_for),
+	    TEST(test_cool_down_beyond_the_time_is_an_answer),
+	    TEST(test_cool_down_has_a_limit),
+	    TEST(test_what_does_not_cool_down),
+	    TEST(test_cancelled_while_it_cools_down),
 	    TEST(test_breaker),
 	    TEST(test_probe_fails),
 	    TEST(test_probe_is_given_back),

@@ -8,7 +8,7 @@ let server, mock, client;
 before(async () => {
   mock = await startMock(null);
   server = await startServer(null, { mock, config: { providers: [{ name: 'mock', dialect: 'anthropic', base_url: mock.url, api_key: 'sk-ant-test',
-    http_client: { max_retries: 0 }, breaker: { failures: 0, failure_rate: 0 } }] } });
+    http_client: { max_retries: 0, cooldown_max: '0s' }, breaker: { failures: 0, failure_rate: 0 } }] } });
   server.expectLog(/provider call failed/);
   client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: keys.server, maxRetries: 0 });
 });

@@ -15,8 +15,8 @@ before(async () => {
   upstream = await startUpstream(null, (request, response) => response.end('{}'));
   server = await startServer(null, { mock, config: {
     providers: [
-      { name: 'mock', base_url: mock.url, api_key: 'sk-test', http_client: { max_retries: 0, concurrent_requests: 100, max_connections: 100, requests_per_minute: 0 }, breaker: { failures: 0, failure_rate: 0 } },
-      { name: 'bytes', base_url: upstream.url, api_key: 'sk-secret', http_client: { max_retries: 0, concurrent_requests: 100, max_connections: 100, requests_per_minute: 0 }, breaker: { failures: 0, failure_rate: 0 } },
+      { name: 'mock', base_url: mock.url, api_key: 'sk-test', http_client: { max_retries: 0, cooldown_max: '0s', concurrent_requests: 100, max_connections: 100, requests_per_minute: 0 }, breaker: { failures: 0, failure_rate: 0 } },
+      { name: 'bytes', base_url: upstream.url, api_key: 'sk-secret', http_client: { max_retries: 0, cooldown_max: '0s', concurrent_requests: 100, max_connections: 100, requests_per_minute: 0 }, breaker: { failures: 0, failure_rate: 0 } },
     ],
     models: [
       { name: 'default', targets: [{ provider: 'mock', model: 'mock' }] },

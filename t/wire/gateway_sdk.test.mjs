@@ -11,7 +11,7 @@ import { waitFor } from './lib/wait.mjs';
 let server, mock, client, ai;
 before(async () => {
   mock = await startMock(null);
-  server = await startServer(null, { mock, config: { providers: [{ name: 'mock', base_url: mock.url, api_key: 'sk-test', http_client: { max_retries: 0 }, breaker: { failures: 0, failure_rate: 0 } }] } });
+  server = await startServer(null, { mock, config: { providers: [{ name: 'mock', base_url: mock.url, api_key: 'sk-test', http_client: { max_retries: 0, cooldown_max: '0s' }, breaker: { failures: 0, failure_rate: 0 } }] } });
   server.expectLog(/provider call failed/);
   client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: keys.server, maxRetries: 0 });
   ai = createOpenAI({ baseURL: `${server.url}/v1`, apiKey: keys.server });

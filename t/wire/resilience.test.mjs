@@ -213,6 +213,36 @@ test('a breaker opens, is seen everywhere, lets one probe through and closes', a
   assert.ok(own.lines.some((line) => /provider breaker closed/.test(line)));
 });
 
+test('a Retry-After holds for all workers of the host: nobody asks, the next target is asked at once', async (t) => {
+  const limits = { cooldown_max: '1m', max_retries: 0 };
+  const own = await startServer(t, { mock: upstream, config: {
+    providers: [plainProvider('mock', upstream.url, limits), plainProvider('spare', backup.url, limits)],
+    models: [{ name: 'default', targets: [{ provider: 'mock', model: 'm' }] },
+      { name: 'chain', targets: [{ provider: 'mock', model: 'm' }, { provider: 'spare', model: 'm' }] },
+      { name: 'other', targets: [{ provider: 'mock', model: 'other' }] }],
+  } });
+  own.expectLog(/WARN +provider call failed/);
+  for (const mock of mocks) await ask_mock(mock, 'reset', {});
+  await ask_mock(upstream, 'fault', { next: 1, fault: 'status:429', retry_after: 40 });
+  const say = (model) => own.request('/v1/chat/completions', { key: keys.server, body: { model, messages: [{ role: 'user', content: 'hi' }] } });
+  assert.equal((await say('default')).headers['retry-after'], '40');
+  for (const answer_of of await Promise.all(Array.from({ length: 16 }, () => say('default')))) {
+    assert.equal(answer_of.status, 429, answer_of.text);
+    const wait_s = Number(answer_of.headers['retry-after']);
+    assert.ok(wait_s > 30 && wait_s <= 40, `${wait_s}`);
+  }
+  for (const answer_of of await Promise.all(Array.from({ length: 16 }, () => say('chain')))) {
+    assert.equal(answer_of.status, 200, answer_of.text);
+    assert.deepEqual([answer_of.headers['x-parley-provider'], answer_of.headers['x-parley-attempts']], ['spare', '1']);
+  }
+  assert.equal((await say('other')).status, 200, 'another model of the provider');
+  assert.deepEqual((await stats()).map(({ chats }) => chats), [2, 16]);
+  const { cooling_s } = (await own.request('/health')).json.checks.providers.providers.mock;
+  assert.ok(cooling_s.m > 30 && cooling_s.m <= 40 && cooling_s.other === undefined, JSON.stringify(cooling_s));
+  assert.equal(sumOf(parseMetrics((await own.request('/metrics')).text), 'parley_provider_rejected_total', { reason: 'cooldown' }), 16);
+  assert.equal(own.lines.filter((line) => /provider cools down provider=mock model=m ms=40000/.test(line)).length, 1);
+});
+
 test('concurrent_requests holds for the host, and a killed worker gives its places back', async (t) => {
   const own = await startServer(t, { mock: upstream, config: {
     providers: [plainProvider('mock', upstream.url, { concurrent_requests: 4, pool_timeout: '10s', first_token_timeout: '30s' })],

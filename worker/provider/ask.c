@@ -242,6 +242,8 @@ on_timer(struct loop_timer *timer)
 		ask_wait(a);
 	else if (a->state != ASK_STATE_BACKOFF)
 		ask_http_late(a);
+	else if (a->is_unasked)
+		ask_choose(a);
 	else if (ask_pass_take(a))
 		ask_go_to_gate(a);
 	else {

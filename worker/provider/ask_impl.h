@@ -49,6 +49,7 @@ struct ask {
 	uint32_t attempts, tries; /* in all; at this target */
 	bool has_begun;           /* something was passed on, ever */
 	uint32_t backoff_ms;
+	bool is_unasked; /* BACKOFF: nobody was asked yet, the target wants not to be */
 
 	/* This attempt. What it holds is given back by ask_stop_attempt(). */
 	struct gate_ticket ticket;

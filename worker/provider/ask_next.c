@@ -10,6 +10,7 @@
 #include "worker/provider/choose.h"
 #include "worker/provider/retry.h"
 
+#define COOLING_TEXT      "The model provider's rate limit is reached."
 #define BREAKER_OPEN_TEXT "The model provider is failing and is not asked for a while."
 
 /* ---- which target ---- */
@@ -20,21 +21,28 @@ ask_bit_of(const struct ask *a, const struct target *t)
 	return UINT64_C(1) << (t - a->route->targets);
 }
 
-/* One that is not in `tried` and whose breaker lets a call through; NULL: none. */
+/* Would its breaker let a call through? */
+static bool
+is_let_through(const struct ask *a, const struct target *t)
+{
+	return breaker_allows(t->breaker, &t->rule, a->providers->shm, ask_now_ms(a));
+}
+
+/* One that is not in `tried`, whose breaker lets a call through and that wants to be asked; NULL:
+ * none. */
 static struct target *
 find_target(struct ask *a, uint64_t tried)
 {
 	struct choose_target choice[ROUTE_TARGETS_MAX];
 	struct target *targets = a->route->targets;
-	const struct providers *p = a->providers;
 
 	for (size_t i = 0; i < a->route->count; i++) {
 		struct target *t = &targets[i];
 
 		choice[i] = (struct choose_target){.weight = (uint32_t)t->conf->weight,
 		    .outstanding = t->outstanding,
-		    .may_be_asked = (tried & ask_bit_of(a, t)) == 0 &&
-				    breaker_allows(t->breaker, &t->rule, p->shm, ask_now_ms(a))};
+		    .may_be_asked = (tried & ask_bit_of(a, t)) == 0 && is_let_through(a, t) &&
+				    upstreams_cooling_ms(t->shared, ask_now_ms(a)) == 0};
 	}
 	int at = choose_target(choice, a->route->count, providers_dice(a->providers));
 	return at >= 0 ? &targets[at] : NULL;
@@ -63,11 +71,80 @@ fail_at_breakers(struct ask *a)
 	ask_fail(a);
 }
 
+/* ---- providers that want not to be asked ---- */
+
+static uint64_t
+left_ms(const struct ask *a)
+{
+	if (a->due_ms == UINT64_MAX)
+		return UINT64_MAX;
+	return a->due_ms > ask_now_ms(a) ? a->due_ms - ask_now_ms(a) : 0;
+}
+
+/* What the provider said to one call holds for all of the host's. */
+static void
+cool_down(const struct ask *a)
+{
+	uint64_t max_ms = ask_conf(a)->http_client.cooldown_max_ms, now_ms = ask_now_ms(a);
+	uint64_t ms = a->retry_after_ms < max_ms ? a->retry_after_ms : max_ms;
+
+	if (ms > 0 && upstreams_cool_down(a->target->shared, now_ms + ms, now_ms))
+		log_info("provider cools down provider=%s model=%s ms=%ju", ask_conf(a)->name,
+		    a->target->model, (uintmax_t)ms);
+}
+
+/* Nothing but its own wish keeps it from being asked; the first that may be. NULL: none. */
+static struct target *
+find_cooling(const struct ask *a)
+{
+	struct target *first = NULL;
+	uint32_t first_ms = 0;
+
+	for (size_t i = 0; i < a->route->count; i++) {
+		struct target *t = &a->route->targets[i];
+		uint32_t ms = upstreams_cooling_ms(t->shared, ask_now_ms(a));
+
+		if (ms > 0 && is_let_through(a, t) && (first == NULL || ms < first_ms)) {
+			first = t;
+			first_ms = ms;
+		}
+	}
+	return first;
+}
+
+/* As if it had been said to this call: it waits where a retry would, or that is the answer. Those
+ * that wait do not come back all at once. */
+static void
+wait_until_cool(struct ask *a, struct target *t)
+{
+	const struct conf_provider_http_client *conf = &t->upstream->conf->http_client;
+	uint32_t ms = upstreams_cooling_ms(t->shared, ask_now_ms(a));
+	double wait_ms = ms + conf->backoff_factor * 1000 * providers_dice(a->providers);
+
+	a->target = t;
+	if (conf->max_retries > 0 && retry_may_wait(ms, conf->backoff_max_ms, left_ms(a)) &&
+	    wait_ms < (double)left_ms(a)) {
+		a->is_unasked = true;
+		a->backoff_ms = (uint32_t)wait_ms;
+		ask_enter(a, ASK_STATE_BACKOFF);
+		return;
+	}
+	metric_add(METRIC_PROVIDER_REJECTED, t->upstream->label, PROVIDER_REJECT_COOLDOWN, 1);
+	a->failure = FAILURE_RATE_LIMITED;
+	a->retry_after_ms = ms;
+	buf_add_cstr(&a->message, COOLING_TEXT);
+	buf_add_cstr(&a->detail, "cooling down");
+	ask_fail(a);
+}
+
 void
 ask_choose(struct ask *a)
 {
 	struct target *t;
 
+	if (a->is_unasked)
+		a->target = NULL;
+	a->is_unasked = false;
 	while ((t = find_target(a, a->tried)) != NULL) {
 		struct target *was = a->target;
 
@@ -81,6 +158,8 @@ ask_choose(struct ask *a)
 	}
 	if (a->target != NULL)
 		ask_fail(a); /* as the last one did */
+	else if ((t = find_cooling(a)) != NULL)
+		wait_until_cool(a, t);
 	else
 		fail_at_breakers(a);
 }
@@ -97,14 +176,6 @@ rule_out_small_contexts(struct ask *a)
 		if (context == 0 || a->route->targets[i].conf->context <= context)
 			a->tried |= UINT64_C(1) << i;
 	}
-}
-
-static uint64_t
-left_ms(const struct ask *a)
-{
-	if (a->due_ms == UINT64_MAX)
-		return UINT64_MAX;
-	return a->due_ms > ask_now_ms(a) ? a->due_ms - ask_now_ms(a) : 0;
 }
 
 static void
@@ -228,5 +299,7 @@ ask_failed(struct ask *a, enum failure failure, const char *message, const char 
 		ask_pass_use(a, info->weight == FAILS ? BREAKER_FAILURE : BREAKER_SUCCESS);
 	if (failure == FAILURE_CONTEXT)
 		rule_out_small_contexts(a);
+	if (failure == FAILURE_RATE_LIMITED || failure == FAILURE_SERVER)
+		cool_down(a);
 	go_on(a);
 }

@@ -119,7 +119,8 @@ void providers_state(const struct providers *, size_t i, struct provider_state *
 struct provider_target_state {
 	const char *provider, *model;
 	enum breaker_state breaker;
-	uint32_t retry_ms; /* open: until a call may try again */
+	uint32_t retry_ms;   /* open: until a call may try again */
+	uint32_t cooling_ms; /* the provider wants not to be asked for so long; 0: it may */
 };
 size_t providers_target_count(const struct providers *);
 void providers_target_state(const struct providers *, size_t i, struct provider_target_state *ret);

@@ -37,8 +37,9 @@ struct target {
 	const struct conf_target *conf;
 	const char *model; /* the provider's name for it */
 	unsigned label;    /* of both */
-	struct breaker *breaker;
-	bool owns_breaker;
+	struct upstream_target_shared *shared;
+	bool owns_shared;        /* the host's table is full, or there is none */
+	struct breaker *breaker; /* shared's */
 	struct breaker_rule rule;
 	uint32_t outstanding; /* calls of this worker */
 };

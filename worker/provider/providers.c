@@ -153,8 +153,6 @@ breaker_rule_of(const struct conf_provider_breaker *conf)
 static void
 target_init(struct target *t, const struct providers *p, const struct conf_target *conf)
 {
-	struct upstream_target_shared *shared = NULL;
-
 	*t = (struct target){.upstream = upstream_named(p, conf->provider),
 	    .conf = conf,
 	    .model = conf->model,
@@ -162,9 +160,11 @@ target_init(struct target *t, const struct providers *p, const struct conf_targe
 	check(t->upstream != NULL); /* the config was checked */
 	t->rule = breaker_rule_of(&t->upstream->conf->breaker);
 	if (p->shm != NULL)
-		shared = upstreams_target(p->shm, str_of(conf->provider), str_of(conf->model));
-	t->owns_breaker = shared == NULL;
-	t->breaker = shared != NULL ? &shared->breaker : xcalloc(1, sizeof(*t->breaker));
+		t->shared = upstreams_target(p->shm, str_of(conf->provider), str_of(conf->model));
+	t->owns_shared = t->shared == NULL;
+	if (t->owns_shared)
+		t->shared = xcalloc(1, sizeof(*t->shared));
+	t->breaker = &t->shared->breaker;
 }
 
 static void
@@ -185,8 +185,8 @@ route_fini(struct route *r)
 {
 	for (size_t i = 0; i < r->count; i++) {
 		check(r->targets[i].outstanding == 0);
-		if (r->targets[i].owns_breaker)
-			free(r->targets[i].breaker);
+		if (r->targets[i].owns_shared)
+			free(r->targets[i].shared);
 	}
 	free(r->targets);
 }

@@ -20,11 +20,11 @@ backoff_ms(const struct retry_case *c)
 	return c->backoff_max_ms > 0 && ms > c->backoff_max_ms ? c->backoff_max_ms : ms;
 }
 
-static bool
-may_wait(const struct retry_case *c, double wait_ms)
+bool
+retry_may_wait(double wait_ms, uint64_t backoff_max_ms, uint64_t left_ms)
 {
-	return wait_ms < (double)c->left_ms &&
-	       (c->backoff_max_ms == 0 || wait_ms <= c->backoff_max_ms);
+	return wait_ms < (double)left_ms &&
+	       (backoff_max_ms == 0 || wait_ms <= (double)backoff_max_ms);
 }
 
 enum retry_step
@@ -42,7 +42,7 @@ retry_decide(const struct retry_case *c, uint32_t *ret_wait_ms)
 			return RETRY_NEXT;
 		wait_ms = c->retry_after_ms;
 	}
-	if (!may_wait(c, wait_ms))
+	if (!retry_may_wait(wait_ms, c->backoff_max_ms, c->left_ms))
 		return otherwise;
 	*ret_wait_ms = (uint32_t)wait_ms;
 	return RETRY_SAME;

@@ -33,6 +33,8 @@ struct retry_case {
 	double dice;             /* 0 <= dice < 1 */
 };
 
+/* Is a wait shorter than the caller's time, and not beyond backoff_max? */
+bool retry_may_wait(double wait_ms, uint64_t backoff_max_ms, uint64_t left_ms);
 /* *ret_wait_ms is set with RETRY_SAME. RETRY_NEXT only when has_next. */
 enum retry_step retry_decide(const struct retry_case *, uint32_t *ret_wait_ms);
 

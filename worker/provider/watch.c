@@ -222,6 +222,7 @@ providers_target_state(const struct providers *p, size_t i, struct provider_targ
 	    .model = t->model,
 	    .breaker = breaker_state(t->breaker),
 	    .retry_ms = breaker_wait_ms(t->breaker, &t->rule, loop_now_ms(p->loop)),
+	    .cooling_ms = upstreams_cooling_ms(t->shared, loop_now_ms(p->loop)),
 	};
 }
 

@@ -63,7 +63,7 @@ class Mock extends Child {
 export function plainProvider(name, url, http_client = {}) {
   return {
     name, dialect: 'openai', base_url: url, api_key: 'sk-test',
-    http_client: { max_retries: 0, max_connections: 1000, concurrent_requests: 1000, requests_per_minute: 0, ...http_client },
+    http_client: { max_retries: 0, cooldown_max: '0s', max_connections: 1000, concurrent_requests: 1000, requests_per_minute: 0, ...http_client },
     breaker: { failures: 0, failure_rate: 0 },
   };
 }
