@@ -244,7 +244,7 @@ bus_broadcast(struct bus *bus, uint16_t type, struct str payload, bus_on_busy *o
 	struct shm_row_info info;
 	int n = 0;
 
-	for (uint32_t row = 0; row < shm_rows(bus->shm); row++) {
+	for (uint32_t row = 0; row < shm_rows_used(bus->shm); row++) {
 		if (row == bus->me.row || !shm_row_get(bus->shm, row, &info) ||
 		    (info.state != SHM_READY && info.state != SHM_DRAINING))
 			continue;

@@ -80,7 +80,7 @@ bus_link_is_known(const struct shm *shm, int fd)
 
 	if (!peer_of(fd, &peer))
 		return false;
-	for (uint32_t row = 0; row < shm_rows(shm); row++) {
+	for (uint32_t row = 0; row < shm_rows_used(shm); row++) {
 		if (shm_row_get(shm, row, &info) && info.pid == peer.pid)
 			return true;
 	}

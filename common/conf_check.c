@@ -9,7 +9,7 @@
 #include "common/netaddr.h"
 #include "common/redis_url.h"
 
-enum { SECRET_RANDOM_MIN = 24, NAME_MAX_LEN = 64 };
+enum { SECRET_RANDOM_MIN = 24, TICKET_SECRET_MIN = 32, NAME_MAX_LEN = 64 };
 
 /* A key as conf_tree_find() and a message want it; valid until the next one is made. */
 struct key {
@@ -160,6 +160,8 @@ check_listeners(struct listeners *ls, const struct conf *c)
 		fail(ls->loader, "listen", "expected at least one address here or in tls.listen");
 	if (c->tls.listen.n > 0 && *c->tls.certificate == '\0')
 		fail(ls->loader, "tls.certificate", "must be given with tls.listen");
+	if (*c->tls.ticket_secret != '\0' && strlen(c->tls.ticket_secret) < TICKET_SECRET_MIN)
+		fail(ls->loader, "tls.ticket_secret", "expected at least 32 characters");
 	if ((*c->tls.certificate == '\0') != (*c->tls.key == '\0'))
 		fail(ls->loader, "tls.key", "expected tls.certificate and tls.key together");
 }

@@ -23,10 +23,11 @@ struct rows {
 static struct rows
 rows_look(const struct shm *shm)
 {
-	struct rows rows = {shm, 0, xcalloc(shm_rows(shm) + 1, sizeof(struct row_view))};
+	uint32_t used = shm_rows_used(shm);
+	struct rows rows = {shm, 0, xcalloc(used + 1, sizeof(struct row_view))};
 	struct shm_row_info info;
 
-	for (uint32_t i = 0; i < shm_rows(shm); i++) {
+	for (uint32_t i = 0; i < used; i++) {
 		if (!shm_row_was_used(shm, i))
 			continue;
 		bool is_alive = shm_row_get(shm, i, &info) && info.state != SHM_DEAD;

@@ -160,7 +160,7 @@ owners_find(const struct shm *shm, const struct id *id, struct shm_who *ret)
 	struct shm_row_info info;
 	unsigned level;
 
-	for (uint32_t row = 0; row < shm_rows(shm); row++) {
+	for (uint32_t row = 0; row < shm_rows_used(shm); row++) {
 		if (!shm_row_get(shm, row, &info) || info.state == SHM_DEAD)
 			continue;
 		if (table_find(shm_owners(shm, row, NULL), k, &level) == NULL)

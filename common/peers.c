@@ -68,7 +68,7 @@ sum_of(const struct shm *shm, uint64_t hash)
 {
 	uint64_t sum = 0;
 
-	for (uint32_t row = 0; row < shm_rows(shm); row++) {
+	for (uint32_t row = 0; row < shm_rows_used(shm); row++) {
 		_Atomic uint64_t *bucket;
 
 		if (!shm_row_was_used(shm, row))

@@ -92,7 +92,7 @@ bool
 places_has_older(const struct places *p, const struct shm *shm, struct shm_who me,
     uint64_t since_ms, uint64_t now_ms)
 {
-	uint32_t rows = shm != NULL ? shm_rows(shm) : 0;
+	uint32_t rows = shm != NULL ? shm_rows_used(shm) : 0;
 
 	for (uint32_t row = 0; row < rows && row < PLACES_ROWS_MAX; row++) {
 		uint64_t word = atomic_load_explicit(&p->waiting[row], memory_order_relaxed);

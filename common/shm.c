@@ -31,6 +31,7 @@
 #include "common/metric.h"
 #include "common/owners.h"
 #include "common/peers.h"
+#include "common/tickets.h"
 #include "common/upstreams.h"
 
 #define SHM_MAGIC 0x31594c5241505359ULL
@@ -64,6 +65,8 @@ struct shm_head {
 	uint64_t host_id;
 	int64_t started_wall_ms;
 	_Atomic uint32_t last_number;
+	_Atomic uint32_t rows_used; /* those from here on never had an inhabitant */
+	struct tickets tickets;
 	_Atomic uint64_t words[SHM_WORD_COUNT];
 };
 
@@ -195,6 +198,26 @@ shm_rows(const struct shm *shm)
 	return shm->head->shape.rows;
 }
 
+uint32_t
+shm_rows_used(const struct shm *shm)
+{
+	return atomic_load_explicit(&shm->head->rows_used, memory_order_acquire);
+}
+
+uint32_t
+shm_workers(const struct shm *shm)
+{
+	uint64_t workers = atomic_load(shm_word(shm, SHM_WORD_WORKERS));
+
+	return workers > 0 ? (uint32_t)workers : shm_slots(shm);
+}
+
+struct tickets *
+shm_tickets(const struct shm *shm)
+{
+	return &shm->head->tickets;
+}
+
 uint64_t
 shm_host_id(const struct shm *shm)
 {
@@ -265,6 +288,8 @@ shm_row_claim(struct shm *shm, uint32_t slot, int pid, struct shm_who *ret)
 			continue;
 		uint32_t number = atomic_fetch_add(&shm->head->last_number, 1) + 1;
 		check(number != 0);
+		if (i >= shm_rows_used(shm))
+			atomic_store(&shm->head->rows_used, i + 1);
 		atomic_store(&r->identity, identity_of(number, SHM_DEAD));
 		row_clean(shm, i);
 		atomic_store_explicit(&r->slot, slot, memory_order_relaxed);

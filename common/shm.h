@@ -31,16 +31,20 @@ enum shm_state { SHM_FREE, SHM_STARTING, SHM_READY, SHM_DRAINING, SHM_DEAD };
 enum { SHM_BUS_NAME_MAX = 16 };
 
 struct shm; /* a mapping */
+struct tickets;
 
-/* What the master asks for: N slots have 2N+4 rows. NULL and errno on failure. */
+/* What the master asks for: room for N slots, with 2N+4 rows. NULL and errno on failure. */
 struct shm *shm_create(uint32_t slots);
 struct shm *shm_attach(int fd); /* an inherited one; NULL with EPROTO when the version differs */
 int shm_fd(const struct shm *);
 void shm_free(struct shm **); /* unmaps and closes */
 
-uint32_t shm_slots(const struct shm *);
+uint32_t shm_slots(
+    const struct shm *); /* at most so many workers at once, but for those that drain */
 uint32_t shm_rows(const struct shm *);
-uint64_t shm_host_id(const struct shm *); /* random, made with the memory */
+uint32_t shm_rows_used(const struct shm *); /* the first of them: the others were never claimed */
+uint32_t shm_workers(const struct shm *);   /* as many as are configured now */
+uint64_t shm_host_id(const struct shm *);   /* random, made with the memory */
 int64_t shm_started_wall_ms(const struct shm *);
 
 /* The master's verbs. */
@@ -77,6 +81,7 @@ void *shm_limiter(const struct shm *, size_t *ret_len);
 void *shm_upstreams(const struct shm *, size_t *ret_len);
 void *shm_owners(const struct shm *, uint32_t row, size_t *ret_len);
 void *shm_peers(const struct shm *, uint32_t row, size_t *ret_len);
+struct tickets *shm_tickets(const struct shm *);
 /* Whole pages of such a part become zero and are given back to the kernel. */
 void shm_punch(const struct shm *, void *at, size_t len);
 /* A few shared words for elections, generations and flags, by name. */
@@ -86,6 +91,7 @@ enum shm_word {
 	SHM_WORD_IS_DRAINING,     /* the host is stopping */
 	SHM_WORD_RESTARTS,
 	SHM_WORD_BACKPLANE_AWAY, /* 1: somebody has warned that Redis is */
+	SHM_WORD_WORKERS,        /* as configured; 0: all slots */
 	SHM_WORD_COUNT = 64
 };
 _Atomic uint64_t *shm_word(const struct shm *, enum shm_word);

@@ -18,29 +18,33 @@
 
 enum { LINE_MAX_BYTES = 256, PEERS_MAX = 16, PEER_TIMEOUT_S = 5, BACKLOG = 16 };
 
+struct peer {
+	struct control *control;
+	struct bufferevent *socket; /* NULL: free */
+	const char *waits_for;      /* the verb that is answered later; NULL: none */
+};
+
 struct control {
 	const struct control_verbs *verbs;
 	void *arg;
 	struct evconnlistener *listener;
-	struct bufferevent *peers[PEERS_MAX]; /* NULL: free */
+	struct peer peers[PEERS_MAX];
 };
 
 static void
-drop_peer(struct control *c, struct bufferevent *peer)
+drop_peer(struct peer *p)
 {
-	for (int i = 0; i < PEERS_MAX; i++) {
-		if (c->peers[i] == peer)
-			c->peers[i] = NULL;
-	}
-	bufferevent_free(peer);
+	bufferevent_free(p->socket);
+	*p = (struct peer){.control = p->control};
 }
 
-static bool
-run(struct control *c, const char *line, struct buf *out)
+static enum control_answer
+run(struct peer *p, const char *line, struct buf *out)
 {
+	struct control *c = p->control;
 	const struct {
 		const char *name;
-		bool (*verb)(void *arg, struct buf *out);
+		control_verb *verb;
 	} verbs[] = {
 	    {"status", c->verbs->status},
 	    {"reload", c->verbs->reload},
@@ -49,44 +53,76 @@ run(struct control *c, const char *line, struct buf *out)
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
-		if (strcmp(verbs[i].name, line) == 0)
-			return verbs[i].verb(c->arg, out);
+		if (strcmp(verbs[i].name, line) != 0)
+			continue;
+		enum control_answer answer = verbs[i].verb(c->arg, out);
+		if (answer == CONTROL_LATER)
+			p->waits_for = verbs[i].name;
+		return answer;
 	}
 	buf_add_cstr(out, "unknown command");
-	return false;
+	return CONTROL_ERROR;
 }
 
 static void
-on_written(struct bufferevent *peer, void *arg)
+on_written(struct bufferevent *socket, void *arg)
 {
-	drop_peer(arg, peer);
+	(void)socket;
+	drop_peer(arg);
 }
 
 static void
-on_gone(struct bufferevent *peer, short what, void *arg)
+on_gone(struct bufferevent *socket, short what, void *arg)
 {
-	(void)what;
-	drop_peer(arg, peer);
+	(void)socket, (void)what;
+	drop_peer(arg);
 }
 
 static void
-on_line(struct bufferevent *peer, void *arg)
+give_answer(struct peer *p, bool is_ok, struct str text)
 {
-	struct control *c = arg;
-	char *line = evbuffer_readln(bufferevent_get_input(peer), NULL, EVBUFFER_EOL_CRLF);
+	struct timeval timeout = {PEER_TIMEOUT_S, 0};
+	struct evbuffer *out = bufferevent_get_output(p->socket);
+
+	p->waits_for = NULL;
+	bufferevent_disable(p->socket, EV_READ);
+	bufferevent_set_timeouts(p->socket, NULL, &timeout);
+	bufferevent_setcb(p->socket, NULL, on_written, on_gone, p);
+	evbuffer_add_printf(out, "%s", is_ok ? "ok\n" : "error ");
+	evbuffer_add(out, text.p, text.len);
+	evbuffer_add(out, "\n", 1);
+}
+
+void
+control_answer(struct control *c, const char *verb, bool is_ok, struct str text)
+{
+	for (int i = 0; i < PEERS_MAX; i++) {
+		struct peer *p = &c->peers[i];
+
+		if (p->waits_for != NULL && strcmp(p->waits_for, verb) == 0)
+			give_answer(p, is_ok, text);
+	}
+}
+
+static void
+on_line(struct bufferevent *socket, void *arg)
+{
+	struct peer *p = arg;
+	char *line = evbuffer_readln(bufferevent_get_input(socket), NULL, EVBUFFER_EOL_CRLF);
 	struct buf text = BUF_INIT;
 
 	if (line == NULL) {
-		if (evbuffer_get_length(bufferevent_get_input(peer)) >= LINE_MAX_BYTES)
-			drop_peer(c, peer);
+		if (evbuffer_get_length(bufferevent_get_input(socket)) >= LINE_MAX_BYTES)
+			drop_peer(p);
 		return;
 	}
-	bool is_ok = run(c, line, &text);
-	bufferevent_disable(peer, EV_READ);
-	bufferevent_setcb(peer, NULL, on_written, on_gone, c);
-	evbuffer_add_printf(bufferevent_get_output(peer), "%s", is_ok ? "ok\n" : "error ");
-	evbuffer_add(bufferevent_get_output(peer), text.data, text.len);
-	evbuffer_add(bufferevent_get_output(peer), "\n", 1);
+	enum control_answer answer = run(p, line, &text);
+	if (answer == CONTROL_LATER) {
+		bufferevent_set_timeouts(socket, NULL, NULL);
+		bufferevent_setcb(socket, NULL, NULL, on_gone, p);
+	} else {
+		give_answer(p, answer == CONTROL_OK, buf_str(&text));
+	}
 	buf_fini(&text);
 	free(line);
 }
@@ -100,19 +136,20 @@ on_accept(
 	int i = 0;
 
 	(void)sa, (void)len;
-	while (i < PEERS_MAX && c->peers[i] != NULL)
+	while (i < PEERS_MAX && c->peers[i].socket != NULL)
 		i++;
 	if (i == PEERS_MAX) {
 		close(fd);
 		return;
 	}
-	c->peers[i] =
+	struct bufferevent *socket =
 	    bufferevent_socket_new(evconnlistener_get_base(listener), fd, BEV_OPT_CLOSE_ON_FREE);
-	check(c->peers[i] != NULL);
-	bufferevent_set_timeouts(c->peers[i], &timeout, &timeout);
-	bufferevent_setwatermark(c->peers[i], EV_READ, 0, LINE_MAX_BYTES);
-	bufferevent_setcb(c->peers[i], on_line, NULL, on_gone, c);
-	bufferevent_enable(c->peers[i], EV_READ | EV_WRITE);
+	check(socket != NULL);
+	c->peers[i] = (struct peer){c, socket, NULL};
+	bufferevent_set_timeouts(socket, &timeout, &timeout);
+	bufferevent_setwatermark(socket, EV_READ, 0, LINE_MAX_BYTES);
+	bufferevent_setcb(socket, on_line, NULL, on_gone, &c->peers[i]);
+	bufferevent_enable(socket, EV_READ | EV_WRITE);
 }
 
 struct control *
@@ -139,8 +176,8 @@ control_free(struct control **c)
 	if (*c == NULL)
 		return;
 	for (int i = 0; i < PEERS_MAX; i++) {
-		if ((*c)->peers[i] != NULL)
-			bufferevent_free((*c)->peers[i]);
+		if ((*c)->peers[i].socket != NULL)
+			bufferevent_free((*c)->peers[i].socket);
 	}
 	evconnlistener_free((*c)->listener);
 	free(*c);

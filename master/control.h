@@ -18,18 +18,23 @@
 
 struct control;
 
-/* Each appends its answer's text; false: the text is why not. */
+/* Of error the text is why not; later: control_answer() gives it. */
+enum control_answer { CONTROL_OK, CONTROL_ERROR, CONTROL_LATER };
+
+typedef enum control_answer control_verb(void *arg, struct buf *out); /* appends its text */
+
 struct control_verbs {
-	bool (*status)(void *arg, struct buf *out);
-	bool (*reload)(void *arg, struct buf *out);
-	bool (*drain)(void *arg, struct buf *out);
-	bool (*keys)(void *arg, struct buf *out); /* keys in the store were changed */
+	control_verb *status, *reload, *drain;
+	control_verb *keys; /* keys in the store were changed */
 };
 
 /* NULL: logged. verbs and arg outlive it. */
 struct control *control_new(
     struct event_base *, const char *path, const struct control_verbs *, void *arg);
 void control_free(struct control **);
+
+/* To all who wait for that verb. */
+void control_answer(struct control *, const char *verb, bool is_ok, struct str text);
 
 /*
  * The other end: asks the server of that configuration and waits. False: *answer is why

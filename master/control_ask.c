@@ -15,14 +15,15 @@
 #include "common/str.h"
 #include "master/run_dir.h"
 
+/* A new configuration is proven by a worker that becomes ready, which has a limit of its own. */
 enum { ANSWER_MAX = 1 << 20, ANSWER_TIMEOUT_S = 10, READ_SIZE = 4096 };
 
 /* -errno, or a connected socket. */
 static int
-connect_to(const char *path)
+connect_to(const char *path, uint64_t patience_ms)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	struct timeval timeout = {ANSWER_TIMEOUT_S, 0};
+	struct timeval timeout = {ANSWER_TIMEOUT_S + (time_t)(patience_ms / 1000), 0};
 
 	if (strlen(path) >= sizeof(un.sun_path))
 		return -ENAMETOOLONG;
@@ -76,7 +77,7 @@ bool
 control_ask(const struct conf *conf, const char *verb, struct buf *answer, bool *ret_is_running)
 {
 	char *path = run_dir_path(conf, "control");
-	int fd = connect_to(path);
+	int fd = connect_to(path, conf->watchdog.start_timeout_ms);
 	bool is_ok = false;
 
 	*ret_is_running = fd >= 0;

@@ -31,6 +31,7 @@ struct listener {
 	int fd;
 	enum listen_kind kind;
 	uint32_t slot;
+	unsigned flags;         /* BIND_.. of TCP */
 	struct netaddr address; /* the bound one: port 0 has become a port */
 	bool is_first;          /* of its address */
 	bool is_foreign;        /* of a socket unit */
@@ -39,7 +40,7 @@ struct listener {
 struct listeners {
 	struct listener *v;
 	uint32_t count;
-	uint32_t slots;
+	uint32_t slots; /* that have sockets */
 	int backlog;
 	mode_t unix_mode;
 };
@@ -127,7 +128,7 @@ hint(int err)
 	}
 }
 
-/* Inherited sockets, one per slot; more than slots: a slot gets several, so none is reset. */
+/* Inherited sockets, one per slot, also more than there are slots: see listeners_of_slot(). */
 static uint32_t
 adopt(struct listeners *l, enum listen_kind kind, const struct netaddr *a, struct inherit *in)
 {
@@ -137,21 +138,21 @@ adopt(struct listeners *l, enum listen_kind kind, const struct netaddr *a, struc
 
 	for (int fd; (fd = inherit_take(in, a, &is_foreign)) >= 0; taken++) {
 		listen_let_in_tcp(fd);
-		add(l, kind, taken % l->slots, fd, taken == 0);
+		add(l, kind, taken, fd, taken == 0);
 		l->v[l->count - 1].is_foreign = is_foreign;
 	}
 	return taken;
 }
 
 /*
- * A socket of a socket unit cannot be joined by more (other user, no SO_REUSEPORT):
- * the slots without a socket accept from the inherited ones.
+ * A socket of a socket unit, or of before we gave up root, cannot be joined by more (other user, no
+ * SO_REUSEPORT): the slots without a socket accept from those that are there.
  */
 static void
-share_adopted(struct listeners *l, uint32_t first, uint32_t taken)
+share_those(struct listeners *l, uint32_t first, uint32_t there, uint32_t from_slot, uint32_t slots)
 {
-	for (uint32_t slot = taken; slot < l->slots; slot++) {
-		const struct listener from = l->v[first + slot % taken];
+	for (uint32_t slot = from_slot; slot < slots; slot++) {
+		const struct listener from = l->v[first + slot % there];
 		int fd = fcntl(from.fd, F_DUPFD_CLOEXEC, 3);
 
 		check(fd >= 0);
@@ -174,7 +175,7 @@ open_tcp(struct listeners *l, enum listen_kind kind, struct netaddr a, unsigned 
 		int fd = listen_tcp(&a, flags, l->backlog);
 
 		if (fd < 0 && slot == taken && taken > 0) {
-			share_adopted(l, first, taken);
+			share_those(l, first, taken, taken, l->slots);
 			return 0;
 		}
 		if (fd < 0)
@@ -182,7 +183,47 @@ open_tcp(struct listeners *l, enum listen_kind kind, struct netaddr a, unsigned 
 		add(l, kind, slot, fd, slot == 0);
 		a = l->v[l->count - 1].address; /* port 0 is a port now */
 	}
+	for (uint32_t i = first; i < l->count; i++)
+		l->v[i].flags = flags;
 	return 0;
+}
+
+/* One more socket of that address for each slot from l->slots on, or what is there is shared. */
+static void
+grow_one(struct listeners *l, uint32_t first, uint32_t slots)
+{
+	const struct listener one = l->v[first];
+	uint32_t there = 1;
+
+	while (first + there < l->count && l->v[first + there].kind == one.kind &&
+	       !l->v[first + there].is_first)
+		there++;
+	for (uint32_t slot = there > l->slots ? there : l->slots; slot < slots; slot++) {
+		int fd =
+		    one.is_foreign ? -EADDRINUSE : listen_tcp(&one.address, one.flags, l->backlog);
+
+		if (fd < 0) {
+			share_those(l, first, there, slot, slots);
+			return;
+		}
+		add(l, one.kind, slot, fd, false);
+	}
+}
+
+void
+listeners_grow(struct listeners *l, uint32_t slots)
+{
+	uint32_t count = l->count;
+
+	if (slots <= l->slots)
+		return;
+	for (uint32_t i = 0; i < count; i++) {
+		if (l->v[i].is_first && l->v[i].slot != SLOT_ALL)
+			grow_one(l, i, slots);
+	}
+	for (uint32_t i = count; i < l->count; i++)
+		inherit_store(l->v[i].fd, kind_names[l->v[i].kind]);
+	l->slots = slots;
 }
 
 static int
@@ -308,15 +349,16 @@ listeners_max(const struct listeners *l)
 }
 
 uint32_t
-listeners_of_slot(const struct listeners *l, uint32_t slot, struct handoff_listener *out)
+listeners_of_slot(
+    const struct listeners *l, uint32_t slot, uint32_t workers, struct handoff_listener *out)
 {
 	uint32_t n = 0;
 
-	check(slot < l->slots);
+	check(slot < workers);
 	for (uint32_t i = 0; i < l->count; i++) {
 		const struct listener *one = &l->v[i];
 
-		if (one->slot != slot && one->slot != SLOT_ALL)
+		if (one->slot != SLOT_ALL && one->slot % workers != slot)
 			continue;
 		out[n++] = (struct handoff_listener){.fd = one->fd,
 		    .is_tls = one->kind == LISTEN_TLS,

@@ -4,7 +4,8 @@
  * A TCP address has one SO_REUSEPORT socket per slot; the kernel spreads connections
  * over them. A Unix path has one socket that all slots share. The master makes them
  * once and keeps them as long as it lives: a worker is given copies, so what waits in
- * an accept queue outlives the worker and is served by its successor.
+ * an accept queue outlives the worker and is served by its successor. Neither is one closed
+ * when a reload has fewer workers: the remaining ones accept from it.
  */
 #ifndef MASTER_LISTEN_H
 #define MASTER_LISTEN_H
@@ -34,8 +35,14 @@ void listeners_refuse(const struct listeners *);
 
 /* The most that a slot can have. */
 uint32_t listeners_max(const struct listeners *);
-/* Fills out (room for listeners_max) with what a worker of that slot listens on; how many. */
-uint32_t listeners_of_slot(const struct listeners *, uint32_t slot, struct handoff_listener *out);
+/* Fills out (room for listeners_max) with what the worker of that slot listens on, being one of so
+ * many; how many. Fewer workers than slots have sockets: each socket is somebody's, because one
+ * that nobody accepts from would still be given its share of the connections. */
+uint32_t listeners_of_slot(
+    const struct listeners *, uint32_t slot, uint32_t workers, struct handoff_listener *out);
+
+/* Sockets for more slots; fewer: nothing. */
+void listeners_grow(struct listeners *, uint32_t slots);
 
 /*
  * Writes the actual addresses to a file, one line each: "http 127.0.0.1:8080",

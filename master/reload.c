@@ -39,17 +39,30 @@ keep_needs_restart(struct conf *next, const struct conf *now, struct buf *errors
 	return conf_keep_needs_restart(next, now, errors);
 }
 
+static bool
+has_room(const struct conf *next, uint32_t workers_max, struct buf *errors)
+{
+	uint32_t workers = conf_workers(next);
+
+	if (workers <= workers_max)
+		return true;
+	buf_printf(errors,
+	    "workers: %u is more than the server has room for; at most %u without a restart\n",
+	    workers, workers_max);
+	return false;
+}
+
 struct conf *
-reload_conf(const struct options *options, char *const *environment, const struct conf *now)
+reload_conf(const struct options *options, char *const *environment, const struct conf *now,
+    uint32_t workers_max, struct buf *errors)
 {
 	struct conf_source source = options_conf_source(options, environment);
-	struct buf errors = BUF_INIT;
-	struct conf *next = conf_load(&source, &errors);
+	struct conf *next = conf_load(&source, errors);
 
-	if (next != NULL && !keep_needs_restart(next, now, &errors))
+	if (next != NULL &&
+	    (!keep_needs_restart(next, now, errors) || !has_room(next, workers_max, errors)))
 		conf_free(&next);
 	if (next == NULL)
-		log_errors(&errors);
-	buf_fini(&errors);
+		log_errors(errors);
 	return next;
 }

@@ -9,9 +9,10 @@
 
 /*
  * Reads the configuration again: file, environment, flags. NULL when anything is wrong:
- * every error is logged. What takes effect only with a new start is named in a warning
- * and stays as it is in `now`.
+ * every error is logged, and appended to *errors, a line each. What takes effect only with a new
+ * start is named in a warning and stays as it is in `now`.
  */
-struct conf *reload_conf(const struct options *, char *const *environment, const struct conf *now);
+struct conf *reload_conf(const struct options *, char *const *environment, const struct conf *now,
+    uint32_t workers_max, struct buf *errors);
 
 #endif

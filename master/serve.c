@@ -29,9 +29,11 @@
 #include "master/signals.h"
 #include "master/status.h"
 #include "master/supervise.h"
+#include "master/ticket_keys.h"
 
 enum {
 	STOP_REPEAT_MS = 500,
+	SLOTS_MIN = 64,
 	STOP_RESERVE_MS = 5000, /* what systemd is told to wait beyond pause and timeout */
 };
 
@@ -47,6 +49,7 @@ struct server {
 	struct notify *notify;
 	struct control *control;
 	struct supervise *supervise;
+	struct ticket_keys *ticket_keys;
 	uint64_t stop_wanted_ms; /* when the last signal asked for it; 0: never */
 	bool is_reload_wanted;   /* asked for while another one was under way */
 };
@@ -85,11 +88,19 @@ on_ready(void *arg)
 {
 	struct server *s = arg;
 
-	log_info("server ready workers=%u", shm_slots(s->shm));
+	log_info("server ready workers=%u", shm_workers(s->shm));
 	notify_ready();
 }
 
 static void on_reload_wanted(void *arg);
+
+/* Who asked while another reload was under way is told how his own ends. */
+static void
+answer_reload(struct server *s, bool is_ok, struct str text)
+{
+	if (!s->is_reload_wanted)
+		control_answer(s->control, "reload", is_ok, text);
+}
 
 static void
 on_reloaded(void *arg, bool is_adopted)
@@ -97,11 +108,16 @@ on_reloaded(void *arg, bool is_adopted)
 	struct server *s = arg;
 
 	if (is_adopted) {
-		log_info("reload done");
+		log_info("reload done workers=%u", shm_workers(s->shm));
+		ticket_keys_use(s->ticket_keys, supervise_conf(s->supervise));
+		answer_reload(s, true, STR("every worker runs the new configuration"));
 	} else {
 		log_error("reload failed reason=\"the first worker with the new config did not "
 			  "become ready\" config=old");
 		open_log(supervise_conf(s->supervise));
+		answer_reload(s, false,
+		    STR("the old configuration stays: the first worker with the new one did not "
+			"become ready, the log says why"));
 	}
 	if (supervise_phase(s->supervise) == PHASE_RUNNING)
 		notify_ready();
@@ -175,17 +191,21 @@ on_stop_wanted(void *arg)
 		stop(s);
 }
 
+/* False: *errors says why. */
 static bool
-reload(struct server *s)
+reload(struct server *s, struct buf *errors)
 {
-	if (supervise_phase(s->supervise) != PHASE_RUNNING)
+	if (supervise_phase(s->supervise) != PHASE_RUNNING) {
+		buf_add_cstr(errors, "the server is stopping");
 		return false;
+	}
 	if (supervise_is_reloading(s->supervise)) {
 		s->is_reload_wanted = true;
 		return true;
 	}
 	s->is_reload_wanted = false;
-	struct conf *conf = reload_conf(s->options, s->environment, supervise_conf(s->supervise));
+	struct conf *conf = reload_conf(
+	    s->options, s->environment, supervise_conf(s->supervise), shm_slots(s->shm), errors);
 	if (conf == NULL) {
 		log_error("reload failed reason=\"config error\" config=old");
 		return false;
@@ -194,14 +214,19 @@ reload(struct server *s)
 	notify_reloading();
 	if (open_log(conf) != 0)
 		open_log(supervise_conf(s->supervise));
-	supervise_reload(s->supervise, conf);
+	supervise_reload(s->supervise, conf, conf_workers(conf));
 	return true;
 }
 
 static void
 on_reload_wanted(void *arg)
 {
-	reload(arg);
+	struct server *s = arg;
+	struct buf errors = BUF_INIT;
+
+	if (!reload(s, &errors))
+		control_answer(s->control, "reload", false, buf_str(&errors));
+	buf_fini(&errors);
 }
 
 static void
@@ -237,27 +262,22 @@ static const struct signals_verbs signals_verbs = {
     .reap = on_child_ended,
 };
 
-static bool
+static enum control_answer
 control_status(void *arg, struct buf *out)
 {
 	struct server *s = arg;
 
 	status_write(s->shm, s->supervise, out);
-	return true;
+	return CONTROL_OK;
 }
 
-static bool
+static enum control_answer
 control_reload(void *arg, struct buf *out)
 {
-	if (!reload(arg)) {
-		buf_add_cstr(out, "the old configuration stays; the log says why");
-		return false;
-	}
-	buf_add_cstr(out, "reloading, one worker after the other");
-	return true;
+	return reload(arg, out) ? CONTROL_LATER : CONTROL_ERROR;
 }
 
-static bool
+static enum control_answer
 control_drain(void *arg, struct buf *out)
 {
 	struct server *s = arg;
@@ -265,17 +285,17 @@ control_drain(void *arg, struct buf *out)
 	if (supervise_phase(s->supervise) == PHASE_RUNNING)
 		stop(s);
 	buf_add_cstr(out, "draining, then stopping");
-	return true;
+	return CONTROL_OK;
 }
 
-static bool
+static enum control_answer
 control_keys(void *arg, struct buf *out)
 {
 	struct server *s = arg;
 
 	(void)out;
 	atomic_fetch_add(shm_word(s->shm, SHM_WORD_KEYS_GENERATION), 1);
-	return true;
+	return CONTROL_OK;
 }
 
 static const struct control_verbs control_verbs = {
@@ -303,10 +323,17 @@ open_listeners(struct server *s, const struct conf *conf)
 	return is_written;
 }
 
+/* Room for a reload with more workers costs nothing until it is used. */
+static uint32_t
+slots_for(uint32_t workers)
+{
+	return workers > SLOTS_MIN / 2 ? 2 * workers : SLOTS_MIN;
+}
+
 static bool
 open_shm(struct server *s, const struct conf *conf)
 {
-	s->shm = shm_create(conf_workers(conf));
+	s->shm = shm_create(slots_for(conf_workers(conf)));
 	if (s->shm == NULL) {
 		log_error("shared memory not made error=\"%s\"", strerror(errno));
 		return false;
@@ -373,6 +400,7 @@ prepare(struct server *s, const struct conf *conf)
 		return false;
 	if (!open_shm(s, conf) || !open_control(s, conf) || !migrate_run(conf))
 		return false;
+	s->ticket_keys = ticket_keys_new(s->base, s->shm, conf);
 	warn_of(conf);
 	warn_of_backlog(conf->backlog);
 	s->notify = notify_new(s->base);
@@ -383,6 +411,7 @@ static void
 finish(struct server *s)
 {
 	supervise_free(&s->supervise);
+	ticket_keys_free(&s->ticket_keys);
 	control_free(&s->control);
 	notify_free(&s->notify);
 	shm_free(&s->shm);
@@ -406,7 +435,8 @@ serve(struct conf *conf, const struct options *options, char *const *environment
 		conf_free(&conf);
 		return EXIT_FAILURE;
 	}
-	s.supervise = supervise_new(s.base, s.shm, s.listeners, conf, &handlers, &s);
+	s.supervise =
+	    supervise_new(s.base, s.shm, s.listeners, conf, conf_workers(conf), &handlers, &s);
 	supervise_start(s.supervise);
 	event_base_dispatch(s.base);
 	log_info("stopped");

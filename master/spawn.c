@@ -88,7 +88,7 @@ run_worker(const struct spawn_order *o, struct shm_who who, int master_fd, pid_t
 	    .master_pid = master};
 
 	become_child(master);
-	h.listener_count = listeners_of_slot(o->listeners, o->slot, listeners);
+	h.listener_count = listeners_of_slot(o->listeners, o->slot, o->workers, listeners);
 	keep_only(&h);
 	log_set_identity((int)o->slot);
 	int status = worker_main(&h);

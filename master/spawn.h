@@ -15,7 +15,7 @@ struct spawn_order {
 	const struct conf *conf;
 	struct shm *shm;
 	const struct listeners *listeners;
-	uint32_t slot;
+	uint32_t slot, workers; /* how many there are to be */
 };
 
 struct spawned {

@@ -59,7 +59,7 @@ void
 status_write_line(const struct shm *shm, const struct supervise *s, struct buf *out)
 {
 	buf_printf(out, "%s, %u of %u workers ready", phase_name(s), supervise_ready_count(s),
-	    shm_slots(shm));
+	    shm_workers(shm));
 }
 
 void
@@ -79,7 +79,7 @@ status_write(const struct shm *shm, const struct supervise *s, struct buf *out)
 	    metric_total(shm, METRIC_TURNS, TURN_OUTCOME_COMPLETED, 0),
 	    metric_total(shm, METRIC_TURNS, TURN_OUTCOME_FAILED, 0));
 	buf_add_cstr(out, "slot  incarnation       pid  state      connections turns live\n");
-	for (uint32_t i = 0; i < shm_rows(shm); i++) {
+	for (uint32_t i = 0; i < shm_rows_used(shm); i++) {
 		if (shm_row_get(shm, i, &row))
 			write_worker(shm, &row, out);
 	}

@@ -30,12 +30,14 @@ struct place { /* a slot and what waits in it */
 struct supervise {
 	struct event_base *base;
 	struct shm *shm;
-	const struct listeners *listeners;
+	struct listeners *listeners;
 	const struct supervise_handlers *handlers;
 	void *arg;
 
 	struct conf *conf;
-	struct conf *trial;       /* of a reload that no worker has proven yet; or NULL */
+	uint32_t workers;   /* as conf says; the places beyond it are empty, or will be */
+	struct conf *trial; /* of a reload that no worker has proven yet; or NULL */
+	uint32_t trial_workers;
 	uint32_t conf_generation; /* of conf */
 	uint32_t generation;      /* where the slots should be; differs from it during a trial */
 	bool is_reloading;
@@ -44,8 +46,8 @@ struct supervise {
 	struct event *pause;
 	bool was_ready;
 
-	struct place *places;
-	uint32_t count;
+	struct place *places; /* as many as the shared memory has slots */
+	uint32_t place_count;
 	struct list children;
 };
 
@@ -66,10 +68,10 @@ static void on_child_closed(void *arg, struct child *c);
 static const struct child_handlers child_handlers = {on_child_ready, on_child_closed};
 
 static struct child *
-start_child(struct place *p, const struct conf *conf, uint32_t generation)
+start_child(struct place *p, const struct conf *conf, uint32_t workers, uint32_t generation)
 {
 	struct supervise *s = p->owner;
-	struct spawn_order order = {conf, s->shm, s->listeners, p->slot.index};
+	struct spawn_order order = {conf, s->shm, s->listeners, p->slot.index, workers};
 	struct child_limits limits = {
 	    conf->watchdog.start_timeout_ms, s->conf->watchdog.silence_ms};
 	struct spawned spawned;
@@ -100,7 +102,7 @@ fill(struct place *p)
 	struct supervise *s = p->owner;
 
 	check(p->slot.current == NULL);
-	p->slot.current = start_child(p, s->conf, s->conf_generation);
+	p->slot.current = start_child(p, s->conf, s->workers, s->conf_generation);
 	if (p->slot.current == NULL)
 		timer_set(p->respawn, delay_after(p, false));
 }
@@ -137,12 +139,42 @@ give_up_trial(struct supervise *s)
 }
 
 static void
+use_workers(struct supervise *s, uint32_t workers)
+{
+	s->workers = workers;
+	atomic_store(shm_word(s->shm, SHM_WORD_WORKERS), workers);
+}
+
+/* New slots are filled at once: their sockets are given connections from now on. */
+static void
 adopt_trial(struct supervise *s)
 {
+	uint32_t before = s->workers;
+
 	conf_free(&s->conf);
 	s->conf = s->trial;
 	s->trial = NULL;
 	s->conf_generation = s->generation;
+	use_workers(s, s->trial_workers);
+	listeners_grow(s->listeners, s->workers);
+	for (uint32_t i = before; i < s->workers; i++) {
+		if (s->places[i].slot.current == NULL)
+			fill(&s->places[i]);
+	}
+}
+
+/* The remaining workers accept from their sockets already. */
+static void
+drain_surplus(struct supervise *s)
+{
+	for (uint32_t i = s->workers; i < s->place_count; i++) {
+		struct place *p = &s->places[i];
+
+		evtimer_del(p->respawn);
+		if (p->slot.current != NULL)
+			child_drain(p->slot.current, s->conf->drain.timeout_ms);
+		p->slot.current = NULL;
+	}
 }
 
 /*
@@ -160,21 +192,26 @@ is_behind(const struct supervise *s, const struct slot *slot)
 static struct place *
 next_to_roll(const struct supervise *s)
 {
-	for (uint32_t i = 0; i < s->count; i++) {
+	uint32_t workers = s->trial != NULL ? s->trial_workers : s->workers;
+
+	for (uint32_t i = 0; i < workers; i++) {
 		if (is_behind(s, &s->places[i].slot))
 			return &s->places[i];
 	}
 	return NULL;
 }
 
-/* A successor is starting, or is to be tried again. */
+/* A successor, or the first of a slot, is starting, or is to be tried again. */
 static bool
 is_rolling(const struct supervise *s)
 {
-	for (uint32_t i = 0; i < s->count; i++) {
+	for (uint32_t i = 0; i < s->workers; i++) {
 		const struct place *p = &s->places[i];
 
 		if (p->slot.successor != NULL)
+			return true;
+		if (s->trial == NULL && p->slot.current != NULL &&
+		    p->slot.current->state == CHILD_STARTING)
 			return true;
 		if (p->slot.current != NULL && evtimer_pending(p->respawn, NULL))
 			return true;
@@ -200,11 +237,13 @@ roll(struct supervise *s)
 		return;
 	struct place *p = next_to_roll(s);
 	if (p == NULL) {
+		drain_surplus(s);
 		end_reload(s, true);
 		return;
 	}
 	evtimer_del(p->respawn);
-	p->slot.successor = start_child(p, newest_conf(s), s->generation);
+	p->slot.successor = start_child(
+	    p, newest_conf(s), s->trial != NULL ? s->trial_workers : s->workers, s->generation);
 	if (p->slot.successor == NULL)
 		lose_successor(p);
 }
@@ -230,7 +269,7 @@ succeed(struct supervise *s, struct place *p)
 static bool
 are_all_ready(const struct supervise *s)
 {
-	return supervise_ready_count(s) == s->count;
+	return supervise_ready_count(s) == s->workers;
 }
 
 static void
@@ -291,6 +330,8 @@ replace(struct place *p, const struct child *dead, int status)
 
 	metric_add(METRIC_WORKER_RESTARTS, restart_reason(dead, status), 0, 1);
 	atomic_fetch_add(shm_word(s->shm, SHM_WORD_RESTARTS), 1);
+	if (p->slot.index >= s->workers)
+		return; /* a reload is about to end it anyway */
 	if (p->slot.successor != NULL)
 		return; /* it is on its way; if it dies too, lose_successor() fills the slot */
 	if (delay_ms == 0)
@@ -386,7 +427,7 @@ enter_draining(struct supervise *s, uint64_t timeout_ms)
 {
 	s->phase = PHASE_DRAINING;
 	evtimer_del(s->pause);
-	for (uint32_t i = 0; i < s->count; i++)
+	for (uint32_t i = 0; i < s->place_count; i++)
 		evtimer_del(s->places[i].respawn);
 	log_info("draining timeout_ms=%" PRIu64, timeout_ms);
 	drain_all(s, timeout_ms);
@@ -442,17 +483,19 @@ supervise_stop(struct supervise *s)
 void
 supervise_start(struct supervise *s)
 {
-	for (uint32_t i = 0; i < s->count; i++)
+	for (uint32_t i = 0; i < s->workers; i++)
 		fill(&s->places[i]);
 }
 
 bool
-supervise_reload(struct supervise *s, struct conf *conf)
+supervise_reload(struct supervise *s, struct conf *conf, uint32_t workers)
 {
+	check(workers > 0 && workers <= s->place_count);
 	if (s->is_reloading || s->phase != PHASE_RUNNING)
 		return false;
 	s->is_reloading = true;
 	s->trial = conf;
+	s->trial_workers = workers;
 	s->generation++;
 	roll(s);
 	return true;
@@ -466,8 +509,8 @@ supervise_reopen_logs(struct supervise *s)
 }
 
 struct supervise *
-supervise_new(struct event_base *base, struct shm *shm, const struct listeners *listeners,
-    struct conf *conf, const struct supervise_handlers *handlers, void *arg)
+supervise_new(struct event_base *base, struct shm *shm, struct listeners *listeners,
+    struct conf *conf, uint32_t workers, const struct supervise_handlers *handlers, void *arg)
 {
 	struct supervise *s = xcalloc(1, sizeof(*s));
 
@@ -479,9 +522,11 @@ supervise_new(struct event_base *base, struct shm *shm, const struct listeners *
 	s->arg = arg;
 	s->pause = timer_new(base, on_pause_over, s);
 	list_init(&s->children);
-	s->count = shm_slots(shm);
-	s->places = xcalloc(s->count, sizeof(*s->places));
-	for (uint32_t i = 0; i < s->count; i++) {
+	s->place_count = shm_slots(shm);
+	check(workers > 0 && workers <= s->place_count);
+	use_workers(s, workers);
+	s->places = xcalloc(s->place_count, sizeof(*s->places));
+	for (uint32_t i = 0; i < s->place_count; i++) {
 		s->places[i].slot.index = i;
 		s->places[i].owner = s;
 		s->places[i].respawn = timer_new(base, on_respawn, &s->places[i]);
@@ -503,7 +548,7 @@ supervise_free(struct supervise **s)
 		shm_row_reap((*s)->shm, c->who);
 		child_free(&c);
 	}
-	for (uint32_t i = 0; i < (*s)->count; i++)
+	for (uint32_t i = 0; i < (*s)->place_count; i++)
 		event_free((*s)->places[i].respawn);
 	event_free((*s)->pause);
 	free((*s)->places);
@@ -536,7 +581,7 @@ supervise_ready_count(const struct supervise *s)
 {
 	uint32_t ready = 0;
 
-	for (uint32_t i = 0; i < s->count; i++) {
+	for (uint32_t i = 0; i < s->workers; i++) {
 		const struct child *c = s->places[i].slot.current;
 
 		ready += c != NULL && c->state == CHILD_READY;

@@ -9,7 +9,8 @@
  * A reload is a trial first: the new configuration is adopted when the first worker
  * that runs it is ready, and given up when that one dies before. Then slot by slot:
  * a successor starts beside the current worker, becomes the current one when it is
- * ready, and the old one drains.
+ * ready, and the old one drains. More workers: their slots are filled as soon as it is
+ * adopted; fewer: those of the surplus slots drain last, when others accept from their sockets.
  */
 #ifndef MASTER_SUPERVISE_H
 #define MASTER_SUPERVISE_H
@@ -43,15 +44,16 @@ struct supervise_handlers {
 	void (*on_change)(void *arg);                    /* workers came, went, or changed state */
 };
 
-/* Takes the conf over. base, shm, listeners, handlers outlive it. */
-struct supervise *supervise_new(struct event_base *, struct shm *, const struct listeners *,
-    struct conf *, const struct supervise_handlers *, void *arg);
+/* Takes the conf over, which means so many workers. base, shm, listeners, handlers outlive it. */
+struct supervise *supervise_new(struct event_base *, struct shm *, struct listeners *,
+    struct conf *, uint32_t workers, const struct supervise_handlers *, void *arg);
 void supervise_free(struct supervise **); /* workers that are left are killed and reaped */
 
 void supervise_start(struct supervise *);
 void supervise_stop(struct supervise *); /* again: at once */
-/* Takes the conf over; false (and not taken) while another reload is under way or it stops. */
-bool supervise_reload(struct supervise *, struct conf *);
+/* Takes the conf over; false (and not taken) while another reload is under way or it stops. At most
+ * as many workers as the shared memory has slots. */
+bool supervise_reload(struct supervise *, struct conf *, uint32_t workers);
 void supervise_reopen_logs(struct supervise *);
 void supervise_reap(struct supervise *); /* after SIGCHLD */
 

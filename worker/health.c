@@ -22,7 +22,8 @@ check_store_pool(const struct health_of *h, json_t *details)
 {
 	const struct conf *conf = h->handoff->conf;
 	int64_t used = metric_total(h->handoff->shm, METRIC_STORE_POOL_IN_USE, 0, 0);
-	int64_t max = (conf->store.pool_size + conf->store.max_overflow) * conf->workers;
+	int64_t max =
+	    (conf->store.pool_size + conf->store.max_overflow) * shm_workers(h->handoff->shm);
 
 	if (str_starts(str_of(conf->store.url), STR("sqlite:")))
 		return HEALTH_OK;
@@ -68,7 +69,7 @@ check_backplane(void *arg, json_t *details)
 		json_object_set_new(details, "mode", json_string("local"));
 		return HEALTH_OK;
 	}
-	for (uint32_t i = 0; i < shm_rows(shm); i++) {
+	for (uint32_t i = 0; i < shm_rows_used(shm); i++) {
 		struct shm_row_info row;
 
 		if (shm_row_get(shm, i, &row) && row.state == SHM_READY)
@@ -172,7 +173,7 @@ check_load(void *arg, json_t *details)
 	const struct admission *a = loop_admission(h->loop);
 	int64_t overloaded = 0;
 
-	for (uint32_t i = 0; i < shm_rows(shm); i++) {
+	for (uint32_t i = 0; i < shm_rows_used(shm); i++) {
 		struct shm_row_info row;
 
 		if (shm_row_get(shm, i, &row) && row.state != SHM_DEAD)

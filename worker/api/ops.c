@@ -66,7 +66,7 @@ on_root(struct http_req *req, void *arg)
 	http_reply_json(req, 200,
 	    json_pack("{s:s, s:s, s:I, s:I, s:o}", "name", "parley", "version", PARLEY_VERSION,
 		"uptime_seconds", (json_int_t)(up_ms / 1000), "workers",
-		(json_int_t)shm_slots(o->handoff->shm), "features", features(o->handoff->conf)));
+		(json_int_t)shm_workers(o->handoff->shm), "features", features(o->handoff->conf)));
 }
 
 /* ---- /health ---- */
@@ -77,13 +77,13 @@ count_workers(const struct shm *shm)
 	uint32_t by_state[SHM_DEAD + 1] = {0};
 	struct shm_row_info row;
 
-	for (uint32_t i = 0; i < shm_rows(shm); i++) {
+	for (uint32_t i = 0; i < shm_rows_used(shm); i++) {
 		if (shm_row_get(shm, i, &row) && row.state <= SHM_DEAD)
 			by_state[row.state]++;
 	}
-	return json_pack("{s:I, s:I, s:I, s:I}", "configured", (json_int_t)shm_slots(shm), "ready",
-	    (json_int_t)by_state[SHM_READY], "starting", (json_int_t)by_state[SHM_STARTING],
-	    "draining", (json_int_t)by_state[SHM_DRAINING]);
+	return json_pack("{s:I, s:I, s:I, s:I}", "configured", (json_int_t)shm_workers(shm),
+	    "ready", (json_int_t)by_state[SHM_READY], "starting",
+	    (json_int_t)by_state[SHM_STARTING], "draining", (json_int_t)by_state[SHM_DRAINING]);
 }
 
 /* Of this worker and of the host: the kernel gives each worker its share, so one may be full while

@@ -353,7 +353,7 @@ on_look(struct loop_timer *timer)
 	struct backplane *b = container_of(timer, struct backplane, look);
 
 	loop_timer_set(b->loop, &b->look, LOOK_MS);
-	for (uint32_t row = 0; row < shm_rows(b->shm); row++) {
+	for (uint32_t row = 0; row < shm_rows_used(b->shm); row++) {
 		if (row != b->me.row)
 			look_at_row(b, row);
 	}

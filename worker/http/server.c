@@ -115,7 +115,8 @@ wants_tls(const struct handoff *h)
 int
 http_server_start(struct http_server *s)
 {
-	if (wants_tls(s->handoff) && (s->tls = tls_new(s->conf)) == NULL)
+	if (wants_tls(s->handoff) &&
+	    (s->tls = tls_new(s->conf, shm_tickets(s->handoff->shm))) == NULL)
 		return -EINVAL;
 	s->is_started = true;
 	return listen_start(s);
@@ -128,7 +129,7 @@ http_server_reload_certificates(struct http_server *s)
 
 	if (s->tls == NULL)
 		return 0;
-	if ((fresh = tls_new(s->conf)) == NULL)
+	if ((fresh = tls_new(s->conf, shm_tickets(s->handoff->shm))) == NULL)
 		return -EINVAL;
 	for (uint32_t i = 0; i < s->listener_count; i++) {
 		if (s->listeners[i].accept.ssl_ctx != NULL)

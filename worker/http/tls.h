@@ -8,7 +8,10 @@
 
 #include "common/conf.h"
 
-/* From the files of the config. NULL when they cannot be used (logged). After fork(). */
-SSL_CTX *tls_new(const struct conf *);
+struct tickets;
+
+/* From the files of the config. NULL when they cannot be used (logged). After fork(). tickets
+ * outlive it. */
+SSL_CTX *tls_new(const struct conf *, struct tickets *);
 
 #endif

@@ -900,15 +900,15 @@ test_what_needs_a_restart(void **state)
 	assert_string_equal(keys.data, "backlog\n");
 	conf_free(&new);
 	buf_clear(&keys);
-	new = load_good("backlog: 3000\nworkers: 3\nlisten: ['127.0.0.1:9']\n"
+	new = load_good("backlog: 3000\nunix_mode: '0600'\nworkers: 3\nlisten: ['127.0.0.1:9']\n"
 			"store: {url: 'postgres://u:other@h/d'}\n",
 	    NULL);
 	assert_int_equal(conf_diff_needs_restart(old, new, &keys), 3);
-	assert_string_equal(keys.data, "listen\nworkers\nstore.url\n");
+	assert_string_equal(keys.data, "listen\nunix_mode\nstore.url\n");
 	conf_free(&old);
 	buf_clear(&keys);
 	/* A password alone is a difference, though it prints the same. */
-	old = load_good("backlog: 3000\nworkers: 3\nlisten: ['127.0.0.1:9']\n"
+	old = load_good("backlog: 3000\nunix_mode: '0600'\nlisten: ['127.0.0.1:9']\n"
 			"store: {url: 'postgres://u:this@h/d'}\n",
 	    NULL);
 	assert_int_equal(conf_diff_needs_restart(old, new, &keys), 1);

@@ -76,7 +76,7 @@ test_every_slot_has_its_own_socket_on_one_port(void **state)
 	for (uint32_t i = 0; i < SLOTS; i++) {
 		struct netaddr a;
 
-		assert_int_equal(listeners_of_slot(l, i, of[i]), 1);
+		assert_int_equal(listeners_of_slot(l, i, SLOTS, of[i]), 1);
 		a = bound_to(of[i][0].fd);
 		struct netaddr first = bound_to(of[0][0].fd);
 		assert_int_not_equal(netaddr_port(&a), 0);
@@ -106,7 +106,7 @@ test_ipv6_is_ipv6_only_unless_no_address_is_given(void **state)
 		skip(); /* no IPv6 on this machine */
 		return;
 	}
-	assert_int_equal(listeners_of_slot(l, 1, of), 2);
+	assert_int_equal(listeners_of_slot(l, 1, SLOTS, of), 2);
 	assert_int_equal(int_option(of[0].fd, IPPROTO_IPV6, IPV6_V6ONLY), 1);
 	assert_true(of[0].is_loopback);
 	assert_int_equal(int_option(of[1].fd, IPPROTO_IPV6, IPV6_V6ONLY), 0);
@@ -125,8 +125,8 @@ test_a_unix_path_is_one_socket_for_all(void **state)
 	snprintf(text, sizeof(text), "listen: [\"unix:%s\"]\nunix_mode: 0660\n", path);
 	struct listeners *l = open_text(text);
 	assert_non_null(l);
-	assert_int_equal(listeners_of_slot(l, 0, of[0]), 1);
-	assert_int_equal(listeners_of_slot(l, 2, of[1]), 1);
+	assert_int_equal(listeners_of_slot(l, 0, SLOTS, of[0]), 1);
+	assert_int_equal(listeners_of_slot(l, 2, SLOTS, of[1]), 1);
 	assert_int_equal(of[0][0].fd, of[1][0].fd);
 	assert_true(of[0][0].is_unix && of[0][0].is_loopback);
 	assert_int_equal(stat(path, &st), 0);
@@ -146,7 +146,7 @@ test_tls_and_metrics_are_marked_and_written_down(void **state)
 	static const char *const kinds[] = {"http", "tls", "metrics"};
 
 	assert_non_null(l);
-	assert_int_equal(listeners_of_slot(l, 0, of), 3);
+	assert_int_equal(listeners_of_slot(l, 0, SLOTS, of), 3);
 	assert_true(!of[0].is_tls && !of[0].is_metrics);
 	assert_true(of[1].is_tls && !of[1].is_metrics);
 	assert_true(!of[2].is_tls && of[2].is_metrics);
@@ -277,7 +277,7 @@ adopt_one_that_can_be_joined(void)
 	struct listeners *l = adopt(3, &port);
 	CHILD_ASSERT(l != NULL && listeners_max(l) == SLOTS);
 	for (uint32_t i = 0; i < SLOTS; i++) {
-		CHILD_ASSERT(listeners_of_slot(l, i, of[i]) == 1);
+		CHILD_ASSERT(listeners_of_slot(l, i, SLOTS, of[i]) == 1);
 		struct netaddr a = bound_to(of[i][0].fd);
 		CHILD_ASSERT(netaddr_port(&a) == port);
 	}
@@ -298,7 +298,7 @@ share_one_that_cannot_be_joined(void)
 	struct listeners *l = adopt(3, &port);
 	CHILD_ASSERT(l != NULL);
 	for (uint32_t i = 0; i < SLOTS; i++) {
-		CHILD_ASSERT(listeners_of_slot(l, i, of) == 1);
+		CHILD_ASSERT(listeners_of_slot(l, i, SLOTS, of) == 1);
 		struct netaddr a = bound_to(of[0].fd);
 		CHILD_ASSERT(netaddr_port(&a) == port);
 	}
@@ -320,8 +320,8 @@ adopt_more_than_slots_and_close_the_strange(void)
 	hand_over(fds, SLOTS + 2);
 	struct listeners *l = adopt(3, &port);
 	CHILD_ASSERT(l != NULL && listeners_max(l) == SLOTS + 1);
-	CHILD_ASSERT(listeners_of_slot(l, 0, of) == 2);
-	CHILD_ASSERT(listeners_of_slot(l, 1, of) == 1);
+	CHILD_ASSERT(listeners_of_slot(l, 0, SLOTS, of) == 2);
+	CHILD_ASSERT(listeners_of_slot(l, 1, SLOTS, of) == 1);
 	CHILD_ASSERT(fcntl(3 + SLOTS + 1, F_GETFD) == -1);
 	listeners_close(&l);
 }
