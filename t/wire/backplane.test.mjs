@@ -4,6 +4,7 @@ import { execFile, execFileSync } from 'node:child_process';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { after, before, test } from 'node:test';
+import { backplane, isAlone, isUp } from './lib/hosts.mjs';
 import { collect } from './lib/http.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { freePort } from './lib/port.mjs';
@@ -18,16 +19,6 @@ import { openChat, text_of } from './lib/ws.mjs';
 const tools = ['weather', 'clock'].map((name) => ({ type: 'function', function: { name, description: name, parameters: { type: 'object' } } }));
 const limited_key = 'pc_test_limited_key_0123456789abcdef';
 let redis, mock, hosts;
-
-const backplane = async (host) => (await host.request('/health')).json.checks.backplane;
-const isUp = (host) => waitFor(async () => {
-  const { status, mode } = await backplane(host);
-  return status === 'ok' && mode === 'redis';
-}, 'backplane over Redis', 20000);
-const isAlone = (host) => waitFor(async () => {
-  const { status, mode, workers_without } = await backplane(host);
-  return status === 'degraded' && mode === 'local' && workers_without === host.config.workers;
-}, 'every worker without Redis');
 
 async function startHost(t, config, mine = mock) {
   const host = await startServer(t, { mock: mine, config });

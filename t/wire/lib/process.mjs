@@ -10,7 +10,7 @@ export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '
 export const build = path.resolve(root, process.env.PARLEY_BUILD ?? 'build/release');
 
 export class Child {
-  /** options: {cwd, env (added to a clean one), uid, gid, nofile (RLIMIT_NOFILE)} */
+  /** options: {cwd, env (added to a clean one), uid, gid, nofile (RLIMIT_NOFILE), wrap (a command that becomes this one)} */
   constructor(command, args, options = {}) {
     this.name = path.basename(command);
     this.lines = [];
@@ -24,7 +24,7 @@ export class Child {
     const guard = ['--pdeathsig', 'KILL'];
     if (options.uid !== undefined) guard.push(`--reuid=${options.uid}`, `--regid=${options.gid}`, '--clear-groups');
     const limit = options.nofile ? ['prlimit', `--nofile=${options.nofile}`, '--'] : [];
-    this.process = spawn('setpriv', [...guard, '--', ...limit, command, ...args], {
+    this.process = spawn('setpriv', [...guard, '--', ...limit, ...(options.wrap ?? []), command, ...args], {
       cwd: options.cwd ?? root, env, stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.pid = this.process.pid;

@@ -95,11 +95,11 @@ function default_config(dir, mock, store_url) {
 }
 
 class Server extends Child {
-  constructor(dir, config, { args = [], env = {}, nofile }) {
+  constructor(dir, config, { args = [], env = {}, nofile, wrap }) {
     const file = path.join(dir, 'parley.yaml');
     // JSON is YAML.
     fs.writeFileSync(file, JSON.stringify(config, null, 2));
-    super(path.join(build, 'parleyd'), ['--config', file, ...args], { env, cwd: dir, nofile });
+    super(path.join(build, 'parleyd'), ['--config', file, ...args], { env, cwd: dir, nofile, wrap });
     this.dir = dir;
     this.file = file;
     this.config = config;
@@ -191,7 +191,7 @@ class Server extends Child {
 
 /**
  * options: config (merged into the default one), mock (false: none; a mock that runs: use it), mockArgs, args, env, nofile,
- * ready (false: do not wait).
+ * wrap (as Child's), ready (false: do not wait).
  */
 export async function startServer(t, options = {}) {
   const mock = options.mock === false ? null : options.mock ?? await startMock(null, options.mockArgs);
