@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/strmap.h"
 
 enum { KEPT_REQUESTS = 64, KEPT_BODY_MAX = 256 << 10, QUEUED_FAULTS_MAX = 64 };
@@ -22,6 +23,7 @@ struct queued_fault {
 struct control {
 	uint64_t requests, chats, embeddings, models;
 	uint64_t live, live_streams, completed, aborted, faults;
+	uint64_t aborted_at_us;          /* the last; CLOCK_MONOTONIC */
 	struct kept kept[KEPT_REQUESTS]; /* a ring: kept[requests % KEPT_REQUESTS] is the next */
 	struct queued_fault queue[QUEUED_FAULTS_MAX];
 	size_t queued;
@@ -142,9 +144,10 @@ control_end(struct control *c, bool is_streamed, bool is_aborted)
 {
 	c->live--;
 	c->live_streams -= is_streamed;
-	if (is_aborted)
+	if (is_aborted) {
 		c->aborted++;
-	else
+		c->aborted_at_us = clock_mono_us();
+	} else
 		c->completed++;
 }
 
@@ -211,13 +214,14 @@ stats_json(const struct control *c, const struct server_stats *s)
 	    json_array_size(newest) > 0 ? json_incref(json_array_get(newest, 0)) : json_null();
 
 	json_decref(newest);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
 	    "requests", (json_int_t)c->requests, "chats", (json_int_t)c->chats, "embeddings",
 	    (json_int_t)c->embeddings, "models", (json_int_t)c->models, "active_requests",
 	    (json_int_t)c->live, "active_streams", (json_int_t)c->live_streams, "completed",
-	    (json_int_t)c->completed, "aborted", (json_int_t)c->aborted, "faults",
-	    (json_int_t)c->faults, "faults_queued", (json_int_t)c->queued, "connections_open",
-	    (json_int_t)s->open, "connections_accepted", (json_int_t)s->accepted, "last", last);
+	    (json_int_t)c->completed, "aborted", (json_int_t)c->aborted, "aborted_at_us",
+	    (json_int_t)c->aborted_at_us, "faults", (json_int_t)c->faults, "faults_queued",
+	    (json_int_t)c->queued, "connections_open", (json_int_t)s->open, "connections_accepted",
+	    (json_int_t)s->accepted, "last", last);
 }
 
 static void
