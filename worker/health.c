@@ -8,6 +8,7 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/metric.h"
+#include "worker/backplane/hosts.h"
 #include "worker/backplane/redis.h"
 
 static enum health
@@ -61,21 +62,14 @@ check_backplane(void *arg, json_t *details)
 	static const char *const states[] = {
 	    [REDIS_AWAY] = "away", [REDIS_FULL] = "full", [REDIS_UP] = "up"};
 	const struct health_of *h = arg;
-	const struct shm *shm = h->handoff->shm;
 	const struct redis *redis = backplane_redis(h->backplane);
-	int64_t away = 0;
 
 	if (redis == NULL) {
 		json_object_set_new(details, "mode", json_string("local"));
 		return HEALTH_OK;
 	}
-	for (uint32_t i = 0; i < shm_rows_used(shm); i++) {
-		struct shm_row_info row;
-
-		if (shm_row_get(shm, i, &row) && row.state == SHM_READY)
-			away += metric_of_row(shm, i, METRIC_BACKPLANE_UP, 0, 0) == 0;
-	}
 	bool is_up = redis_state(redis) == REDIS_UP;
+	uint32_t away = hosts_workers_away(h->handoff->shm);
 	json_object_set_new(details, "mode", json_string(is_up ? "redis" : "local"));
 	json_object_set_new(details, "redis", json_string(states[redis_state(redis)]));
 	json_object_set_new(details, "workers_without", json_integer(away));

@@ -133,10 +133,26 @@ tell_away(struct hosts *h, enum redis_state is, const char *reason)
 		log_debug("backplane away reason=%s", log_quote(str_of(reason)).s);
 }
 
+uint32_t
+hosts_workers_away(const struct shm *shm)
+{
+	uint32_t away = 0;
+
+	for (uint32_t i = 0; i < shm_rows_used(shm); i++) {
+		struct shm_row_info row;
+
+		if (shm_row_get(shm, i, &row) && row.state == SHM_READY)
+			away += metric_of_row(shm, i, METRIC_BACKPLANE_UP, 0, 0) == 0;
+	}
+	return away;
+}
+
+/* The last one to come back says it, or those that are not yet would warn again. */
 static void
 tell_up(struct hosts *h)
 {
-	if (atomic_exchange(shm_word(h->shm, SHM_WORD_BACKPLANE_AWAY), 0) != 0)
+	if (hosts_workers_away(h->shm) == 0 &&
+	    atomic_exchange(shm_word(h->shm, SHM_WORD_BACKPLANE_AWAY), 0) != 0)
 		log_info("backplane is back mode=redis");
 	else if (!h->was_up)
 		log_info("backplane connected mode=redis");

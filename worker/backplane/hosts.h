@@ -50,5 +50,7 @@ void hosts_disown(struct hosts *, const struct id *);
 bool hosts_find_owner(struct hosts *, const struct id *, backplane_on_owner *, void *arg);
 
 size_t hosts_count(const struct hosts *); /* workers in the registry, as last read */
+/* Ready workers of this host without their Redis; of a host that is to have one. */
+uint32_t hosts_workers_away(const struct shm *);
 
 #endif

@@ -35,6 +35,7 @@ struct redis_link {
 	struct buf out;
 	struct command_queue queue;
 	uint64_t asked_ms; /* when the last command was sent */
+	uint64_t greeted_ms;
 	unsigned greetings, acks;
 	char reason[200];
 };
@@ -191,7 +192,12 @@ consider_up(struct redis_link *l)
 {
 	if (l->state != LINK_GREET || l->greetings > 0)
 		return;
-	if (!is_subscriber(l) || l->acks >= ARRAY_LEN(l->conf.channels))
+	if (is_subscriber(l) && l->acks < ARRAY_LEN(l->conf.channels))
+		return;
+	/* It would be given up over the next command, and go up and down for ever. */
+	if (loop_now_ms(l->loop) - l->greeted_ms > l->conf.command_timeout_ms)
+		redis_link_fail(l, "greeting not answered in backplane.command_timeout");
+	else
 		enter_up(l);
 }
 
@@ -244,6 +250,7 @@ greet(struct redis_link *l)
 
 	l->state = LINK_GREET;
 	l->greetings = l->acks = 0;
+	l->greeted_ms = loop_now_ms(l->loop);
 	if (u->password[0] != '\0' && u->user[0] != '\0')
 		greet_with(l, 3, (struct str[]){STR("AUTH"), str_of(u->user), str_of(u->password)},
 		    on_greeting);
