@@ -55,7 +55,7 @@ export async function request(url, options = {}) {
 
 /**
  * Opens an event stream. {status, headers, comments[], local_port, [Symbol.asyncIterator] of {id, event, data}, close()};
- * data is parsed where it is JSON. The iterator ends when the server ends the stream and throws when it is cut.
+ * data is parsed where it is JSON (options.raw: never). The iterator ends when the server ends the stream and throws when it is cut.
  * On a status other than 200 there are no events, and `text` and `json` hold the answer.
  */
 export async function stream(url, options = {}) {
@@ -78,7 +78,7 @@ export async function stream(url, options = {}) {
     if (res.statusCode !== 200) return;
     const ready = [];
     const parser = createParser({
-      onEvent: ({ id, event, data }) => ready.push({ id, event, data: json_or_text(data) }),
+      onEvent: ({ id, event, data }) => ready.push({ id, event, data: options.raw ? data : json_or_text(data) }),
       onComment: (comment) => self.comments.push(comment),
       onError: (error) => { throw error; },
     });
