@@ -12,7 +12,7 @@ const key = keys.server, workers = 2;
 const limits = { acquire_timeout: '1500ms', connect_timeout: '1s', grace: '1s', pool_size: 3, max_overflow: 2 };
 // What a worker says of a database that is away.
 const away = [/store connection (lost|failed) /, /store (reads|writes) fail/, /store operation (failed|given up)/, /store pool exhausted/,
-  /session sweep failed/, /turns? .*(not recorded|not saved|not stored)/, /keys .*(fail|cannot)/];
+  /session sweep failed/, /usage not written/, /turns? .*(not recorded|not saved|not stored)/, /keys .*(fail|cannot)/];
 let postgres;
 
 process.setMaxListeners(50);
@@ -69,6 +69,10 @@ async function checkRecord(database, { sessions, turns }) {
   assert.deepEqual(sessions.filter((id) => !stored.has(id)), []);
   const ended = await sql("SELECT id || ' ' || text FROM turns WHERE state = 'completed'");
   assert.deepEqual(turns.filter(([id, text]) => !ended.has(`${id} ${text}`)), []);
+  await waitFor(async () => {
+    const paid = await sql('SELECT turn_id FROM usage');
+    return turns.every(([id]) => paid.has(id));
+  }, 'a row of usage for each turn', 15000);
 }
 
 async function startBehind(t, begin) {
@@ -117,7 +121,8 @@ describe('PostgreSQL behind', { concurrency: true }, () => {
       await clients.more();
       await waitFor(() => isReady(host), 'ready again');
       await clients.stop();
-      const refused = clients.refused;
+      assert.doesNotMatch(host.output(), /results out of order/);
+      const { refused } = clients;
       await checkRecord(database, clients);
       assert.ok(cutter.pairs.size <= workers * (limits.pool_size + limits.max_overflow), `${cutter.pairs.size} connections`);
       t.diagnostic(`${clients.turns.length} turns, ${refused} refusals, the longest answer took ${clients.worst_ms} ms`);

@@ -222,6 +222,8 @@ read_results(struct pg_conn *c)
 		} else if (item.kind == PG_ITEM_SYNC ? res != NULL : c->has_result) {
 			c->has_result = false;
 			end_item(c, item);
+		} else if (PQstatus(c->pq) == CONNECTION_BAD) {
+			break_by_libpq(c);
 		} else if (item.kind != PG_ITEM_SYNC || !c->has_result) {
 			pg_conn_break(c, "results out of order");
 		} else {
