@@ -191,3 +191,23 @@ test('a closed session takes no turn, an erased one has no content', async () =>
   const { text } = await server.request(`/v1/sessions/${id}/messages`, { key: keys.server });
   assert.doesNotMatch(text, /secret words/);
 });
+
+test('content goes after sessions.retention, in batches; usage stays', async (t) => {
+  const own = await startServer(t, { mock: server.mock, config: { sessions: { sweep_interval: '1s', sweep_batch: 2, idle_expiry: '2s', retention: '1s' } } });
+  const ids = [];
+  for (let i = 0; i < 5; i++) {
+    const { id } = await newSession(own, { metadata: { said: 'secret words' } }, keys.server);
+    assert.equal((await streamTurn(own, id, { input: 'secret words' })).at(-1).event, 'turn.completed');
+    if (i % 2 === 0) assert.equal((await own.request(`/v1/sessions/${id}`, { key: keys.client, method: 'DELETE' })).status, 200);
+    ids.push(id);
+  }
+  for (const [i, id] of ids.entries()) {
+    await waitFor(async () => (await own.request(`/v1/sessions/${id}/messages`, { key: keys.server })).json.data.length === 0, 'no messages');
+    const { json, text } = await own.request(`/v1/sessions/${id}`, { key: keys.server });
+    assert.equal(json.status, i % 2 === 0 ? 'closed' : 'expired');
+    assert.doesNotMatch(text, /secret/);
+  }
+  const day = new Date().toISOString().slice(0, 10);
+  const usage = await own.request(`/admin/v1/usage?from=${new Date(Date.now() - 86400000).toISOString().slice(0, 10)}&to=${day}`, { key: keys.admin });
+  assert.equal(usage.json.data.reduce((sum, row) => sum + row.calls, 0), 5, usage.text);
+});

@@ -231,6 +231,33 @@ on_deleted(void *arg, int err)
 	    call, 200, json_pack("{s:s,s:s}", "id", call->session_id.s, "status", "closed"));
 }
 
+static void on_emptied(void *arg, int err, uint64_t left);
+
+static void
+empty_some(struct api_call *call)
+{
+	store_session_empty(call->api->store, call->session_id.s,
+	    (uint32_t)call->api->conf->sessions.sweep_batch, on_emptied, call);
+}
+
+static void
+on_emptied(void *arg, int err, uint64_t left)
+{
+	if (err == 0 && left > 0)
+		empty_some(arg);
+	else
+		on_deleted(arg, err);
+}
+
+static void
+on_erased(void *arg, int err)
+{
+	if (err == 0)
+		empty_some(arg);
+	else
+		on_deleted(arg, err);
+}
+
 /* Also when the client has gone meanwhile: what it asked for is done. */
 static void
 on_live_ended(void *arg, int err)
@@ -241,7 +268,7 @@ on_live_ended(void *arg, int err)
 	(void)err;
 	if (call->is_erasing)
 		store_session_erase(
-		    call->api->store, call->session_id.s, clock_wall_ms(), on_deleted, call);
+		    call->api->store, call->session_id.s, clock_wall_ms(), on_erased, call);
 	else
 		on_deleted(call, 0);
 }

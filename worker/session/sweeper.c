@@ -1,9 +1,11 @@
 /*
- * sweeper - idle sessions become expired.
+ * sweeper - idle sessions become expired, what is kept no longer is erased.
  *
  *   WAIT --timer--> EXPIRE --a full batch--> EXPIRE
- *     ^               |---less--> COUNT --+
- *     +---------------+--failed: twice as long, up to sweep_backoff_max
+ *     ^               |--less--> RETIRE a batch --> EMPTY until nothing is left
+ *     |                             ^--it was full----+--it was less--> COUNT
+ *     +----------------------------------------------------------------+
+ *     +--failed, anywhere: twice as long, up to sweep_backoff_max
  */
 #include "worker/session/sweeper.h"
 
@@ -23,10 +25,12 @@ struct sweeper {
 	struct store *store;
 	struct loop_timer timer;
 	uint64_t delay_ms;
-	uint64_t expired; /* in this sweep */
+	uint64_t expired, erased; /* in this sweep */
+	bool was_full;            /* the last batch of those to be erased */
 };
 
 static void expire(struct sweeper *s);
+static void retire(struct sweeper *s);
 
 static void
 rest(struct sweeper *s)
@@ -77,7 +81,7 @@ on_expired(void *arg, int err, uint64_t count)
 	}
 	if (s->expired > 0)
 		log_info("sessions expired count=%llu", (unsigned long long)s->expired);
-	store_session_count_active(s->store, on_counted, s);
+	retire(s);
 }
 
 static void
@@ -89,17 +93,66 @@ expire(struct sweeper *s)
 	    (uint32_t)s->conf->sessions.sweep_batch, on_expired, s);
 }
 
+/* ---- content ---- */
+
+static void
+on_emptied(void *arg, int err, uint64_t left)
+{
+	struct sweeper *s = arg;
+
+	if (err != 0)
+		rest_longer(s, err);
+	else if (left > 0)
+		store_session_empty(
+		    s->store, NULL, (uint32_t)s->conf->sessions.sweep_batch, on_emptied, s);
+	else if (s->was_full)
+		retire(s);
+	else {
+		if (s->erased > 0)
+			log_info("sessions erased by retention count=%llu",
+			    (unsigned long long)s->erased);
+		store_session_count_active(s->store, on_counted, s);
+	}
+}
+
+/* Also what somebody else erased, and did not get to the end with. */
+static void
+on_retired(void *arg, int err, uint64_t count)
+{
+	struct sweeper *s = arg;
+
+	if (err != 0) {
+		rest_longer(s, err);
+		return;
+	}
+	s->erased += count;
+	s->was_full = count >= (uint64_t)s->conf->sessions.sweep_batch;
+	store_session_empty(s->store, NULL, (uint32_t)s->conf->sessions.sweep_batch, on_emptied, s);
+}
+
+static void
+retire(struct sweeper *s)
+{
+	int64_t now = clock_wall_ms();
+
+	if (s->conf->sessions.retention_ms == 0)
+		on_retired(s, 0, 0);
+	else
+		store_session_retire(s->store, now - (int64_t)s->conf->sessions.retention_ms, now,
+		    (uint32_t)s->conf->sessions.sweep_batch, on_retired, s);
+}
+
 static void
 on_timer(struct loop_timer *timer)
 {
 	struct sweeper *s = container_of(timer, struct sweeper, timer);
 
-	s->expired = 0;
+	s->expired = s->erased = 0;
 	if (!store_is_elected(s->store)) {
 		metric_gauge_set(METRIC_SESSIONS_ACTIVE, 0, 0, 0);
 		rest(s);
 	} else if (s->conf->sessions.idle_expiry_ms == 0) {
-		store_session_count_active(s->store, on_counted, s);
+		retire(s);
 	} else {
 		expire(s);
 	}

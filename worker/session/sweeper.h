@@ -1,6 +1,7 @@
 /*
- * sweeper - idle sessions become expired, every sessions.sweep_interval, by the one
- * worker of the host that the store has elected. Also counts the active ones.
+ * sweeper - idle sessions become expired, and the content of closed and expired ones goes after
+ * sessions.retention, every sessions.sweep_interval, by the one worker that the store has elected.
+ * Also counts the active ones.
  */
 #ifndef WORKER_SESSION_SWEEPER_H
 #define WORKER_SESSION_SWEEPER_H

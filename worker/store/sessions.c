@@ -1,6 +1,6 @@
 /*
  * sessions - conversations in the record: open (or reuse), get, list, close,
- * erase, expire.
+ * expire. Their content goes in erase.c.
  */
 #include "worker/store/run.h"
 
@@ -96,25 +96,6 @@ const struct op op_session_close = {
 			   " closed_at = coalesce(closed_at, from_ms($now)) WHERE id = $id",
 	.expect = OP_ONE,
 	.err = E_NOT_FOUND}},
-};
-
-/* A live turn goes on to its end and its usage counts; what it still writes is erased as well. */
-const struct op op_session_erase = {
-    .name = "session_erase",
-    .params = "id now",
-    .is_write = true,
-    .statements =
-	{
-	    {.sql = "UPDATE chat_sessions SET status = 'closed',"
-		    " closed_at = coalesce(closed_at, from_ms($now)),"
-		    " erased_at = coalesce(erased_at, from_ms($now)), system = NULL, tools = NULL,"
-		    " metadata = NULL WHERE id = $id",
-		.expect = OP_ONE,
-		.err = E_NOT_FOUND},
-	    {.sql = "DELETE FROM messages WHERE session_id = $id"},
-	    {.sql = "UPDATE turns SET request_id = NULL, input_hash = NULL, text = NULL,"
-		    " result = NULL, error_message = NULL WHERE session_id = $id"},
-	},
 };
 
 /* PostgreSQL: what someone has in his hands now is not idle. */
@@ -249,30 +230,16 @@ store_session_list(struct store *store, const struct store_session_filter *filte
 	store_run(store, &call, decode_sessions, (store_callback *)on_sessions, arg);
 }
 
-static void
-run_on_session(struct store *store, const struct op *op, const char *id, int64_t now,
-    store_on_done *on_done, void *arg)
-{
-	struct op_call call;
-
-	op_call_init(&call, op);
-	op_put_text(&call, id);
-	op_put_int(&call, now);
-	store_run(store, &call, store_decode_done, (store_callback *)on_done, arg);
-}
-
 void
 store_session_close(
     struct store *store, const char *id, int64_t now, store_on_done *on_done, void *arg)
 {
-	run_on_session(store, &op_session_close, id, now, on_done, arg);
-}
+	struct op_call call;
 
-void
-store_session_erase(
-    struct store *store, const char *id, int64_t now, store_on_done *on_done, void *arg)
-{
-	run_on_session(store, &op_session_erase, id, now, on_done, arg);
+	op_call_init(&call, &op_session_close);
+	op_put_text(&call, id);
+	op_put_int(&call, now);
+	store_run(store, &call, store_decode_done, (store_callback *)on_done, arg);
 }
 
 void

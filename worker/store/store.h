@@ -127,8 +127,15 @@ void store_session_list(
     struct store *, const struct store_session_filter *, store_on_sessions *, void *arg);
 void store_session_close(struct store *, const char *id, int64_t now, store_on_done *,
     void *arg); /* closed already: fine */
-void store_session_erase(struct store *, const char *id, int64_t now, store_on_done *,
-    void *arg); /* closes; content goes, usage stays */
+/* Closes, and hides the content: it goes with store_session_empty(), usage stays. */
+void store_session_erase(struct store *, const char *id, int64_t now, store_on_done *, void *arg);
+/* Erases up to `limit` sessions that were closed or expired before; on_count gets how many. */
+void store_session_retire(struct store *, int64_t closed_before, int64_t now, uint32_t limit,
+    store_on_count *, void *arg);
+/* Removes up to `limit` messages, and of as many turns what was said, of one erased session (NULL:
+ * of any). on_count gets how many sessions (100: or more) are not empty yet: again. */
+void store_session_empty(
+    struct store *, const char *id, uint32_t limit, store_on_count *, void *arg);
 /* Sets up to `limit` sessions idle since before `idle_before` to expired; on_count gets how many.
  */
 void store_session_expire(

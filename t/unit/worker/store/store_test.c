@@ -718,6 +718,57 @@ messages_by_page_and_by_budget(void **state)
 	assert_false(got.has_more);
 }
 
+static uint64_t
+empty_some(const char *session, uint32_t limit)
+{
+	expect();
+	store_session_empty(w.store, session, limit, on_count, NULL);
+	assert_int_equal(err_of_wait(), 0);
+	return got.count;
+}
+
+static void
+content_goes_after_its_time(void **state)
+{
+	struct id old = open_session("1", false, NULL, 0),
+		  young = open_session("2", false, NULL, 0),
+		  active = open_session("3", false, NULL, 0);
+	struct id ids[] = {old, young, active};
+	char turn[32];
+
+	for (int i = 0; i < 3; i++) {
+		snprintf(turn, sizeof(turn), "turn_%d", i);
+		assert_int_equal(begin(turn, ids[i].s, "r", "h", 1), 0);
+		snprintf(turn, sizeof(turn), "turn_%d", i);
+		assert_int_equal(end(turn, ids[i].s, 1, "completed", NULL, NULL), 0);
+	}
+	for (int i = 0; i < 2; i++) {
+		expect();
+		store_session_close(w.store, ids[i].s, now + i, on_done, NULL);
+		assert_int_equal(err_of_wait(), 0);
+	}
+	for (int i = 0; i < 2; i++) {
+		expect();
+		store_session_retire(w.store, now + 1, now + 5, 10, on_count, NULL);
+		assert_int_equal(err_of_wait(), 0);
+		assert_int_equal(got.count, i == 0);
+	}
+	assert_int_equal(empty_some(NULL, 10), 0);
+	for (int i = 0; i < 3; i++) {
+		list_messages(ids[i].s, NULL, 10);
+		assert_int_equal(got.count, i > 0);
+	}
+	get_turn("turn_0");
+	assert_string_equal(got.text, "-");
+	assert_string_equal(got.status, "completed");
+	get_turn("turn_1");
+	assert_string_not_equal(got.text, "-");
+	expect();
+	store_usage_by_model(w.store, "demo", 0, now + 1, on_usage, NULL);
+	assert_int_equal(err_of_wait(), 0);
+	assert_int_equal(got.sum.calls, 3);
+}
+
 static void
 erased_content_stays_erased(void **state)
 {
@@ -731,6 +782,9 @@ erased_content_stays_erased(void **state)
 		store_session_erase(w.store, s.s, now, on_done, NULL);
 		assert_int_equal(err_of_wait(), 0);
 	}
+	/* Three messages and two turns, in three batches. */
+	for (uint64_t left = 3; left-- > 0;)
+		assert_int_equal(empty_some(s.s, 1), left > 0);
 	get_session(s.s);
 	assert_string_equal(got.status, "closed");
 	assert_string_equal(got.system, "-");
@@ -1031,6 +1085,7 @@ main(void)
 	    T(turns_of_the_dead_are_lost_together),
 	    T(turns_of_former_lives_are_lost),
 	    T(messages_by_page_and_by_budget),
+	    T(content_goes_after_its_time),
 	    T(erased_content_stays_erased),
 	    T(usage_is_summed_by_model),
 	    T(keys_are_made_found_and_revoked),
