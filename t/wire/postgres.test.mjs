@@ -58,8 +58,8 @@ const isUp = async (server) => (await server.request('/health/ready')).status ==
 const serves = (server) => waitFor(async () => (await server.request('/v1/sessions', { key, body: {} })).status === 201, 'a session again', 15000);
 
 test('the suite of the store, over PostgreSQL', async () => {
-  for (const [name, least] of [['store_test', 19], ['hosts_ops_test', 4]]) {
-    const { stdout } = await exec(path.join(build, `t/unit/worker/store/${name}`), {
+  for (const [name, least] of [['store/store_test', 19], ['store/hosts_ops_test', 4], ['store/budget_test', 7], ['usage/holds_test', 5]]) {
+    const { stdout } = await exec(path.join(build, `t/unit/worker/${name}`), {
       env: { ...process.env, PARLEY_TEST_STORE: await shared.newDatabase(), CMOCKA_MESSAGE_OUTPUT: 'TAP' },
     });
     const passed = stdout.split('\n').filter((line) => /^ok \d+ (?!.*SKIP)/.test(line));
