@@ -54,6 +54,7 @@ struct client_request {
 	const char *url;
 	const struct client_header *headers;
 	size_t header_count;
+	const char *keeps;              /* a header of the answer that is wanted; NULL: none */
 	struct str body;                /* copied */
 	uint32_t first_byte_timeout_ms; /* from sent to the first body byte; 0: none */
 	uint32_t stall_timeout_ms;      /* between body bytes; 0: none */
@@ -73,12 +74,15 @@ enum client_outcome {
 	CLIENT_REFUSED_ADDRESS,
 };
 
+enum { CLIENT_KEPT_MAX = 1024 };
+
 struct client_head {
 	int status;
 	struct str content_type; /* without parameters, lower case */
 	struct str retry_after;  /* as sent, or empty */
 	struct str request_id;   /* x-request-id, or empty */
-	uint32_t waited_ms;      /* since the request was sent */
+	struct str kept;    /* what request.keeps names, or empty; above CLIENT_KEPT_MAX: cut */
+	uint32_t waited_ms; /* since the request was sent */
 };
 
 struct client_handlers {

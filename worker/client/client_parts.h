@@ -84,7 +84,7 @@ struct transfer {
 	void *arg;
 
 	CURL *easy; /* NULL: waits for a place */
-	char *method, *url;
+	char *method, *url, *keeps;
 	struct curl_slist *headers;
 	struct buf body;
 	size_t body_sent;
@@ -102,6 +102,7 @@ struct transfer {
 	bool has_head;
 	struct client_head head; /* its texts point into head_text */
 	char head_text[3][128];
+	char *kept; /* NULL: nothing */
 	char error[CURL_ERROR_SIZE];
 };
 

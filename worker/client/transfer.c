@@ -63,6 +63,8 @@ transfer_free(struct transfer *t)
 		idmap_remove(c->transfers, t->handle);
 	curl_slist_free_all(t->headers);
 	buf_fini(&t->body);
+	free(t->kept);
+	free(t->keeps);
 	free(t->method);
 	free(t->url);
 	free(t);
@@ -285,6 +287,11 @@ head_line(struct transfer *t, struct str line)
 		t->head.retry_after = keep_header(t->head_text[1], value, false);
 	else if (str_ieq(name, STR("x-request-id")))
 		t->head.request_id = keep_header(t->head_text[2], value, false);
+	if (t->keeps != NULL && str_ieq(name, str_of(t->keeps)) && t->kept == NULL) {
+		t->kept =
+		    xstrndup(value.p, value.len < CLIENT_KEPT_MAX ? value.len : CLIENT_KEPT_MAX);
+		t->head.kept = str_of(t->kept);
+	}
 }
 
 /* Lines of the head, of interim heads (1xx) before it, and of trailers after the body. */
@@ -464,6 +471,7 @@ client_start(struct client_pool *pool, const struct client_request *r,
 	t->arg = arg;
 	t->method = xstrdup(r->method);
 	t->url = xstrdup(r->url);
+	t->keeps = r->keeps != NULL ? xstrdup(r->keeps) : NULL;
 	buf_add_str(&t->body, r->body);
 	copy_headers(t, r);
 	t->first_byte_timeout_ms = r->first_byte_timeout_ms;
