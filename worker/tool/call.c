@@ -100,6 +100,7 @@ tool_call_free(struct tool_calls *calls, struct tool_call **call)
 	free(c->name);
 	free(c->text);
 	free(c->content);
+	json_decref(c->images);
 	free(c);
 	*call = NULL;
 }
@@ -109,8 +110,9 @@ tool_call_find(struct tool_calls *calls, const struct id *session_id, const stru
 {
 	struct tool_call *c = strmap_get(calls->by_id, id_str(call_id));
 
-	return c != NULL && c->is_told && str_eq(id_str(&c->session_id), id_str(session_id)) ? c
-											     : NULL;
+	if (c == NULL || !c->is_told || c->run_by != TOOL_BY_CLIENT)
+		return NULL;
+	return str_eq(id_str(&c->session_id), id_str(session_id)) ? c : NULL;
 }
 
 /* Texts go to the model as they are, everything else as JSON. */
@@ -158,6 +160,16 @@ tool_call_answer(struct tool_call *c, const json_t *output, const char *error, b
 	c->content = content_of(output, error);
 	memcpy(c->hash, hash, SHA256_LEN);
 	return 0;
+}
+
+void
+tool_call_tell(struct tool_call *c, struct str content, json_t *images)
+{
+	check(c->state == TOOL_ANSWERED);
+	free(c->content);
+	c->content = xstrndup(content.p != NULL ? content.p : "", content.len);
+	json_decref(c->images);
+	c->images = json_incref(images);
 }
 
 void

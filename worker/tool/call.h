@@ -16,6 +16,7 @@
 
 #include "common/crypto.h"
 #include "common/id.h"
+#include "common/str.h"
 
 enum tool_run_by { TOOL_BY_CLIENT, TOOL_BY_SERVER };
 
@@ -34,11 +35,13 @@ struct tool_call {
 	enum tool_state state;
 	bool is_told;  /* the client has heard of it */
 	bool is_error; /* what the model is told is an error */
+	bool is_late;  /* .. because there was no answer in time */
 	char *wire_id; /* the provider's id, or ours where that is empty or not unique */
 	char *name;
 	char *text;               /* the arguments as the model wrote them */
 	json_t *arguments;        /* the same parsed: an object, or NULL */
 	char *content;            /* the result as the model is told; NULL while pending */
+	json_t *images;           /* parts of a message that the model is shown, too; NULL: none */
 	uint8_t hash[SHA256_LEN]; /* of the answer */
 	uint64_t started_ms;
 };
@@ -58,13 +61,15 @@ struct tool_call_asked { /* what the model asks for */
 struct tool_call *tool_call_new(struct tool_calls *, const struct tool_call_asked *);
 void tool_call_free(struct tool_calls *, struct tool_call **);
 
-/* NULL: no such call in a live turn of this session. */
+/* NULL: no such call of a client's tool in a live turn of this session. */
 struct tool_call *tool_call_find(
     struct tool_calls *, const struct id *session_id, const struct id *call_id);
 
 /* Either output or error. 0, or E_ALREADY_ANSWERED with *ret_is_same. */
 int tool_call_answer(
     struct tool_call *, const json_t *output, const char *error, bool *ret_is_same);
+/* What the model is told and shown instead of the same as clients; of an answered call. */
+void tool_call_tell(struct tool_call *, struct str content, json_t *images);
 /* Our own answer to the model in place of the tool's. */
 void tool_call_fail(struct tool_call *, const char *error);
 

@@ -268,6 +268,7 @@ turn_step_call(struct turn *t)
 		return TURN_NEXT_WAIT;
 	t->has_asked = true;
 	t->hop_text = t->feed.text.len;
+	turn_read_menu(t);
 	if (!turn_charge_asks(t))
 		turn_call(t);
 	return TURN_NEXT_WAIT;
@@ -348,7 +349,7 @@ count_call(const struct tool_call *c, unsigned outcome)
 static void
 tell_client(struct turn *t, struct tool_call *c)
 {
-	if (!backplane_own(t->turns->backplane, &c->id))
+	if (c->run_by == TOOL_BY_CLIENT && !backplane_own(t->turns->backplane, &c->id))
 		log_warn("turn owners full call=%s", c->id.s);
 	c->is_told = true;
 	turn_emit_tool_call(t, c);
@@ -363,7 +364,7 @@ on_tools_late(struct loop_timer *timer)
 	for (size_t i = t->tool_hop_first; i < t->tool_count; i++) {
 		struct tool_call *c = t->tools_called[i];
 
-		if (c->state != TOOL_PENDING)
+		if (c->state != TOOL_PENDING || c->run_by != TOOL_BY_CLIENT)
 			continue;
 		tool_call_fail(c, "The client did not answer in time.");
 		count_call(c, TOOL_OUTCOME_TIMEOUT);
@@ -380,6 +381,7 @@ ask_tools(struct turn *t, const struct provider_result *r)
 		struct tool_call *c = add_call(t, &r->tool_calls[i]);
 		const char *reason = reason_against(t, c);
 
+		c->run_by = turn_is_served(t, c->name) ? TOOL_BY_SERVER : TOOL_BY_CLIENT;
 		if (reason != NULL) {
 			tool_call_fail(c, reason);
 			count_call(c, TOOL_OUTCOME_ERROR);
@@ -389,17 +391,39 @@ ask_tools(struct turn *t, const struct provider_result *r)
 	}
 	turn_save_hop(t);
 	turn_enter(t, TURN_STATE_TOOLS);
+	for (size_t i = t->tool_hop_first; i < t->tool_count; i++) {
+		struct tool_call *c = t->tools_called[i];
+
+		if (c->state == TOOL_PENDING && c->run_by == TOOL_BY_SERVER)
+			turn_serve(t, c);
+	}
 	turn_run(t);
+}
+
+static size_t
+count_pending(const struct turn *t, bool clients_only)
+{
+	size_t pending = 0;
+
+	for (size_t i = t->tool_hop_first; i < t->tool_count; i++) {
+		const struct tool_call *c = t->tools_called[i];
+
+		pending +=
+		    c->state == TOOL_PENDING && (!clients_only || c->run_by == TOOL_BY_CLIENT);
+	}
+	return pending;
 }
 
 size_t
 turn_tools_pending(const struct turn *t)
 {
-	size_t pending = 0;
+	return count_pending(t, false);
+}
 
-	for (size_t i = t->tool_hop_first; i < t->tool_count; i++)
-		pending += t->tools_called[i]->state == TOOL_PENDING;
-	return pending;
+size_t
+turn_client_tools_pending(const struct turn *t)
+{
+	return count_pending(t, true);
 }
 
 static json_t *
@@ -428,6 +452,30 @@ format_result(const struct tool_call *c, bool is_for_wire)
 	    is_for_wire ? c->wire_id : c->id.s, "content", c->content);
 }
 
+/* Not every dialect takes images in a tool's result: they follow as what a user shows. The record
+ * keeps only that there were some. */
+static void
+add_images(struct turn *t)
+{
+	json_t *content = json_array();
+
+	for (size_t i = t->tool_hop_first; i < t->tool_count; i++) {
+		const struct tool_call *c = t->tools_called[i];
+
+		if (c->images == NULL)
+			continue;
+		char *text = xasprintf("Images from the tool %s:", c->name);
+		json_array_append_new(
+		    content, json_pack("{s:s, s:s}", "type", "text", "text", text));
+		free(text);
+		json_array_extend(content, c->images);
+	}
+	if (json_array_size(content) > 0)
+		json_array_append_new(
+		    t->messages, json_pack("{s:s, s:O}", "role", "user", "content", content));
+	json_decref(content);
+}
+
 static void
 end_hop(struct turn *t)
 {
@@ -442,6 +490,7 @@ end_hop(struct turn *t)
 		json_array_append_new(t->messages, format_result(c, true));
 		turn_save_message(t, &id, "tool", format_result(c, false), false);
 	}
+	add_images(t);
 	loop_timer_stop(t->turns->loop, &t->tool_timer);
 	t->hop++;
 	t->hop_text = t->feed.text.len;
@@ -461,8 +510,9 @@ turn_step_tools(struct turn *t)
 	if (!t->has_asked) {
 		t->has_asked = true;
 		t->tool_timer.on_fire = on_tools_late;
-		loop_timer_set(
-		    t->turns->loop, &t->tool_timer, t->turns->conf->tools.client_timeout_ms);
+		if (turn_client_tools_pending(t) > 0)
+			loop_timer_set(t->turns->loop, &t->tool_timer,
+			    t->turns->conf->tools.client_timeout_ms);
 		follow_flush_soon(t); /* who asks for the state may be waiting for this */
 	}
 	return TURN_NEXT_WAIT;
@@ -471,8 +521,10 @@ turn_step_tools(struct turn *t)
 void
 turn_tool_answered(struct turn *t, struct tool_call *c, const json_t *output, const char *error)
 {
-	check(t->state == TURN_STATE_TOOLS && c->state == TOOL_ANSWERED);
-	count_call(c, c->is_error ? TOOL_OUTCOME_ERROR : TOOL_OUTCOME_OK);
+	check(t->state == TURN_STATE_TOOLS && c->state != TOOL_PENDING);
+	count_call(c, c->is_late    ? TOOL_OUTCOME_TIMEOUT
+		      : c->is_error ? TOOL_OUTCOME_ERROR
+				    : TOOL_OUTCOME_OK);
 	turn_emit_tool_result(t, c, output, error);
 	turn_run(t);
 }
@@ -485,7 +537,7 @@ turn_drop_calls(struct turn *t)
 
 		if (c->state == TOOL_PENDING)
 			count_call(c, TOOL_OUTCOME_CANCELLED);
-		if (c->is_told)
+		if (c->is_told && c->run_by == TOOL_BY_CLIENT)
 			backplane_disown(t->turns->backplane, &c->id);
 		tool_call_free(t->turns->calls, &c);
 	}

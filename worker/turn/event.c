@@ -5,8 +5,8 @@
  *   turn.started     {"turn_id","session_id","model","request_id"?}
  *   text.delta       {"text","offset","hop"}     reasoning.delta {"text","hop"}
  *   knowledge        {"sources":[{"number","source","title","url","score"}]} or {"error"}
- *   tool.call        {"tool_call_id","name","arguments","run_by","claimed_by","hop"}
- *   tool.result      {"tool_call_id","name","run_by","output"|"error","hop"}
+ *   tool.call        {"tool_call_id","name","arguments","run_by","claimed_by"|"server","hop"}
+ *   tool.result      {"tool_call_id","name","run_by","server"?,"output"|"error","hop"}
  *   usage            {"input_tokens","output_tokens","cached_tokens","cost","is_estimated"}
  *   turn.snapshot    {"seq","text","tool_calls"}
  *   turn.completed   {"message","finish_reason","usage","sources","tool_calls"}
@@ -82,12 +82,24 @@ claimed_by(const struct turn *t)
 	return json_string(text);
 }
 
+/* Which of the tool servers runs it. */
+static void
+add_server(const struct turn *t, const struct tool_call *c, json_t *data)
+{
+	const char *server = t->turns->runner->server_of(t->menu, c->name);
+
+	json_object_set_new(data, "server", json_string(server));
+}
+
 void
 turn_emit_tool_call(struct turn *t, const struct tool_call *c)
 {
 	json_t *data = tool_call_describe(c);
 
-	json_object_set_new(data, "claimed_by", claimed_by(t));
+	if (c->run_by == TOOL_BY_CLIENT)
+		json_object_set_new(data, "claimed_by", claimed_by(t));
+	else
+		add_server(t, c, data);
 	json_object_set_new(data, "hop", json_integer(c->hop));
 	turn_emit(t, TURN_TOOL_CALL, data);
 }
@@ -99,6 +111,8 @@ turn_emit_tool_result(
 	json_t *data = tool_call_describe(c);
 
 	json_object_del(data, "arguments");
+	if (c->run_by == TOOL_BY_SERVER)
+		add_server(t, c, data);
 	if (error != NULL)
 		json_object_set_new(data, "error", json_string(error));
 	else
@@ -209,7 +223,8 @@ format_pending(const struct turn *t)
 	json_t *pending = json_array();
 
 	for (size_t i = t->tool_hop_first; i < t->tool_count; i++) {
-		if (t->tools_called[i]->state != TOOL_PENDING || !t->tools_called[i]->is_told)
+		if (t->tools_called[i]->state != TOOL_PENDING || !t->tools_called[i]->is_told ||
+		    t->tools_called[i]->run_by != TOOL_BY_CLIENT)
 			continue;
 		json_t *call = tool_call_describe(t->tools_called[i]);
 
@@ -224,7 +239,7 @@ public_state(const struct turn *t)
 {
 	if (turn_has_ended(t))
 		return turn_state_name(t->state);
-	return turn_tools_pending(t) > 0 ? "waiting_tools" : "live";
+	return turn_client_tools_pending(t) > 0 ? "waiting_tools" : "live";
 }
 
 json_t *
@@ -245,7 +260,7 @@ turn_format_state(struct turn *t)
 		json_object_set_new(v, "ended_at", time_text(t->ended_at));
 		return v;
 	}
-	if (turn_tools_pending(t) > 0)
+	if (turn_client_tools_pending(t) > 0)
 		json_object_set_new(v, "finish_reason", json_string("tool_calls"));
 	json_object_set_new(v, "usage", turn_format_usage(&t->usage));
 	json_object_set_new(v, "tool_calls", turn_format_calls(t));

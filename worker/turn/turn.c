@@ -91,6 +91,7 @@ conclude(struct turn *t)
 	bool has_begun = t->state != TURN_STATE_BEGIN;
 
 	turn_cancel_call(t);
+	turn_stop_serving(t);
 	loop_timer_stop(t->turns->loop, &t->tool_timer);
 	loop_timer_stop(t->turns->loop, &t->gone_timer);
 	if (!has_begun)

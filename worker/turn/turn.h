@@ -26,6 +26,7 @@
 #include "worker/loop/loop.h"
 #include "worker/provider/provider.h"
 #include "worker/store/store.h"
+#include "worker/tool/runner.h"
 #include "worker/usage/usage.h"
 #include "worker/usage/tokens.h"
 
@@ -40,6 +41,8 @@ struct turns_money { /* what calls of models use; without holds budgets are not 
 /* knowledge NULL: no base is asked. */
 struct turns *turns_new(struct loop *, const struct conf *, struct shm *, struct backplane *,
     struct store *, struct providers *, const struct turns_money *, struct knowledge *);
+/* Tools that servers run join those of clients; before the first turn. NULL: there are none. */
+void turns_use_runner(struct turns *, const struct tool_runner *);
 /* Silently: nobody is called back. The loop does not turn between this and the end of the store,
  * the backplane and the providers, which call nobody back either. */
 void turns_free(struct turns **);

@@ -5,6 +5,7 @@
  *   start.c     a request becomes a turn: session, queue, the record's transaction
  *   turn.c      the machine: states, enter, steps, the ways to end
  *   call.c      the model: messages out, deltas and tool calls in
+ *   serving.c   the tools that servers run: on the menu, called, cancelled
  *   passages.c  the knowledge base: asked before the model, told to it and to listeners
  *   charge.c    its money: held before a call, used after it
  *   save.c      the record: progress, hops, the end; what is not yet written
@@ -51,7 +52,8 @@ struct turns {
 	struct holds *holds; /* NULL: no budgets */
 	struct usages *usages;
 	struct limits *limits;
-	struct knowledge *knowledge; /* NULL: none */
+	struct knowledge *knowledge;      /* NULL: none */
+	const struct tool_runner *runner; /* NULL: none */
 	struct backplane_addr self;
 	char owner[OWNER_MAX];
 
@@ -146,6 +148,9 @@ struct turn {
 	size_t hop_text; /* where this hop's text begins in the feed's */
 	struct tool_call **tools_called;
 	size_t tool_count, tool_hop_first; /* of this hop: from here on */
+	struct tool_menu *menu;            /* what servers run; NULL: nothing, or not asked yet */
+	bool has_menu;                     /* they were asked */
+	struct list servings;              /* calls of theirs that are under way */
 	struct turn_usage usage;
 	unsigned model_label;
 	bool has_first_event;
@@ -262,8 +267,17 @@ void turn_on_drain(struct turn *); /* has not begun: refused */
 
 void turn_cancel_call(struct turn *);
 void turn_tool_answered(struct turn *, struct tool_call *, const json_t *output, const char *error);
-size_t turn_tools_pending(const struct turn *);
+size_t turn_tools_pending(const struct turn *);        /* of anybody */
+size_t turn_client_tools_pending(const struct turn *); /* that clients are asked to run */
 void turn_drop_calls(struct turn *);
+
+/* ---- serving.c ---- */
+
+void turn_read_menu(struct turn *); /* once: servers' tools join the turn's */
+bool turn_is_served(const struct turn *, const char *tool);
+void turn_serve(struct turn *, struct tool_call *); /* turn_run() follows its end */
+void turn_stop_serving(struct turn *);
+void turn_close_menu(struct turn *);
 
 /* ---- passages.c ---- */
 

@@ -65,6 +65,7 @@ turn_new(struct turns *ts)
 	t->fence = 1;
 	list_init(&t->followers);
 	list_init(&t->asks);
+	list_init(&t->servings);
 	feed_init(&t->feed, ts->conf->turns.feed_max_bytes);
 	return t;
 }
@@ -133,6 +134,7 @@ turn_release_work(struct turn *t)
 	struct loop *loop = t->turns->loop;
 
 	turn_cancel_call(t);
+	turn_close_menu(t);
 	turn_drop_calls(t);
 	turn_knowledge_fini(t);
 	loop_timer_stop(loop, &t->progress_timer);
@@ -323,6 +325,12 @@ turns_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct ba
 	lost_init(ts);
 	announce_init(ts);
 	return ts;
+}
+
+void
+turns_use_runner(struct turns *ts, const struct tool_runner *runner)
+{
+	ts->runner = runner;
 }
 
 void
