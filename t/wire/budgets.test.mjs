@@ -368,6 +368,55 @@ test('rows, their sums and the metrics agree, over turns and routes; nothing is 
   assert.ok(rows.rows.every((row) => row.total_ms >= row.first_ms && row.provider === 'mock'));
 });
 
+test('a stop in the midst of load: as many rows as answers, of routes and of turns', { timeout: 60000 }, async (t) => {
+  const store = recordOfItsOwn();
+  // Rows wait for others longer than the stop takes; turns and streams of 200 ms are in progress when it comes.
+  const server = await startServer(t, { config: { usage: { interval: '10s' }, store, drain: { pause: '0s', timeout: '20s' } } });
+  const content = '[[mock tokens=10 interval=20]]', messages = [{ role: 'user', content }];
+  const given = { whole: 0, streamed: 0, turn: 0 };
+  let is_stopping = false;
+  const refused = (answer) => is_stopping && [503].includes(answer.status);
+  const ways = {
+    whole: async () => {
+      const answer = await server.request('/v1/chat/completions', { key: keys.server, body: { messages } });
+      assert.ok(answer.status === 200 || refused(answer), answer.text);
+      return answer.status === 200;
+    },
+    streamed: async () => {
+      const answer = await server.request('/v1/chat/completions', { key: keys.server, body: { messages, stream: true } });
+      assert.ok(answer.status === 200 ? answer.text.endsWith('data: [DONE]\n\n') : refused(answer), answer.text);
+      return answer.status === 200;
+    },
+    turn: async () => {
+      const opened = await server.request('/v1/sessions', { key: keys.server, body: {} });
+      if (opened.status !== 201) return assert.ok(refused(opened), opened.text);
+      const answer = await server.request(`/v1/sessions/${opened.json.id}/turns`, { key: keys.server, body: { input: content, stream: false } });
+      assert.ok(answer.status === 200 || refused(answer), answer.text);
+      return answer.status === 200;
+    },
+  };
+  const users = Object.entries(ways).flatMap(([name, way]) => Array.from({ length: 12 }, async () => {
+    for (;;) {
+      try {
+        if (await way()) given[name]++;
+        else if (is_stopping) return;
+      } catch (error) {
+        if (is_stopping && /ECONNREFUSED|ECONNRESET|socket hang up/.test(`${error.code} ${error.message} ${error.cause?.code}`)) return;
+        throw error;
+      }
+    }
+  }));
+  await waitFor(() => Object.values(given).every((n) => n > 30), 'load of all kinds');
+  is_stopping = true;
+  await server.stop();
+  await Promise.all(users);
+  const rows = usageRows({ config: { store } });
+  const of = (where) => rows.filter((row) => row.outcome === 'ok' && where(row)).length;
+  assert.equal(of((row) => row.turn_id === null), given.whole + given.streamed);
+  assert.equal(of((row) => row.turn_id !== null), given.turn);
+  assert.equal(rows.length, given.whole + given.streamed + given.turn);
+});
+
 test('without the record there is no call under a budget', { timeout: 60000 }, async (t) => {
   const upstream = await startUpstream(t, (request, response) => json(response, answer_of(1)));
   const server = await startServer(t, { mock: false, config: config_of(upstream, { store: { acquire_timeout: '300ms' } }) });
