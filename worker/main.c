@@ -23,6 +23,8 @@
 #include "worker/backplane/limits.h"
 #include "worker/crash.h"
 #include "worker/health.h"
+#include "worker/mcp/runner.h"
+#include "worker/mcp/upstream.h"
 #include "worker/session/sweeper.h"
 
 enum { LOAD_INTERVAL_MS = 1000, DRAIN_LOOK_MS = 20, EXIT_MASTER_GONE = 3 };
@@ -40,6 +42,8 @@ struct worker {
 	struct knowledge *knowledge;
 	struct keys *keys;
 	struct sweeper *sweeper;
+	struct mcp_upstreams *upstreams;
+	struct mcp_runner *runner;
 	struct turns *turns;
 	struct http_server *http;
 	struct api api;
@@ -180,12 +184,50 @@ sweeper_stop(struct worker *w)
 }
 
 static int
+mcp_init(struct worker *w)
+{
+	const struct mcp_upstreams_of of = {
+	    .loop = w->loop,
+	    .client = w->client,
+	    .conf = w->handoff->conf,
+	    .backplane = w->backplane,
+	    .shm = w->handoff->shm,
+	    .who = w->handoff->who,
+	};
+
+	w->upstreams = mcp_upstreams_new(&of);
+	w->runner = mcp_runner_new(w->upstreams, w->loop, w->handoff->conf);
+	return 0;
+}
+
+static int
+mcp_start(struct worker *w)
+{
+	mcp_upstreams_start(w->upstreams);
+	return 0;
+}
+
+static bool
+mcp_is_idle(const struct worker *w)
+{
+	return mcp_upstreams_are_idle(w->upstreams);
+}
+
+static void
+mcp_stop(struct worker *w)
+{
+	mcp_runner_free(&w->runner);
+	mcp_upstreams_free(&w->upstreams);
+}
+
+static int
 turns_init(struct worker *w)
 {
 	const struct turns_money money = {w->holds, w->usages, w->limits};
 
 	w->turns = turns_new(w->loop, w->handoff->conf, w->handoff->shm, w->backplane, w->store,
 	    w->providers, &money, w->knowledge);
+	turns_use_runner(w->turns, mcp_runner_table(w->runner));
 	return 0;
 }
 
@@ -312,6 +354,7 @@ static const struct service services[] = {
     {"providers", providers_init, NULL, NULL, NULL, providers_stop},
     {"keys", keys_init, NULL, NULL, NULL, keys_stop},
     {"sweeper", sweeper_init, NULL, NULL, NULL, sweeper_stop},
+    {"mcp", mcp_init, mcp_start, NULL, mcp_is_idle, mcp_stop},
     {"turns", turns_init, NULL, turns_start_drain, turns_are_idle, turns_stop},
     {"http", http_init, NULL, NULL, http_is_idle, http_stop},
     {"api", api_init, NULL, api_start_drain, api_has_nothing_to_do, api_stop},

@@ -1,0 +1,182 @@
+/*
+ * upstream_impl - what the files of upstreams share: the worker's upstreams, one of them, one call,
+ * the transports. Nobody else includes it.
+ *
+ *   upstreams.c   all of them: life, views, the verbs of upstream.h
+ *   call.c        calls: from asked to answered, whatever carries them
+ *   upstream.c    the machine of one upstream: era, handshake, back-off
+ *   listing.c     its lists: pages, changes, refreshing
+ *   http_link.c   carries over HTTP: one POST for each call, streams
+ *   http_feed.c   the bytes of an HTTP answer on their way to messages
+ *   stdio_link.c  carries over pipes that the master owns
+ *   relay_link.c  carries to the worker that has the pipes, and is that one's other end
+ */
+#ifndef WORKER_MCP_UPSTREAM_IMPL_H
+#define WORKER_MCP_UPSTREAM_IMPL_H
+
+#include "common/buf.h"
+#include "common/check.h"
+#include "common/err.h"
+#include "common/idmap.h"
+#include "common/list.h"
+#include "worker/mcp/upstream.h"
+
+enum { CALL_BUCKETS = 64, CALL_ID_MAX = 24 };
+
+/*
+ *   OFF        WAIT -> PROBE -> INIT -> LIST -> READY        a failure anywhere: PAUSE -> WAIT
+ *                |       |       ^  \
+ *                |       +-------+   +-> FALLBACK -> INIT    (HTTP+SSE of 2024-11-05)
+ *                +-> FOLLOW                                  another worker speaks to it
+ */
+enum step {
+	STEP_OFF,
+	STEP_WAIT,
+	STEP_PROBE,
+	STEP_INIT,
+	STEP_FALLBACK,
+	STEP_LIST,
+	STEP_READY,
+	STEP_PAUSE,
+	STEP_FOLLOW
+};
+
+struct upstream;
+struct call;
+
+/* How messages travel. None of them calls back from inside. */
+struct transport {
+	/* From WAIT: upstream_connected() follows, or upstream_failed(). */
+	void (*begin)(struct upstream *);
+	void (*send)(struct call *); /* call_format() is what is to be sent */
+	/* Nobody waits for the answer any more: the server is told, and nothing comes. */
+	void (*abandon)(struct call *);
+	void (*release)(struct call *); /* it was answered, and is freed; may be NULL */
+	/* A message that is no request. is_awaited: upstream_notified() when it has arrived. */
+	void (*notify)(struct upstream *, struct str message, bool is_awaited);
+	void (*listen)(struct upstream *); /* for what a legacy server says unasked; may be NULL */
+	void (*end)(struct upstream *);    /* the connection is given up; calls are not */
+	void (*fini)(struct upstream *);
+};
+extern const struct transport http_transport, stdio_transport;
+
+struct mcp_upstreams {
+	struct mcp_upstreams_of of;
+	struct upstream **all; /* by index in the config */
+	size_t count;
+	struct idmap *calls;
+	size_t call_count; /* without our own */
+	struct list watchers;
+	struct mcp_view *views[MCP_KIND_COUNT];
+	struct list old_views; /* until the loop turns */
+	struct loop_post drop_views;
+	struct stdio *stdio; /* NULL: no server with a command */
+};
+
+struct upstream {
+	struct mcp_upstreams *all;
+	size_t index;
+	const struct conf_mcp_server *conf;
+	const struct transport *transport;
+	struct http_link *http;   /* of that transport */
+	struct stdio_link *pipes; /* of that transport */
+	enum step step;
+	bool has_failed; /* its last attempt: what follows is logged quietly */
+	struct loop_timer pause_timer;
+	uint64_t backoff_ms; /* the next one */
+
+	/* What is remembered from one connection to the next. */
+	enum mcp_revision verdict; /* modern, or any legacy one; NONE: ask */
+	uint64_t verdict_ms;
+	bool is_fallback; /* HTTP+SSE */
+
+	/* What it has said of itself. */
+	enum mcp_revision revision;
+	struct buf server_info, capabilities, instructions;
+
+	/* Calls. */
+	uint64_t next_id;
+	struct list waiting; /* until it is ready */
+	struct list sent[CALL_BUCKETS];
+	uint32_t call_count;
+
+	/* Lists. */
+	struct mcp_list *lists[MCP_KIND_COUNT];
+	struct mcp_list *listing; /* being read */
+	enum mcp_kind listing_kind;
+	unsigned listing_pages;
+	uint32_t to_list; /* kinds, as bits */
+	uint64_t list_call, listen_call;
+	struct loop_timer relist_timer, refresh_timer, listen_timer;
+	uint64_t listen_backoff_ms;
+};
+
+struct call {
+	struct list node;
+	struct upstream *upstream;
+	uint64_t handle; /* 0: nobody waits any more */
+	uint64_t number; /* the id on the wire */
+	char id[CALL_ID_MAX];
+	char *method;
+	struct buf params;
+	struct buf tool; /* params.name, uri or taskId: Mcp-Name */
+	bool wants_progress, is_ours, is_sent, was_repeated;
+	struct mcp_handlers handlers;
+	void *arg;
+	struct loop_timer timer;
+	struct loop_post post; /* failed at once */
+	int err;
+	uint32_t timeout_ms;
+	int status;           /* of the HTTP answer; 0: none */
+	struct feed_in *feed; /* http_feed.c: the transfer that carries it; NULL: none */
+	uint64_t relayed;     /* stdio.c: for whom */
+};
+
+/* ---- upstreams.c ---- */
+
+void mcp_upstreams_changed(struct mcp_upstreams *, size_t server, enum mcp_kind);
+
+/* ---- call.c ---- */
+
+/* Our own, in any step. timeout_ms 0: none. */
+uint64_t call_ask(struct upstream *, const char *method, struct str params, uint32_t timeout_ms,
+    const struct mcp_handlers *, void *arg);
+struct call *call_by_handle(struct mcp_upstreams *, uint64_t handle);
+/* One message of the server. call: on whose own stream it came; NULL: on a shared one. */
+void call_take(struct upstream *, struct call *, struct str text);
+void call_format(const struct call *, struct buf *); /* as a request, in the server's form */
+void call_answer(struct call *, const struct jsonrpc *);
+void call_fail(struct call *, int err, const char *why);
+void call_repeat(struct call *);     /* it was not done: once more when the upstream is ready */
+void calls_flush(struct upstream *); /* those that wait are sent */
+void calls_fail_waiting(struct upstream *, int err, const char *why);
+void calls_fail_sent(struct upstream *, int err, const char *why);
+void calls_drop(struct upstream *); /* silently */
+
+/* ---- upstream.c ---- */
+
+struct upstream *upstream_new(struct mcp_upstreams *, size_t index);
+void upstream_free(struct upstream **);
+void upstream_start(struct upstream *);
+void upstream_enter(struct upstream *, enum step);
+bool upstream_is_modern(const struct upstream *);
+void upstream_connected(struct upstream *); /* transport: messages can be sent */
+void upstream_notified(struct upstream *);
+void upstream_failed(struct upstream *, const char *why); /* it is tried again later */
+void upstream_session_lost(struct upstream *);            /* begins anew, at once */
+void upstream_listed(struct upstream *);                  /* listing.c: all lists were read */
+/* A legacy server asks or says something that belongs to no call. */
+void upstream_asked(struct upstream *, const struct jsonrpc *);
+bool upstream_has_capability(const struct upstream *, const char *name, bool with_changes);
+
+/* ---- listing.c ---- */
+
+void listing_begin(struct upstream *, uint32_t kinds); /* bits; those that it has */
+void listing_stop(struct upstream *);
+void listing_changed(struct upstream *, const char *method); /* a notification */
+void listing_follow(struct upstream *); /* it is ready: to be told of changes */
+/* Takes the list; NULL: it has none. */
+void listing_set(struct upstream *, enum mcp_kind, struct mcp_list *);
+enum { LISTING_ALL = (1 << MCP_KIND_COUNT) - 1 };
+
+#endif
