@@ -8,12 +8,7 @@
  */
 #include "worker/client/client.h"
 
-#include <errno.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/check.h"
 #include "worker/client/client_parts.h"
@@ -98,152 +93,22 @@ on_resume(struct loop_timer *timer)
 	client_settle(c);
 }
 
-/* ---- libcurl's sockets and time ---- */
+/* ---- libcurl's turn ---- */
 
-static void
+void
 client_action(struct client *c, curl_socket_t fd, int what)
 {
 	int running;
 
 	c->turn++;
+	c->turn_bytes = 0;
 	c->curl_depth++;
+	client_may_ask(c);
 	CURLMcode rc = curl_multi_socket_action(c->multi, fd, what, &running);
+	client_may_ask(NULL);
 	c->curl_depth--;
 	check(rc == CURLM_OK || rc == CURLM_BAD_SOCKET);
 	client_settle(c);
-}
-
-static void
-on_ready(struct loop_watch *w, uint32_t events)
-{
-	struct client_socket *s = container_of(w, struct client_socket, watch);
-	int what = 0;
-
-	if (s->is_unwanted) { /* the other side has closed it: libcurl will find out */
-		loop_watch_stop(s->client->loop, w);
-		return;
-	}
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP))
-		what |= CURL_CSELECT_IN;
-	if (events & EPOLLOUT)
-		what |= CURL_CSELECT_OUT;
-	if (events & EPOLLERR)
-		what |= CURL_CSELECT_ERR;
-	client_action(s->client, w->fd, what);
-}
-
-static ino_t
-inode_of(int fd)
-{
-	struct stat st;
-
-	return fstat(fd, &st) == 0 ? st.st_ino : 0;
-}
-
-static void
-client_sockets_grow(struct client *c, int fd)
-{
-	size_t cap = c->socket_cap > 0 ? c->socket_cap : 64;
-
-	if ((size_t)fd < c->socket_cap)
-		return;
-	while (cap <= (size_t)fd)
-		cap *= 2;
-	c->sockets = xrealloc(c->sockets, cap * sizeof(c->sockets[0]));
-	memset(c->sockets + c->socket_cap, 0, (cap - c->socket_cap) * sizeof(c->sockets[0]));
-	c->socket_cap = cap;
-}
-
-static struct client_socket *
-client_socket_get(struct client *c, int fd)
-{
-	return (size_t)fd < c->socket_cap ? c->sockets[fd] : NULL;
-}
-
-/*
- * libcurl 7.88 closes a socket whose connect() has failed without calling
- * CURLOPT_CLOSESOCKETFUNCTION, and says CURL_POLL_REMOVE only afterwards, or never.
- */
-static void
-client_socket_free(struct client_socket *s)
-{
-	if (inode_of(s->watch.fd) == s->inode)
-		loop_watch_stop(s->client->loop, &s->watch);
-	else
-		loop_watch_forget(s->client->loop, &s->watch);
-	s->client->sockets[s->watch.fd] = NULL;
-	pool_idle_remove(s);
-	free(s);
-}
-
-/* What is known of an earlier socket of that number is dropped, but for what libcurl wants to hear
- * of it: it believes that the new one is watched already. */
-struct client_socket *
-client_socket_add(struct client *c, int fd)
-{
-	struct client_socket *s = xcalloc(1, sizeof(*s)), *old = client_socket_get(c, fd);
-	bool is_wanted = old != NULL && old->watch.is_active && !old->is_unwanted;
-	uint32_t events = is_wanted ? old->watch.events : 0;
-
-	if (old != NULL)
-		client_socket_free(old);
-	client_sockets_grow(c, fd);
-	s->client = c;
-	s->inode = inode_of(fd);
-	s->watch.fd = fd;
-	s->watch.on_ready = on_ready;
-	c->sockets[fd] = s;
-	if (events != 0)
-		loop_watch_start(c->loop, &s->watch, fd, events);
-	return s;
-}
-
-/* A connection that idles stays watched: the next request on it waits for the same. */
-static int
-socket_unwatch(struct client_socket *s)
-{
-	if (s == NULL)
-		return 0;
-	if (!s->is_connection || inode_of(s->watch.fd) != s->inode)
-		client_socket_free(s);
-	else
-		s->is_unwanted = true;
-	return 0;
-}
-
-static int
-on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
-{
-	struct client *c = arg;
-	struct client_socket *s = client_socket_get(c, fd);
-	uint32_t events = 0;
-
-	(void)easy, (void)unused;
-	if (what == CURL_POLL_REMOVE)
-		return socket_unwatch(s);
-	if (s == NULL || (!s->watch.is_active && inode_of(fd) != s->inode))
-		s = client_socket_add(c, fd);
-	pool_idle_remove(s); /* a transfer has taken it */
-	s->is_unwanted = false;
-	if (what & CURL_POLL_IN)
-		events |= EPOLLIN;
-	if (what & CURL_POLL_OUT)
-		events |= EPOLLOUT;
-	if (s->watch.is_active)
-		loop_watch_change(c->loop, &s->watch, events);
-	else
-		loop_watch_start(c->loop, &s->watch, fd, events);
-	return 0;
-}
-
-int
-client_close_socket(void *arg, curl_socket_t fd)
-{
-	struct client_socket *s = client_socket_get(arg, fd);
-
-	if (s != NULL)
-		client_socket_free(s);
-	return close(fd);
 }
 
 static int
@@ -285,7 +150,7 @@ client_new(struct loop *loop)
 	list_init(&c->pools);
 	c->multi = curl_multi_init();
 	check(c->multi != NULL);
-	curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+	curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, client_on_socket);
 	curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
 	curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timeout_change);
 	curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);

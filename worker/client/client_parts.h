@@ -1,7 +1,8 @@
 /*
  * client_parts - what client.c, pool.c and transfer.c share. Not for others.
  *
- *   client.c    libcurl's multi handle on the loop: sockets, timer, what has ended
+ *   client.c    libcurl's multi handle on the loop: its turns, its timer, what has ended
+ *   socket.c    the descriptors that it uses: what is waited for
  *   pool.c      places, those who wait for one, idle connections
  *   transfer.c  one request: from the easy handle's options to the outcome
  *
@@ -18,10 +19,12 @@
 #include "common/idmap.h"
 #include "common/list.h"
 #include "worker/client/client.h"
+#include "worker/loop/reader.h"
 
 enum {
 	EASIES_KEPT = 16,
-	RESUMES_PER_ROUND = 32, /* each may read and give what fills its queue */
+	RESUMES_PER_ROUND = 32,   /* each may read and give what fills its queue */
+	RECEIVE_BUFFER = 4 << 10, /* per running transfer; events are small */
 };
 
 struct client {
@@ -38,17 +41,22 @@ struct client {
 	size_t socket_cap;
 	unsigned curl_depth; /* libcurl is on the stack */
 	uint64_t turn;       /* how often it was given control */
+	size_t turn_bytes;   /* of bodies, since then */
 	char *ca_file;
 };
 
 /* A descriptor that libcurl uses: a connection, or a resolver's pair (then pool is NULL). */
 struct client_socket {
-	struct loop_watch watch;
+	struct loop_watch watch; /* its fd is the descriptor, also while the reader waits */
+	struct loop_reader reader;
+	uint32_t events; /* that libcurl waits for */
 	struct client *client;
 	struct client_pool *pool;
-	ino_t inode;        /* tells it from a later one of the same number */
-	bool is_connection; /* opened by us, freed when libcurl closes it */
-	bool is_unwanted;   /* still watched, but libcurl does not wait for it: it idles */
+	uint64_t transfer;   /* the last that used it */
+	ino_t inode;         /* tells it from a later one of the same number */
+	bool is_connection;  /* opened by us, freed when libcurl closes it */
+	bool is_established; /* a request was sent on it */
+	bool is_unwanted;    /* still watched, but libcurl does not wait for it: it idles */
 	struct list idle_node;
 	uint64_t idle_since_ms;
 };
@@ -107,8 +115,14 @@ struct transfer {
 };
 
 /* client.c */
-struct client_socket *client_socket_add(struct client *, int fd);
 void client_settle_soon(struct client *);
+void client_action(struct client *, curl_socket_t fd, int what); /* libcurl's turn */
+
+/* socket.c */
+struct client_socket *client_socket_add(struct client *, int fd);
+void client_socket_free(struct client_socket *);
+void client_may_ask(struct client *); /* libcurl has its turn; NULL: no more */
+int client_on_socket(CURL *, curl_socket_t fd, int what, void *client, void *unused);
 int client_close_socket(void *client, curl_socket_t fd);
 
 /* pool.c */

@@ -18,8 +18,7 @@ enum {
 	/* libcurl sends a body up to this size with its head, in one write; a larger one is asked
 	 * for piece by piece, so that progress is seen. */
 	BODY_AT_ONCE_MAX = 64 << 10,
-	RECEIVE_BUFFER = 4 << 10, /* per running transfer; events are small */
-	SEND_BUFFER = 16 << 10,   /* likewise, with TLS */
+	SEND_BUFFER = 16 << 10, /* likewise, with TLS */
 	/* Then others have their turn: libcurl would read on as long as there is something, and
 	 * not return while a few fast senders have more. */
 	TURN_BYTES_MAX = 16 << 10,
@@ -328,6 +327,7 @@ has_had_turn(struct transfer *t, size_t len)
 		t->turn_bytes = 0;
 	t->turn = t->client->turn;
 	t->turn_bytes += len;
+	t->client->turn_bytes += len;
 	return t->turn_bytes >= TURN_BYTES_MAX;
 }
 

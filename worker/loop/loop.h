@@ -1,11 +1,11 @@
 /*
  * loop - the worker's one event loop: descriptors, timers, posted work.
  *
- * It runs h2o's evloop; foreign descriptors sit in one nested epoll, timers in
- * a heap on the monotonic clock. Nobody else calls epoll. All callbacks run on
- * the loop's thread, one at a time; only loop_post() may be called from another
- * thread. All structs here are embedded in the caller's, zeroed before first
- * use, and stay valid until stopped.
+ * It runs h2o's evloop; foreign descriptors sit in one nested epoll (or, if they are
+ * busy, in h2o's own: reader.h), timers in a heap on the monotonic clock. Nobody else
+ * calls epoll. All callbacks run on the loop's thread, one at a time; only loop_post()
+ * may be called from another thread. All structs here are embedded in the caller's,
+ * zeroed before first use, and stay valid until stopped.
  */
 #ifndef WORKER_LOOP_LOOP_H
 #define WORKER_LOOP_LOOP_H

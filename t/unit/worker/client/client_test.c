@@ -4,7 +4,9 @@
  */
 #include "t/unit/unit.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <poll.h>
 
 #include "t/unit/mock_llm.h"
 #include "t/unit/pump.h"
@@ -1007,6 +1009,28 @@ test_freeing_a_pool_cancels(void **state)
 	}
 }
 
+/* libcurl's poll() is ours, and others' does what it did. */
+static void
+test_poll_is_ours(void **state)
+{
+	const char *(*name_of)(enum client_outcome) = client_outcome_name;
+	Dl_info ours, polls;
+	int fds[2];
+
+	assert_int_not_equal(dladdr((void *)(uintptr_t)name_of, &ours), 0);
+	assert_int_not_equal(dladdr(dlsym(RTLD_DEFAULT, "poll"), &polls), 0);
+	assert_ptr_equal(ours.dli_fbase, polls.dli_fbase);
+	assert_int_equal(pipe(fds), 0);
+	struct pollfd p = {.fd = fds[0], .events = POLLIN};
+	assert_int_equal(poll(&p, 1, 0), 0);
+	assert_int_equal(poll(&p, 1, 20), 0);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	assert_int_equal(poll(&p, 1, -1), 1);
+	assert_int_equal(p.revents, POLLIN);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 static void
 test_many_at_once(void **state)
 {
@@ -1110,6 +1134,7 @@ main(void)
 	    TEST(test_private_addresses_are_refused),
 	    TEST(test_private_kept_connection_is_refused),
 	    TEST(test_freeing_a_pool_cancels),
+	    TEST(test_poll_is_ours),
 	    TEST(test_many_at_once),
 	};
 
