@@ -91,8 +91,11 @@ open_direct(const struct conf *conf)
 	    .busy_wait_ms = DIRECT_WAIT_MS,
 	    .failure = &d->failure};
 
-	if (sqlite_db_open(&db, &d->db) == 0)
+	if (sqlite_db_open(&db, &d->db) == 0) {
+		sqlite_db_be_careful(
+		    d->db, true); /* one operation at a time: nothing is run again */
 		return d;
+	}
 	log_error("store cannot be opened %s", d->failure.text);
 	free(d);
 	return NULL;

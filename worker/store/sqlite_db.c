@@ -19,6 +19,13 @@ struct statement {
 	int body_column;                  /* what max_bytes counts */
 };
 
+/* What holds for an operation whatever its values are. */
+struct plan {
+	bool is_known;
+	bool may_be_torn;
+	int max_rows, max_bytes; /* positions of those parameters; -1: none */
+};
+
 struct sqlite_db {
 	sqlite3 *handle;
 	char *path;
@@ -26,8 +33,10 @@ struct sqlite_db {
 	bool is_writer;
 	uint64_t looked_ms; /* when a reader has last seen that its file is still the one */
 	unsigned log_pages, moved_pages;
+	struct plan plans[OP_COUNT];
 	struct statement statements[OP_COUNT][OP_STATEMENTS_MAX];
 	sqlite3_stmt *begin, *commit, *savepoint, *release;
+	bool is_careful;
 };
 
 enum {
@@ -408,17 +417,49 @@ judge(const struct op_statement *st, uint64_t hits, struct op_answer *answer)
 
 /* ---- one operation ---- */
 
-static struct bounds
-bounds_of(const struct op_call_view *view)
+/* May it fail when it has changed something, as far as one can see? */
+static bool
+may_be_torn(const struct op *op)
+{
+	bool has_written = false;
+
+	for (unsigned i = 0; i < OP_STATEMENTS_MAX && op->statements[i].sql != NULL; i++) {
+		const struct op_statement *st = &op->statements[i];
+		bool is_write = st->sql[0] != '\0' && strncmp(st->sql, "SELECT", 6) != 0;
+		bool may_fail = st->expect == OP_ONE || st->expect == OP_NONE ||
+				(is_write && op->constraints[0].columns != NULL);
+
+		if (may_fail && (has_written || (is_write && st->each > 0)))
+			return true;
+		has_written |= is_write;
+	}
+	return false;
+}
+
+static const struct plan *
+plan_of(struct sqlite_db *db, const struct op *op)
 {
 	static const struct op_statement none = {.each = 0};
-	struct bounds b = {UINT64_MAX, UINT64_MAX};
-	int i;
+	struct plan *plan = &db->plans[op_index(op)];
 
-	if ((i = op_position(view->op, &none, STR("max_rows"))) >= 0)
-		b.rows = (uint64_t)view->values[i].number;
-	if ((i = op_position(view->op, &none, STR("max_bytes"))) >= 0)
-		b.bytes = (uint64_t)view->values[i].number;
+	if (!plan->is_known)
+		*plan = (struct plan){.is_known = true,
+		    .may_be_torn = may_be_torn(op),
+		    .max_rows = op_position(op, &none, STR("max_rows")),
+		    .max_bytes = op_position(op, &none, STR("max_bytes"))};
+	return plan;
+}
+
+static struct bounds
+bounds_of(struct sqlite_db *db, const struct op_call_view *view)
+{
+	const struct plan *plan = plan_of(db, view->op);
+	struct bounds b = {UINT64_MAX, UINT64_MAX};
+
+	if (plan->max_rows >= 0)
+		b.rows = (uint64_t)view->values[plan->max_rows].number;
+	if (plan->max_bytes >= 0)
+		b.bytes = (uint64_t)view->values[plan->max_bytes].number;
 	return b;
 }
 
@@ -428,7 +469,7 @@ run_statement(struct sqlite_db *db, struct op_call_view *view, unsigned index,
 {
 	const struct op_statement *st = &view->op->statements[index];
 	struct statement *s = &db->statements[op_index(view->op)][index];
-	struct bounds bounds = bounds_of(view);
+	struct bounds bounds = bounds_of(db, view);
 	struct str rows = STR_NONE;
 	uint64_t times = 1, hits = 0;
 	int rc = s->stmt != NULL ? SQLITE_OK : prepare_statement(db, view->op, st, s);
@@ -516,16 +557,33 @@ sqlite_db_read(struct sqlite_db *db, struct op_call_view *view, struct op_answer
 	return err;
 }
 
-int
-sqlite_db_write(struct sqlite_db *db, struct op_call_view *view, struct op_answer *answer)
+void
+sqlite_db_be_careful(struct sqlite_db *db, bool is_careful)
+{
+	db->is_careful = is_careful;
+}
+
+/* Some failures have ended the whole transaction already. */
+static int
+write_bare(struct sqlite_db *db, struct op_call_view *view, struct op_answer *answer)
+{
+	sqlite3_int64 before = sqlite3_total_changes64(db->handle);
+	int err = run_op(db, view, answer);
+
+	if (err != 0 || sqlite3_get_autocommit(db->handle))
+		return err != 0 ? err : E_STORE_UNAVAILABLE;
+	return answer->err != 0 && sqlite3_total_changes64(db->handle) != before ? SQLITE_DB_TORN
+										 : 0;
+}
+
+static int
+write_in_savepoint(struct sqlite_db *db, struct op_call_view *view, struct op_answer *answer)
 {
 	int rc = step_frame(db->savepoint), err;
 
-	check(db->is_writer);
 	if (rc != SQLITE_OK)
 		return failure_of(db, rc, "savepoint");
 	err = run_op(db, view, answer);
-	/* Some failures have ended the whole transaction already. */
 	if (err != 0 || sqlite3_get_autocommit(db->handle))
 		return err != 0 ? err : E_STORE_UNAVAILABLE;
 	if (answer->err != 0)
@@ -533,6 +591,15 @@ sqlite_db_write(struct sqlite_db *db, struct op_call_view *view, struct op_answe
 	if (rc == SQLITE_OK)
 		rc = step_frame(db->release);
 	return rc == SQLITE_OK ? 0 : failure_of(db, rc, "release");
+}
+
+int
+sqlite_db_write(struct sqlite_db *db, struct op_call_view *view, struct op_answer *answer)
+{
+	check(db->is_writer);
+	if (db->is_careful || plan_of(db, view->op)->may_be_torn)
+		return write_in_savepoint(db, view, answer);
+	return write_bare(db, view, answer);
 }
 
 int

@@ -43,6 +43,13 @@ void sqlite_db_close(struct sqlite_db **);
 int sqlite_db_read(struct sqlite_db *, struct op_call_view *, struct op_answer *);
 int sqlite_db_write(struct sqlite_db *, struct op_call_view *, struct op_answer *); /* between: */
 int sqlite_db_begin(struct sqlite_db *);
+/*
+ * A savepoint costs more than a small operation, and only one that may fail when it has changed
+ * something needs it. Should another do so, sqlite_db_write() returns SQLITE_DB_TORN: roll back,
+ * and run them all again, carefully: then each has its own.
+ */
+enum { SQLITE_DB_TORN = 1 };
+void sqlite_db_be_careful(struct sqlite_db *, bool);
 int sqlite_db_commit(struct sqlite_db *); /* not 0: nothing of it happened */
 void sqlite_db_rollback(struct sqlite_db *);
 

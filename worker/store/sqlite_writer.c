@@ -1,9 +1,9 @@
 /*
  * sqlite_writer - the one thread of the host that writes the SQLite file.
  *
- *   loop     push -> queue                                  done -> on_done
- *                      |                                     ^
- *   thread             +-> begin, savepoint each, commit ----+
+ *   loop     push -> fresh -> queue                         done -> on_done
+ *                               |                            ^
+ *   thread                      +-> begin, run each, commit -+
  *
  * A transaction is open as long as writes arrive, at most gather_ms. It waits for
  * them only until it has as many as the last one: a write that comes alone is
@@ -33,7 +33,8 @@ enum {
 
 struct sqlite_writer {
 	struct loop *loop;
-	struct loop_post post;
+	struct loop_post post, hand_over;
+	struct list fresh; /* pushed in this round of the loop: they go over together */
 	struct sqlite_writer_conf conf;
 	char *path;
 	pthread_t thread;
@@ -164,14 +165,12 @@ write_all(struct sqlite_writer *w, struct list *incoming, struct list *batch, si
 
 /* One transaction: what is in `incoming`, and what arrives while it is open. */
 static int
-write_batch(struct sqlite_writer *w, struct list *incoming, struct list *batch)
+write_transaction(struct sqlite_writer *w, struct list *incoming, struct list *batch)
 {
 	uint64_t end_us = clock_mono_us() + w->conf.gather_ms * 1000, now_us;
 	size_t count = 0;
 	int err;
 
-	if (!open_db(w))
-		return E_STORE_UNAVAILABLE;
 	if ((err = sqlite_db_begin(w->db)) != 0)
 		return err;
 	while ((err = write_all(w, incoming, batch, &count)) == 0 && count < BATCH_MAX) {
@@ -186,6 +185,37 @@ write_batch(struct sqlite_writer *w, struct list *incoming, struct list *batch)
 	else
 		err = sqlite_db_commit(w->db);
 	w->last_batch = count;
+	return err;
+}
+
+/* Nothing of them has happened: all of them once more, in their order. */
+static void
+begin_again(struct list *incoming, struct list *batch)
+{
+	move_all(incoming, batch);
+	move_all(batch, incoming);
+	list_for (node, incoming) {
+		struct sqlite_write *write = list_entry(node, struct sqlite_write, node);
+
+		write->err = 0;
+		buf_clear(&write->answer);
+	}
+}
+
+static int
+write_batch(struct sqlite_writer *w, struct list *incoming, struct list *batch)
+{
+	int err;
+
+	if (!open_db(w))
+		return E_STORE_UNAVAILABLE;
+	err = write_transaction(w, incoming, batch);
+	if (err != SQLITE_DB_TORN)
+		return err;
+	begin_again(incoming, batch);
+	sqlite_db_be_careful(w->db, true);
+	err = write_transaction(w, incoming, batch);
+	sqlite_db_be_careful(w->db, false);
 	return err;
 }
 
@@ -282,22 +312,32 @@ on_post(struct loop_post *post)
 	deliver(container_of(post, struct sqlite_writer, post));
 }
 
+/* To wake the thread for each of them would have it commit the first one alone. */
+static void
+on_hand_over(struct loop_post *post)
+{
+	struct sqlite_writer *w = container_of(post, struct sqlite_writer, hand_over);
+	bool was_empty;
+
+	pthread_mutex_lock(&w->mutex);
+	was_empty = list_empty(&w->queue);
+	move_all(&w->fresh, &w->queue);
+	if (was_empty)
+		pthread_cond_signal(&w->has_work);
+	pthread_mutex_unlock(&w->mutex);
+}
+
 int
 sqlite_writer_push(struct sqlite_writer *w, struct sqlite_write *write)
 {
-	bool was_empty;
-
 	if (w->queued >= w->conf.queue_max)
 		return E_BUSY;
 	w->queued++;
 	write->err = 0;
 	write->answer = BUF_INIT;
-	pthread_mutex_lock(&w->mutex);
-	was_empty = list_empty(&w->queue);
-	list_add_tail(&w->queue, &write->node);
-	if (was_empty)
-		pthread_cond_signal(&w->has_work);
-	pthread_mutex_unlock(&w->mutex);
+	if (list_empty(&w->fresh))
+		loop_post(w->loop, &w->hand_over);
+	list_add_tail(&w->fresh, &write->node);
 	return 0;
 }
 
@@ -323,6 +363,8 @@ sqlite_writer_new(struct loop *loop, const struct sqlite_writer_conf *conf)
 	w->conf = *conf;
 	w->path = xstrdup(conf->path);
 	w->post.run = on_post;
+	w->hand_over.run = on_hand_over;
+	list_init(&w->fresh);
 	list_init(&w->queue);
 	list_init(&w->done);
 	pthread_mutex_init(&w->mutex, NULL);
@@ -342,6 +384,8 @@ sqlite_writer_free(struct sqlite_writer **ref)
 	if (w == NULL)
 		return;
 	*ref = NULL;
+	loop_post_cancel(w->loop, &w->hand_over);
+	on_hand_over(&w->hand_over);
 	pthread_mutex_lock(&w->mutex);
 	w->is_ending = true;
 	pthread_cond_signal(&w->has_work);

@@ -2,8 +2,8 @@
  * sqlite_writer - the one thread of the host that writes the SQLite file.
  *
  * Lives in the elected worker. Writes are pushed on the loop and come back on the
- * loop; between, the thread gathers them into transactions, each write in its own
- * savepoint, and a write is done when its transaction is committed. It also moves
+ * loop; between, the thread gathers them into transactions, of which each write is
+ * there whole or not at all, and a write is done when its transaction is committed. It also moves
  * the write-ahead log into the database.
  */
 #ifndef WORKER_STORE_SQLITE_WRITER_H

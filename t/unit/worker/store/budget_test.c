@@ -323,6 +323,40 @@ an_advance_that_nobody_renews_is_nobodys(void **state)
 	assert_int_equal(got.days[0].sum.calls, 1);
 }
 
+static void
+on_done_there(void *arg, int err)
+{
+	*(int *)arg = err;
+	world_came(&w);
+}
+
+/* Three writes in one transaction, of which one fails when its first row is written: nothing of it
+ * is left, the others are there, once. */
+static void
+what_fails_in_its_midst_is_undone_alone(void **state)
+{
+	struct store_usage rows[4] = {
+	    usage("a", 1, now), usage("b", 10, now), usage("c", 100, now), usage("d", 1000, now)};
+	const struct store_usage *groups[3][2] = {{&rows[0]}, {&rows[1], &rows[2]}, {&rows[3]}};
+	const size_t counts[3] = {1, 2, 1};
+	int errs[3] = {-1000, -1000, -1000};
+
+	rows[2].model = NULL;
+	memset(&got, 0, sizeof(got));
+	for (int i = 0; i < 3; i++) {
+		world_expect(&w);
+		store_usage_add(w.store, groups[i], counts[i], on_done_there, &errs[i]);
+	}
+	world_wait(&w);
+	assert_int_equal(errs[0], 0);
+	assert_int_equal(errs[1], E_INTERNAL);
+	assert_int_equal(errs[2], 0);
+	days(20000, 20000);
+	assert_int_equal(got.count, 1);
+	assert_int_equal(got.days[0].sum.calls, 2);
+	assert_int_equal(got.days[0].sum.cost_micros, 1001);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -336,6 +370,7 @@ main(void)
 	    T(what_nobody_renews_is_spent_at_its_estimate),
 	    T(an_advance_is_a_share_of_what_is_left),
 	    T(an_advance_that_nobody_renews_is_nobodys),
+	    T(what_fails_in_its_midst_is_undone_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
