@@ -135,6 +135,18 @@ metric_of_row(const struct shm *shm, uint32_t row, enum metric m, unsigned a, un
 	return value_of(&rows, m, a, b);
 }
 
+void
+metric_read_histogram(
+    const struct shm *shm, enum metric m, unsigned a, uint64_t ret[METRIC_HISTOGRAM_CELLS])
+{
+	struct rows rows = rows_look(shm);
+
+	check(metric_infos[m].type == TYPE_HISTOGRAM);
+	for (unsigned i = 0; i < METRIC_HISTOGRAM_CELLS; i++)
+		ret[i] = sum_counter(&rows, m, a, 0, i);
+	rows_done(&rows);
+}
+
 /* The labels of one series, with a comma between, without braces. */
 static void
 add_label(struct buf *out, const char *name, struct str value)

@@ -49,6 +49,10 @@ _Atomic uint64_t *metric_cell(
  * there is none (yet). */
 struct str metric_label_value(const struct shm *, enum metric_label, unsigned i);
 
+/* A histogram over all rows: its buckets, +Inf, the sum in microseconds. */
+void metric_read_histogram(
+    const struct shm *, enum metric, unsigned a, uint64_t ret[METRIC_HISTOGRAM_CELLS]);
+
 enum { METRIC_PAIR_SEPARATOR = 0x1f };
 
 #endif

@@ -21,6 +21,7 @@
 #include "common/err.h"
 #include "common/list.h"
 #include "common/log.h"
+#include "common/region.h"
 #include "common/strmap.h"
 #include "worker/session/key_text.h"
 
@@ -43,6 +44,7 @@ struct entry {
 
 struct waiter {
 	struct list node;
+	uint64_t since_us;
 	keys_on_principal *on_principal;
 	void *arg;
 };
@@ -120,6 +122,16 @@ find_app(const struct conf *conf, const char *id)
 	return NULL;
 }
 
+static const struct conf_app *
+look_up_app(const struct conf *conf, const char *id)
+{
+	uint64_t since_us = clock_mono_us();
+	const struct conf_app *app = find_app(conf, id);
+
+	region_count(REGION_APPS, app != NULL, since_us);
+	return app;
+}
+
 /* A key of the configuration has no id of its own: this one is the same after each start. */
 static const char *
 configured_id(struct entry *e)
@@ -157,7 +169,7 @@ entry_of_conf(const struct conf *conf, const struct conf_key *key)
 
 /* Revoked, expired, of an app that is no more: not a key. */
 static bool
-is_usable(struct keys *k, const struct store_key *key)
+is_usable(struct keys *k, const struct store_key *key, const struct conf_app **ret_app)
 {
 	enum key_kind kind;
 
@@ -165,16 +177,18 @@ is_usable(struct keys *k, const struct store_key *key)
 		return false;
 	if (key->expires_at != 0 && key->expires_at <= clock_wall_ms())
 		return false;
-	return kind == KEY_ADMIN || find_app(k->conf, key->app_id) != NULL;
+	*ret_app = kind == KEY_ADMIN ? NULL : look_up_app(k->conf, key->app_id);
+	return kind == KEY_ADMIN || *ret_app != NULL;
 }
 
 static struct entry *
 entry_of_store(struct keys *k, const struct lookup *lookup, const struct store_key *key)
 {
 	struct entry *e = entry_new(lookup->hash);
+	const struct conf_app *app;
 
 	if (key == NULL || !crypto_equal(key->hash, SHA256_LEN, lookup->hash, SHA256_LEN) ||
-	    !is_usable(k, key)) {
+	    !is_usable(k, key, &app)) {
 		e->until_ms = loop_now_ms(k->loop) + UNKNOWN_MS;
 		return e;
 	}
@@ -182,7 +196,7 @@ entry_of_store(struct keys *k, const struct lookup *lookup, const struct store_k
 	check(key_kind_parse(key->kind, &e->principal.kind));
 	e->principal.key_id = keep(e, key->id);
 	e->principal.app_id = keep(e, key->app_id);
-	e->principal.app = find_app(k->conf, key->app_id);
+	e->principal.app = app;
 	e->principal.device_id = keep(e, key->device_id);
 	e->principal.expires_at = key->expires_at;
 	key_limits_parse(key->limits_json, &e->arena, &e->principal);
@@ -190,6 +204,14 @@ entry_of_store(struct keys *k, const struct lookup *lookup, const struct store_k
 }
 
 /* ---- the cache ---- */
+
+/* Those of the configuration are as near. */
+static void
+count_entries(const struct keys *k)
+{
+	region_entries(
+	    REGION_KEYS, strmap_count(k->configured) + k->known_count + k->unknown_count);
+}
 
 static void
 cache_remove(struct keys *k, struct entry *e)
@@ -200,6 +222,7 @@ cache_remove(struct keys *k, struct entry *e)
 		k->known_count--;
 	else
 		k->unknown_count--;
+	count_entries(k);
 	entry_unref(e);
 }
 
@@ -233,6 +256,7 @@ cache_add(struct keys *k, struct entry *e)
 	strmap_set(k->cache, hash_str(e->hash), e);
 	list_add_head(list, &e->node);
 	++*count;
+	count_entries(k);
 }
 
 static struct entry *
@@ -339,6 +363,7 @@ lookup_end(struct lookup *lookup, int err, struct entry *e)
 
 		list_del(&waiter->node);
 		free(waiter);
+		region_count(REGION_KEYS, false, w.since_us);
 		if (e == NULL)
 			w.on_principal(w.arg, err, NULL);
 		else
@@ -367,13 +392,14 @@ on_found(void *arg, int err, const struct store_key *key)
 }
 
 static void
-ask_store(
-    struct keys *k, const uint8_t hash[SHA256_LEN], keys_on_principal *on_principal, void *arg)
+ask_store(struct keys *k, const uint8_t hash[SHA256_LEN], uint64_t since_us,
+    keys_on_principal *on_principal, void *arg)
 {
 	struct lookup *lookup = strmap_get(k->lookups, hash_str(hash));
 	struct waiter *waiter = xcalloc(1, sizeof(*waiter));
 	bool is_new = lookup == NULL || lookup->epoch != k->epoch;
 
+	waiter->since_us = since_us;
 	waiter->on_principal = on_principal;
 	waiter->arg = arg;
 	if (is_new) {
@@ -394,15 +420,18 @@ void
 keys_check_hash(
     struct keys *k, const uint8_t hash[SHA256_LEN], keys_on_principal *on_principal, void *arg)
 {
+	uint64_t since_us = clock_mono_us();
 	struct entry *e;
 
 	look_at_shared(k);
 	if ((e = strmap_get(k->configured, hash_str(hash))) == NULL)
 		e = cache_get(k, hash);
-	if (e != NULL)
-		answer(e, on_principal, arg);
-	else
-		ask_store(k, hash, on_principal, arg);
+	if (e == NULL) {
+		ask_store(k, hash, since_us, on_principal, arg);
+		return;
+	}
+	region_count(REGION_KEYS, true, since_us);
+	answer(e, on_principal, arg);
 }
 
 void
@@ -567,6 +596,8 @@ add_configured(struct keys *k)
 		if ((old = strmap_set(k->configured, hash_str(e->hash), e)) != NULL)
 			entry_unref(old);
 	}
+	count_entries(k);
+	region_entries(REGION_APPS, k->conf->apps.n);
 }
 
 struct keys *

@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "common/err.h"
+#include "common/region.h"
 #include "common/strmap.h"
 
 /* Far from what the parser takes: the arguments are shown inside of other JSON, which must be read
@@ -84,6 +85,7 @@ tool_call_new(struct tool_calls *calls, const struct tool_call_asked *asked)
 	c->arguments = parse_arguments(asked->arguments);
 	c->started_ms = asked->now_ms;
 	check(strmap_set(calls->by_id, id_str(&c->id), c) == NULL);
+	region_entries(REGION_TOOLS, strmap_count(calls->by_id));
 	return c;
 }
 
@@ -95,6 +97,7 @@ tool_call_free(struct tool_calls *calls, struct tool_call **call)
 	if (c == NULL)
 		return;
 	check(strmap_del(calls->by_id, id_str(&c->id)) == c);
+	region_entries(REGION_TOOLS, strmap_count(calls->by_id));
 	json_decref(c->arguments);
 	free(c->wire_id);
 	free(c->name);

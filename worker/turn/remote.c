@@ -9,7 +9,9 @@
  */
 #include <stdlib.h>
 
+#include "common/clock.h"
 #include "common/metric.h"
+#include "common/region.h"
 #include "worker/turn/turn_impl.h"
 
 enum {
@@ -23,7 +25,8 @@ enum question_kind { ASKS_STATE, ASKS_CANCEL, GIVES_RESULT };
 struct question {
 	struct list node;
 	struct turns *turns;
-	uint64_t handle; /* in turns->question_handles */
+	uint64_t handle;   /* in turns->question_handles */
+	uint64_t since_us; /* the owner of a call is looked for */
 	enum question_kind kind;
 	struct id session_id, turn_id, call_id;
 	uint64_t wait_until_ms, give_up_ms;
@@ -399,7 +402,9 @@ on_call_owner(void *arg, int err, struct backplane_addr owner)
 
 	if (q == NULL)
 		return;
-	if (err == 0 && !owner_equal(owner, q->turns->self))
+	bool is_found = err == 0 && !owner_equal(owner, q->turns->self);
+	region_count(REGION_TOOLS, is_found, q->since_us);
+	if (is_found)
 		give_to_peer(q, owner);
 	else
 		ask_record_for_owner(q);
@@ -421,11 +426,13 @@ give_result(struct question *q)
 		answer_question(q, E_PAYLOAD_TOO_LARGE, NULL, false);
 		return;
 	}
+	q->since_us = clock_mono_us();
 	if (tool_call_find(ts->calls, &q->session_id, &q->call_id) == NULL) {
 		backplane_find_owner(
 		    ts->backplane, &q->call_id, on_call_owner, turn_gap_open(ts, q->handle));
 		return;
 	}
+	region_count(REGION_TOOLS, true, q->since_us);
 	int err = take_result_text(
 	    ts, &q->session_id, &q->call_id, q->is_error, q->result, strlen(q->result), &is_same);
 	answer_question(q, err, NULL, is_same);

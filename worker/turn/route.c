@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/region.h"
 #include "worker/turn/turn_impl.h"
 
 enum { LOSE_TRIES_MAX = 3 };
@@ -20,6 +21,7 @@ struct route_search {
 	uint64_t handle;
 	void *arg;
 	uint32_t tries;
+	uint64_t since_us;
 };
 
 static void search_record(struct route_search *s);
@@ -105,7 +107,10 @@ on_owner(void *arg, int err, struct backplane_addr owner)
 	struct route_search *s = arg;
 	struct route r = {.kind = ROUTE_PEER, .peer = owner};
 
-	if (err != 0 || owner_equal(owner, s->turns->self))
+	bool is_found = err == 0 && !owner_equal(owner, s->turns->self);
+
+	region_count(REGION_SESSIONS, is_found, s->since_us);
+	if (!is_found)
 		search_record(s);
 	else
 		search_end(s, &r);
@@ -115,16 +120,19 @@ void
 turn_route_find(struct turns *ts, const struct id *session_id, const struct id *turn_id,
     bool is_record_only, route_on_found *on_found, uint64_t handle, void *arg)
 {
+	uint64_t since_us = clock_mono_us();
 	struct route_search *s;
 
 	if (turn_by_id(ts, session_id, turn_id) != NULL) {
 		struct route r = {.kind = ROUTE_HERE};
 
+		region_count(REGION_SESSIONS, true, since_us);
 		on_found(arg, ts, handle, &r);
 		return;
 	}
 	s = xcalloc(1, sizeof(*s));
 	s->turns = ts;
+	s->since_us = since_us;
 	s->session_id = *session_id;
 	s->turn_id = *turn_id;
 	s->on_found = on_found;

@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "common/metric.h"
+#include "common/region.h"
 #include "worker/turn/turn_impl.h"
 
 static void on_retain(struct loop_timer *);
@@ -52,6 +53,12 @@ turn_gap_turn(void *gap)
 
 /* ---- one turn's place ---- */
 
+static void
+count_entries(const struct turns *ts)
+{
+	region_entries(REGION_SESSIONS, strmap_count(ts->by_id));
+}
+
 struct turn *
 turn_new(struct turns *ts)
 {
@@ -76,6 +83,7 @@ turn_publish(struct turn *t)
 	struct turns *ts = t->turns;
 
 	check(strmap_set(ts->by_id, id_str(&t->id), t) == NULL);
+	count_entries(ts);
 	if (!backplane_own(ts->backplane, &t->id))
 		log_warn("turn owners full turn=%s", t->id.s);
 	ts->live++;
@@ -98,6 +106,7 @@ turn_unpublish(struct turn *t)
 	struct turns *ts = t->turns;
 
 	check(strmap_del(ts->by_id, id_str(&t->id)) == t);
+	count_entries(ts);
 	backplane_disown(ts->backplane, &t->id);
 	count_not_live(ts);
 }
@@ -205,6 +214,7 @@ forget(struct turn *t)
 	ts->retained_bytes -= t->retained_bytes;
 	ts->retained_count--;
 	check(strmap_del(ts->by_id, id_str(&t->id)) == t);
+	count_entries(ts);
 	backplane_disown(ts->backplane, &t->id);
 	turn_free_later(t);
 }
