@@ -186,12 +186,44 @@ check_load(void *arg, json_t *details)
 	return HEALTH_DEGRADED;
 }
 
+/* Are the fleet's figures true? By what this host's speaker has last seen. */
+static enum health
+check_stats(void *arg, json_t *details)
+{
+	const struct health_of *h = arg;
+	struct stats_health s;
+	const char *reason = NULL;
+
+	stats_get_health(h->stats, &s);
+	json_object_set_new(details, "mode", json_string(stats_mode_name(s.mode)));
+	if (s.mode == STATS_FLEET) {
+		json_object_set_new(details, "instances", json_integer((json_int_t)s.instances));
+		json_object_set_new(details, "aggregation_ms", json_real((double)s.took_us / 1000));
+		json_object_set_new(details, "drift", json_real((double)s.drift_ppm / 1e6));
+		json_object_set_new(details, "age_ms",
+		    s.age_ms != UINT64_MAX ? json_integer((json_int_t)s.age_ms) : json_null());
+	}
+	if (s.mode == STATS_ALONE)
+		reason = "redis_away";
+	else if (s.is_late)
+		reason = "late";
+	else if (s.has_drift)
+		reason = "drift";
+	else if (s.has_latency)
+		reason = "latency";
+	if (reason == NULL)
+		return HEALTH_OK;
+	json_object_set_new(details, "reason", json_string(reason));
+	return HEALTH_DEGRADED;
+}
+
 static const struct ops_check checks[] = {
     {"load", check_load},
     {"store", check_store},
     {"backplane", check_backplane},
     {"providers", check_providers},
     {"http_pools", check_pools},
+    {"stats", check_stats},
 };
 
 const struct ops_check *

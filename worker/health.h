@@ -9,6 +9,7 @@
 #include "worker/backplane/backplane.h"
 #include "worker/loop/loop.h"
 #include "worker/provider/provider.h"
+#include "worker/stats/stats.h"
 #include "worker/store/store.h"
 
 /* What the checks look at: their arg. */
@@ -18,6 +19,7 @@ struct health_of {
 	struct loop *loop;
 	const struct providers *providers;
 	struct backplane *backplane;
+	const struct stats *stats;
 };
 
 const struct ops_check *health_checks(size_t *ret_count);

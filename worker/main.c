@@ -26,6 +26,7 @@
 #include "worker/mcp/runner.h"
 #include "worker/mcp/upstream.h"
 #include "worker/session/sweeper.h"
+#include "worker/stats/stats.h"
 
 enum { LOAD_INTERVAL_MS = 1000, DRAIN_LOOK_MS = 20, EXIT_MASTER_GONE = 3 };
 
@@ -34,6 +35,7 @@ struct worker {
 	struct loop *loop;
 	struct backplane *backplane;
 	struct limits *limits;
+	struct stats *stats;
 	struct store *store;
 	struct client *client;
 	struct holds *holds;
@@ -88,6 +90,32 @@ backplane_stop(struct worker *w)
 {
 	limits_free(&w->limits);
 	backplane_free(&w->backplane);
+}
+
+static int
+stats_init(struct worker *w)
+{
+	w->stats =
+	    stats_new(w->loop, w->handoff->conf, w->handoff->shm, w->handoff->who, w->backplane);
+	return 0;
+}
+
+static void
+stats_start_drain(struct worker *w)
+{
+	stats_drain(w->stats);
+}
+
+static bool
+stats_has_no_reader(const struct worker *w)
+{
+	return stats_is_idle(w->stats);
+}
+
+static void
+stats_stop(struct worker *w)
+{
+	stats_free(&w->stats);
 }
 
 static int
@@ -293,6 +321,7 @@ api_init(struct worker *w)
 	    .shm = w->handoff->shm,
 	    .backplane = w->backplane,
 	    .limits = w->limits,
+	    .stats = w->stats,
 	    .http = w->http,
 	    .store = w->store,
 	    .keys = w->keys,
@@ -329,7 +358,8 @@ ops_init(struct worker *w)
 	size_t count;
 	const struct ops_check *checks = health_checks(&count);
 
-	w->health = (struct health_of){w->handoff, w->store, w->loop, w->providers, w->backplane};
+	w->health =
+	    (struct health_of){w->handoff, w->store, w->loop, w->providers, w->backplane, w->stats};
 	w->ops = ops_new(w->http, w->handoff, checks, count, &w->health);
 	return 0;
 }
@@ -349,6 +379,7 @@ ops_stop(struct worker *w)
 /* Who accepts comes after those whose routes it serves: start is in this order. */
 static const struct service services[] = {
     {"backplane", backplane_init, NULL, NULL, NULL, backplane_stop},
+    {"stats", stats_init, NULL, stats_start_drain, stats_has_no_reader, stats_stop},
     {"store", store_init, NULL, NULL, store_has_nothing_to_do, store_stop},
     {"usage", usage_init, NULL, usage_drain, usage_is_written, usage_stop},
     {"providers", providers_init, NULL, NULL, NULL, providers_stop},

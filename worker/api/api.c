@@ -16,6 +16,7 @@ static const struct api_endpoint *const tables[] = {
     gateway_endpoints,
     usage_endpoints,
     host_endpoints,
+    stats_endpoints,
 };
 
 enum { ENDPOINTS_MAX = 64 };

@@ -15,6 +15,7 @@
 #include "worker/http/http.h"
 #include "worker/provider/provider.h"
 #include "worker/session/keys.h"
+#include "worker/stats/stats.h"
 #include "worker/store/store.h"
 #include "worker/turn/turn.h"
 #include "worker/usage/usage.h"
@@ -25,6 +26,7 @@ struct api {
 	struct shm *shm;
 	struct backplane *backplane;
 	struct limits *limits;
+	struct stats *stats;
 	struct http_server *http;
 	struct store *store;
 	struct keys *keys;
