@@ -264,6 +264,14 @@ install: build ## parleyd and its tools to PREFIX/bin, the sample config to PREF
 	install -m 755 $(PROGRAMS:%=$(B)/%) $(BINDIR)
 	install -m 644 etc/parley.yaml $(SHAREDIR)
 
+DEB_VERSION ?= $(VERSION)
+.PHONY: deb
+deb: ## build/deb/parley_VERSION_ARCH.deb
+	@.ci/install build
+	@rm -rf build/deb
+	@$(MAKE) install DESTDIR=build/deb/files PREFIX=/usr >/dev/null
+	@etc/debian/build $(DEB_VERSION) build/deb/files build/deb
+
 .PHONY: uninstall
 uninstall: ## what install put there
 	rm -f $(PROGRAMS:%=$(BINDIR)/%) $(SHAREDIR)/parley.yaml

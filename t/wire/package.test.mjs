@@ -1,0 +1,155 @@
+// `make install`, and the Debian package under a real systemd: it installs, starts, reloads, is upgraded while it serves, goes.
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { request } from './lib/http.mjs';
+import { freePort } from './lib/port.mjs';
+import { build, root } from './lib/process.mjs';
+import { startSystemd } from './lib/systemd.mjs';
+import { waitFor } from './lib/wait.mjs';
+
+const skip = !build.endsWith('/release') ? 'of the release build only' : spawnSync('dpkg-shlibdeps', ['--version']).status !== 0 && 'no dpkg-dev';
+const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-package-'));
+// Under `make test` we are make's child, and not one of its jobs.
+const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(MAKE|MFLAGS|KIND$|PARLEY_|T$|B$)/.test(name)));
+const make = (...args) => execFileSync('make', ['-s', ...args], { cwd: root, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+const deb = (version) => path.join(dir, `deb-${version}`, `parley_${version}_${execFileSync('dpkg', ['--print-architecture'], { encoding: 'utf8' }).trim()}.deb`);
+let machine, url;
+
+function makePackage(version) {
+  const out = path.join(dir, `deb-${version}`);
+  make('install', `DESTDIR=${out}/files`, 'PREFIX=/usr');
+  execFileSync(path.join(root, 'etc/debian/build'), [version, path.join(out, 'files'), out], { cwd: root, stdio: 'pipe' });
+}
+
+const skipped = (t) => { if (machine?.skip) t.skip(machine.skip); return Boolean(machine?.skip); };
+const live = async () => (await request(`${url}/health/live`)).status === 200;
+const pid = async () => Number(await machine.property('parleyd', 'MainPID'));
+
+before(async () => {
+  if (skip) return;
+  makePackage('0.1.0');
+  makePackage('0.1.1');
+  machine = await startSystemd(null);
+  if (machine.skip) return;
+  const port = await freePort();
+  url = `http://127.0.0.1:${port}`;
+  fs.mkdirSync(machine.file('/etc/systemd/system/parleyd.service.d'), { recursive: true });
+  fs.writeFileSync(machine.file('/etc/systemd/system/parleyd.service.d/port.conf'), `[Service]\nEnvironment=PARLEY_LISTEN=127.0.0.1:${port} WORKERS=2 PARLEY_DRAIN__PAUSE=500ms\n`);
+});
+after(async () => {
+  if (machine && !machine.skip) await machine.end();
+  fs.rmSync(dir, { recursive: true, force: true });
+});
+
+test('make install puts programs and the sample where it says, and uninstall takes them away', { skip }, () => {
+  const into = path.join(dir, 'installed');
+  make('install', `DESTDIR=${into}`, 'PREFIX=/opt/parley');
+  const files = (folder) => fs.readdirSync(path.join(into, 'opt/parley', folder)).sort();
+  assert.deepEqual(files('bin'), ['mock_llm', 'parley_load', 'parleyd']);
+  assert.ok(files('share/parley').includes('parley.yaml'));
+  assert.match(execFileSync(path.join(into, 'opt/parley/bin/parleyd'), ['--version'], { encoding: 'utf8' }), /^parleyd \d/);
+  make('uninstall', `DESTDIR=${into}`, 'PREFIX=/opt/parley');
+  assert.deepEqual(files('bin'), []);
+  assert.ok(!fs.existsSync(path.join(into, 'opt/parley/share/parley')));
+});
+
+test('the package says what it needs, and its files are root\'s', { skip }, () => {
+  const control = execFileSync('dpkg-deb', ['--field', deb('0.1.0')], { encoding: 'utf8' });
+  assert.match(control, /^Depends: .*libc6 \(>= .*libh2o-evloop.*libpq5/m);
+  const content = execFileSync('dpkg-deb', ['--contents', deb('0.1.0')], { encoding: 'utf8' });
+  for (const line of content.trim().split('\n')) assert.match(line, / root\/root /);
+  for (const file of ['/usr/bin/parleyd', '/lib/systemd/system/parleyd.service', '/etc/parley/parley.yaml', '/usr/share/doc/parley/copyright']) {
+    assert.ok(content.includes(` .${file}\n`), file);
+  }
+  const bytes = fs.readFileSync(deb('0.1.0'));
+  fs.rmSync(path.join(dir, 'deb-0.1.0'), { recursive: true });
+  makePackage('0.1.0');
+  assert.ok(bytes.equals(fs.readFileSync(deb('0.1.0'))), 'made again it is the same');
+});
+
+test('installed it runs: as its own account, with its sockets in systemd\'s keeping', { skip }, async (t) => {
+  if (skipped(t)) return;
+  fs.copyFileSync(deb('0.1.0'), machine.file('/root/old.deb'));
+  await machine.run('dpkg', '-i', '/root/old.deb');
+  assert.equal(await machine.property('parleyd', 'ActiveState'), 'active');
+  assert.equal(await machine.property('parleyd', 'UnitFileState'), 'enabled');
+  assert.equal(await machine.property('parleyd', 'StatusText'), 'running, 2 of 2 workers ready');
+  assert.equal(await machine.property('parleyd', 'NFileDescriptorStore'), '2');
+  assert.ok(await live());
+  assert.equal((await request(`${url}/health/ready`)).status, 200);
+  const account = (await machine.run('id', '-u', 'parley')).trim();
+  assert.match(await machine.run('ps', '-o', 'uid=', '-C', 'parleyd'), new RegExp(`^( *${account}\n){3}$`));
+  assert.match(await machine.run('stat', '-c', '%a %U', '/etc/parley/parleyd.env', '/var/lib/parley/parley.db'), /^600 root\n600 parley\n$/);
+  assert.match(await machine.run('parleyd', '--config', '/etc/parley/parley.yaml', 'key', 'create', '--kind', 'server', '--app', 'main'), /secret +ps_/);
+});
+
+test('systemctl reload: a good file is taken, a bad one is refused and said so', { skip }, async (t) => {
+  if (skipped(t)) return;
+  const file = machine.file('/etc/parley/parley.yaml'), good = fs.readFileSync(file, 'utf8');
+  const main = await pid();
+  fs.writeFileSync(file, `${good}\nmax_connections: 77\n`);
+  await machine.run('systemctl', 'reload', 'parleyd');
+  await waitFor(async () => (await request(`${url}/health`)).json.connections.max === 2 * 77, 'the new limit');
+  fs.writeFileSync(file, `${good}\nmax_conections: 77\n`);
+  const { code } = await machine.try('systemctl', 'reload', 'parleyd');
+  assert.notEqual(code, 0);
+  assert.match(await machine.run('journalctl', '--no-pager', '-u', 'parleyd', '-n', '20'), /max_conections: unknown key; did you mean max_connections/);
+  fs.writeFileSync(file, good);
+  assert.equal(await machine.property('parleyd', 'ActiveState'), 'active');
+  assert.equal(await pid(), main);
+  assert.ok(await live());
+});
+
+test('a killed master is replaced, with the same sockets: who connects meanwhile is served', { skip }, async (t) => {
+  if (skipped(t)) return;
+  const main = await pid();
+  await machine.run('kill', '-9', String(main));
+  // Nothing listens to, but the socket is there: this waits in its queue.
+  assert.ok(await live());
+  await waitFor(async () => await pid() !== main && await machine.property('parleyd', 'ActiveState') === 'active', 'the next master');
+  assert.equal(await machine.property('parleyd', 'NRestarts'), '1');
+});
+
+test('an upgrade while requests come: the new program serves, and nobody was refused', { skip }, async (t) => {
+  if (skipped(t)) return;
+  // A program that cannot hand over drains and starts again; between the two there is a moment without it.
+  const hands_over = / upgrade /.test(await machine.run('parleyd', '--help'));
+  let is_over = false, answered = 0, failed = 0;
+  const clients = Array.from({ length: 8 }, async () => {
+    while (!is_over) {
+      const is_live = await live().catch((error) => { if (hands_over) throw error; });
+      if (is_live) answered++;
+      else failed++;
+    }
+  });
+  await waitFor(() => answered > 20, 'requests');
+  fs.copyFileSync(deb('0.1.1'), machine.file('/root/new.deb'));
+  const main = await pid();
+  await Promise.race([machine.run('dpkg', '-i', '/root/new.deb'), ...clients]);
+  await waitFor(async () => await pid() !== main && await machine.property('parleyd', 'ActiveState') === 'active', 'the new master', 60000);
+  const so_far = answered;
+  await Promise.race([waitFor(() => answered > so_far + 20, 'more requests'), ...clients]);
+  is_over = true;
+  await Promise.all(clients);
+  t.diagnostic(`${answered} answered, ${failed} failed`);
+  assert.match(await machine.run('dpkg-query', '-W', 'parley'), /0\.1\.1/);
+});
+
+test('removed it is stopped, purged it leaves nothing', { skip }, async (t) => {
+  if (skipped(t)) return;
+  await machine.run('dpkg', '--remove', 'parley');
+  assert.equal(await machine.property('parleyd', 'ActiveState'), 'inactive');
+  assert.ok(fs.existsSync(machine.file('/etc/parley/parley.yaml')), 'the configuration stays');
+  assert.ok(fs.existsSync(machine.file('/var/lib/parley/parley.db')), 'and the record');
+  await assert.rejects(request(`${url}/health/live`), /ECONNREFUSED/);
+  await machine.run('dpkg', '--purge', 'parley');
+  for (const left of ['/etc/parley', '/var/lib/parley', '/run/parley', '/usr/share/parley', '/usr/share/doc/parley', '/usr/bin/parleyd',
+    '/lib/systemd/system/parleyd.service', '/etc/systemd/system/multi-user.target.wants/parleyd.service']) {
+    assert.equal((await machine.try('test', '-e', left)).code, 1, left);
+  }
+  assert.notEqual((await machine.try('id', 'parley')).code, 0);
+});
