@@ -6,6 +6,9 @@
 
 #include "common/check.h"
 
+/* Of what it thinks; what comes back without it is refused. */
+#define SIGNATURE "mock-signature+/="
+
 static const char *
 text_at(const json_t *object, const char *key)
 {
@@ -36,6 +39,11 @@ take_block(const json_t *block, json_t *parts, json_t *calls, json_t *results)
 						   "content", json_object_get(block, "content")));
 		return true;
 	}
+	if (strcmp(type, "thinking") == 0)
+		return *text_at(block, "thinking") != '\0' &&
+		       strcmp(text_at(block, "signature"), SIGNATURE) == 0;
+	if (strcmp(type, "redacted_thinking") == 0)
+		return *text_at(block, "data") != '\0';
 	return strcmp(type, "image") == 0 && json_is_object(json_object_get(block, "source"));
 }
 
@@ -142,6 +150,10 @@ close_blocks(struct messages *m, struct buf *out)
 {
 	uint32_t from = m->open == 'c' ? m->first_call : m->block - 1;
 
+	if (m->open == 'r')
+		add_event(out, "content_block_delta",
+		    json_pack("{s:s,s:i,s:{s:s,s:s}}", "type", "content_block_delta", "index",
+			(int)from, "delta", "type", "signature_delta", "signature", SIGNATURE));
 	for (uint32_t i = from; m->open != 0 && i < m->block; i++)
 		add_event(out, "content_block_stop",
 		    json_pack("{s:s,s:i}", "type", "content_block_stop", "index", (int)i));
@@ -271,8 +283,9 @@ messages_whole(const struct messages *m, struct str message, struct buf *out)
 	json_t *call;
 
 	if (*text_at(said, "reasoning_content") != '\0')
-		json_array_append_new(content, json_pack("{s:s,s:s}", "type", "thinking",
-						   "thinking", text_at(said, "reasoning_content")));
+		json_array_append_new(
+		    content, json_pack("{s:s,s:s,s:s}", "type", "thinking", "thinking",
+				 text_at(said, "reasoning_content"), "signature", SIGNATURE));
 	if (*text == '\0')
 		text = text_at(said, "refusal");
 	if (*text != '\0')

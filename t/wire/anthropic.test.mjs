@@ -75,6 +75,25 @@ test('tools: several calls in one answer, their pieces interleaved, their result
   assert.equal((await text_of({ tools: [look], messages: [...messages, message, ...results] })).text, 'tool results: seen 0; seen 1');
 });
 
+test('what the model thinks is told, signed, and goes back before the results of its tools', async () => {
+  const messages = user('[[mock reasoning=3 tool=look args={}]] go');
+  const whole = (await client.chat.completions.create({ model: 'default', messages, tools: [look] })).choices[0].message;
+  const streamed = { role: 'assistant', content: null, tool_calls: whole.tool_calls, thinking_blocks: [] };
+  let reasoning = '';
+  for await (const { choices } of await client.chat.completions.create({ model: 'default', stream: true, messages, tools: [look] })) {
+    reasoning += choices[0]?.delta.reasoning_content ?? '';
+    streamed.thinking_blocks.push(...choices[0]?.delta.thinking_blocks ?? []);
+  }
+  assert.equal(reasoning, whole.reasoning_content);
+  assert.ok(whole.thinking_blocks[0].signature && whole.thinking_blocks[0].thinking === reasoning, JSON.stringify(whole));
+  for (const message of [whole, streamed]) {
+    const more = [...messages, message, { role: 'tool', tool_call_id: whole.tool_calls[0].id, content: 'seen' }];
+    assert.match((await text_of({ messages: more, tools: [look] })).text, /seen/);
+    const [block] = (await last()).body.messages[1].content;
+    assert.deepEqual(block, whole.thinking_blocks[0]);
+  }
+});
+
 test('turns speak it, too: text, a tool, a history', async () => {
   const { id } = await newSession(server, {}, keys.server);
   const first = await streamTurn(server, id, { input: 'hi [[mock tokens=5]]' }, keys.server);

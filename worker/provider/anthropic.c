@@ -3,7 +3,7 @@
  *
  *   system, developer          -> `system`
  *   user, tool (one or more)   -> one user message of blocks: text, image, tool_result
- *   assistant                  -> one assistant message: text, tool_use
+ *   assistant                  -> one assistant message: thinking, text, tool_use
  *
  * The dialect wants turns by turns, so neighbours of the same role become one message.
  */
@@ -90,6 +90,36 @@ add_content(struct writer *w, json_t *blocks, const json_t *content)
 	return true;
 }
 
+/* What the model thought, as its answer gave it: whole blocks, or the pieces of a stream in a row,
+ * of which the last has the signature. The provider wants them back before calls of tools,
+ * unchanged. */
+static void
+add_thinking(json_t *blocks, const json_t *thoughts)
+{
+	struct buf text = BUF_INIT;
+	size_t i;
+	json_t *one;
+
+	json_array_foreach(thoughts, i, one)
+	{
+		if (strcmp(text_at(one, "type"), "redacted_thinking") == 0) {
+			json_array_append_new(
+			    blocks, json_pack("{s:s,s:s}", "type", "redacted_thinking", "data",
+					text_at(one, "data")));
+			continue;
+		}
+		buf_add_cstr(&text, text_at(one, "thinking"));
+		if (*text_at(one, "signature") == '\0')
+			continue;
+		json_array_append_new(
+		    blocks, json_pack("{s:s,s:s%,s:s}", "type", "thinking", "thinking",
+				text.len > 0 ? text.data : "", text.len, "signature",
+				text_at(one, "signature")));
+		buf_clear(&text);
+	}
+	buf_fini(&text); /* what nobody has signed would be refused */
+}
+
 static void
 add_calls(json_t *blocks, const json_t *calls)
 {
@@ -154,6 +184,7 @@ add_message(struct writer *w, const json_t *m)
 	if (strcmp(role, "assistant") != 0)
 		return refuse(w, "messages: unknown role.");
 	json_t *blocks = blocks_of(w, "assistant");
+	add_thinking(blocks, json_object_get(m, "thinking_blocks"));
 	if (!add_content(w, blocks, content))
 		return false;
 	add_calls(blocks, json_object_get(m, "tool_calls"));

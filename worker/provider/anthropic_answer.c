@@ -3,6 +3,9 @@
  *
  * A stream:  message_start, content_block_start/_delta/_stop .., message_delta, message_stop
  *   becomes  a chunk with the role, chunks with deltas, one with finish_reason, the usage, [DONE]
+ *
+ * What the model thinks is reasoning_content, and beside it thinking_blocks with the provider's
+ * signature: a client that sends them back lets the model go on thinking after a tool.
  */
 #include <jansson.h>
 #include <stdlib.h>
@@ -19,7 +22,10 @@ struct translation {
 	struct buf *out; /* during a feed */
 	struct buf id, model;
 	int64_t created;
-	json_int_t blocks[ANTHROPIC_TOOL_CALLS_MAX]; /* which of the answer's the tool calls are */
+	struct {
+		json_int_t block;   /* of the answer */
+		bool has_arguments; /* something of them was given */
+	} calls[ANTHROPIC_TOOL_CALLS_MAX];
 	uint32_t tools;
 	uint64_t input, cached, output;
 	bool is_stopped;
@@ -147,7 +153,8 @@ add_tool_head(struct translation *t, json_int_t index, const json_t *block)
 
 	if (t->tools == ANTHROPIC_TOOL_CALLS_MAX)
 		return;
-	t->blocks[t->tools] = index;
+	t->calls[t->tools].block = index;
+	t->calls[t->tools].has_arguments = false;
 	add_json(&delta, json_pack("{s:[{s:I,s:s,s:s,s:{s:s,s:s}}]}", "tool_calls", "index",
 			     (json_int_t)t->tools++, "id", text_at(block, "id"), "type", "function",
 			     "function", "name", text_at(block, "name"), "arguments", ""));
@@ -155,20 +162,66 @@ add_tool_head(struct translation *t, json_int_t index, const json_t *block)
 	buf_fini(&delta);
 }
 
-static void
-add_tool_piece(struct translation *t, json_int_t index, const json_t *piece)
+static uint32_t
+tool_of(const struct translation *t, json_int_t index)
 {
-	struct buf delta = BUF_INIT;
 	uint32_t tool = 0;
 
-	while (tool < t->tools && t->blocks[tool] != index)
+	while (tool < t->tools && t->calls[tool].block != index)
 		tool++;
-	if (tool == t->tools || json_string_length(piece) == 0)
+	return tool;
+}
+
+static void
+add_tool_piece(struct translation *t, json_int_t index, struct str piece)
+{
+	struct buf delta = BUF_INIT;
+	uint32_t tool = tool_of(t, index);
+
+	if (tool == t->tools || piece.len == 0)
 		return;
+	t->calls[tool].has_arguments = true;
 	buf_printf(&delta, "{\"tool_calls\":[{\"index\":%jd,\"function\":{\"arguments\":\"",
 	    (intmax_t)tool);
-	buf_add_json_escaped(&delta, str_sub(json_string_value(piece), json_string_length(piece)));
+	buf_add_json_escaped(&delta, piece);
 	buf_add_cstr(&delta, "\"}}]}");
+	add_chunk(t, buf_str(&delta), NULL);
+	buf_fini(&delta);
+}
+
+/* Of a tool without parameters the provider gives no arguments; ours are JSON. */
+static void
+end_tool(struct translation *t, json_int_t index)
+{
+	uint32_t tool = tool_of(t, index);
+
+	if (tool < t->tools && !t->calls[tool].has_arguments)
+		add_tool_piece(t, index, STR("{}"));
+}
+
+static struct str
+string_of(const json_t *text)
+{
+	return json_is_string(text) ? str_sub(json_string_value(text), json_string_length(text))
+				    : STR_NONE;
+}
+
+/* What is thought, and whose it is: text may be empty, more are the block's other members. */
+static void
+add_thought(
+    struct translation *t, const char *type, struct str text, const char *member, struct str value)
+{
+	struct buf delta = BUF_INIT;
+
+	buf_add_char(&delta, '{');
+	if (text.len > 0) {
+		buf_add_cstr(&delta, "\"reasoning_content\":\"");
+		buf_add_json_escaped(&delta, text);
+		buf_add_cstr(&delta, "\",");
+	}
+	buf_printf(&delta, "\"thinking_blocks\":[{\"type\":\"%s\",\"%s\":\"", type, member);
+	buf_add_json_escaped(&delta, value);
+	buf_add_cstr(&delta, "\"}]}");
 	add_chunk(t, buf_str(&delta), NULL);
 	buf_fini(&delta);
 }
@@ -193,6 +246,8 @@ on_block(struct translation *t, json_int_t index, const json_t *block)
 
 	if (strcmp(type, "tool_use") == 0)
 		add_tool_head(t, index, block);
+	else if (strcmp(type, "redacted_thinking") == 0)
+		add_thought(t, type, STR_NONE, "data", string_of(json_object_get(block, "data")));
 	else if (strcmp(type, "text") == 0 && *text_at(block, "text") != '\0')
 		add_delta(t, "content", json_object_get(block, "text"));
 }
@@ -205,9 +260,13 @@ on_delta(struct translation *t, json_int_t index, const json_t *delta)
 	if (strcmp(type, "text_delta") == 0)
 		add_delta(t, "content", json_object_get(delta, "text"));
 	else if (strcmp(type, "thinking_delta") == 0)
-		add_delta(t, "reasoning_content", json_object_get(delta, "thinking"));
+		add_thought(t, "thinking", string_of(json_object_get(delta, "thinking")),
+		    "thinking", string_of(json_object_get(delta, "thinking")));
+	else if (strcmp(type, "signature_delta") == 0)
+		add_thought(t, "thinking", STR_NONE, "signature",
+		    string_of(json_object_get(delta, "signature")));
 	else if (strcmp(type, "input_json_delta") == 0)
-		add_tool_piece(t, index, json_object_get(delta, "partial_json"));
+		add_tool_piece(t, index, string_of(json_object_get(delta, "partial_json")));
 }
 
 static void
@@ -253,6 +312,8 @@ take_event(struct translation *t, const json_t *event)
 		on_block(t, index, json_object_get(event, "content_block"));
 	else if (strcmp(type, "content_block_delta") == 0)
 		on_delta(t, index, json_object_get(event, "delta"));
+	else if (strcmp(type, "content_block_stop") == 0)
+		end_tool(t, index);
 	else if (strcmp(type, "message_delta") == 0)
 		on_message_delta(t, event);
 	else if (strcmp(type, "message_stop") == 0)
@@ -280,7 +341,7 @@ static json_t *
 message_of(const json_t *content)
 {
 	struct buf text = BUF_INIT, thinking = BUF_INIT;
-	json_t *calls = json_array(), *message;
+	json_t *calls = json_array(), *thoughts = json_array(), *message;
 	size_t i;
 	json_t *block;
 
@@ -292,6 +353,9 @@ message_of(const json_t *content)
 			buf_add_cstr(&text, text_at(block, "text"));
 		} else if (strcmp(type, "thinking") == 0) {
 			buf_add_cstr(&thinking, text_at(block, "thinking"));
+			json_array_append(thoughts, block);
+		} else if (strcmp(type, "redacted_thinking") == 0) {
+			json_array_append(thoughts, block);
 		} else if (strcmp(type, "tool_use") == 0) {
 			struct buf input = BUF_INIT;
 
@@ -310,8 +374,11 @@ message_of(const json_t *content)
 	if (thinking.len > 0)
 		json_object_set_new(
 		    message, "reasoning_content", json_stringn(thinking.data, thinking.len));
+	if (json_array_size(thoughts) > 0)
+		json_object_set(message, "thinking_blocks", thoughts);
 	if (json_array_size(calls) > 0)
 		json_object_set(message, "tool_calls", calls);
+	json_decref(thoughts);
 	json_decref(calls);
 	buf_fini(&text);
 	buf_fini(&thinking);

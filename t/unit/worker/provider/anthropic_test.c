@@ -70,6 +70,64 @@ test_request(void **state)
 	    "\"r\"}]}]}]}");
 }
 
+/* What was thought goes back before what was said, whole or in the pieces of a stream. */
+static void
+test_thinking_goes_back(void **state)
+{
+	assert_request(
+	    "{\"model\":\"m\",\"max_tokens\":5,\"stop\":[\"A\",\"B\"],\"messages\":[{\"role\":"
+	    "\"user\",\"content\":\"x\"},{\"role\":\"assistant\",\"content\":\"so\","
+	    "\"reasoning_content\":\"hm, ah\",\"thinking_blocks\":[{\"type\":\"thinking\","
+	    "\"thinking\":\"hm\"},{\"type\":\"thinking\",\"thinking\":\", ah\"},{\"type\":"
+	    "\"thinking\",\"signature\":\"s1\"},{\"type\":\"redacted_thinking\",\"data\":\"d\"},"
+	    "{\"type\":\"thinking\",\"thinking\":\"\\u00fc\",\"signature\":\"s2\"},"
+	    "{\"type\":\"thinking\",\"thinking\":\"unsigned\"}]},{\"role\":\"user\","
+	    "\"content\":\"y\"}]}",
+	    "{\"model\":\"m\",\"max_tokens\":5,\"stop_sequences\":[\"A\",\"B\"],\"messages\":["
+	    "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\"}]},"
+	    "{\"role\":\"assistant\",\"content\":[{\"type\":\"thinking\",\"thinking\":"
+	    "\"hm, ah\",\"signature\":\"s1\"},{\"type\":\"redacted_thinking\",\"data\":\"d\"},"
+	    "{\"type\":\"thinking\",\"thinking\":\"\\u00fc\",\"signature\":\"s2\"},"
+	    "{\"type\":\"text\",\"text\":\"so\"}]},"
+	    "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"y\"}]}]}");
+}
+
+static void
+test_tool_choice(void **state)
+{
+	static const struct {
+		const char *ours, *theirs;
+	} choices[] = {
+	    {"\"tool_choice\":\"none\",\"parallel_tool_calls\":false",
+		",\"tool_choice\":{\"type\":\"none\"}"},
+	    {"\"tool_choice\":\"auto\"", ""},
+	    {"\"parallel_tool_calls\":false",
+		",\"tool_choice\":{\"type\":\"auto\",\"disable_parallel_tool_use\":true}"},
+	    {"\"tool_choice\":\"required\",\"parallel_tool_calls\":true",
+		",\"tool_choice\":{\"type\":\"any\"}"},
+	    {"\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}},"
+	     "\"parallel_tool_calls\":false",
+		",\"tool_choice\":{\"type\":\"tool\",\"name\":\"f\","
+		"\"disable_parallel_tool_use\":true}"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(choices); i++) {
+		struct buf ours = BUF_INIT, theirs = BUF_INIT;
+
+		buf_printf(&ours,
+		    "{\"model\":\"m\",\"max_tokens\":5,\"tools\":[{\"type\":\"function\","
+		    "\"function\":{\"name\":\"f\",\"parameters\":{}}}],%s,\"messages\":[]}",
+		    choices[i].ours);
+		buf_printf(&theirs,
+		    "{\"model\":\"m\",\"max_tokens\":5,\"tools\":[{\"name\":\"f\","
+		    "\"input_schema\":{}}],\"messages\":[]%s}",
+		    choices[i].theirs);
+		assert_request(ours.data, theirs.data);
+		buf_fini(&ours);
+		buf_fini(&theirs);
+	}
+}
+
 static void
 test_refused(void **state)
 {
@@ -168,6 +226,46 @@ test_stream_at_every_split(void **state)
 	}
 }
 
+static void
+assert_stream(const char *theirs, const char *ours)
+{
+	struct translation *t = anthropic_begin(true);
+	struct buf out = BUF_INIT;
+
+	assert_true(anthropic_feed(t, str_of(theirs), &out));
+	assert_non_null(out.data != NULL ? strstr(out.data, ours) : NULL);
+	anthropic_end(&t);
+	buf_fini(&out);
+}
+
+static void
+test_thinking_is_signed(void **state)
+{
+	assert_stream("data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":"
+		      "\"thinking_delta\",\"thinking\":\"h\\\"m\"}}\n\n",
+	    "\"delta\":{\"reasoning_content\":\"h\\\"m\",\"thinking_blocks\":[{\"type\":"
+	    "\"thinking\",\"thinking\":\"h\\\"m\"}]},\"finish_reason\":null");
+	assert_stream("data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":"
+		      "\"signature_delta\",\"signature\":\"EqQB\"}}\n\n",
+	    "\"delta\":{\"thinking_blocks\":[{\"type\":\"thinking\",\"signature\":\"EqQB\"}]}");
+	assert_stream("data: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{"
+		      "\"type\":\"redacted_thinking\",\"data\":\"xyz\"}}\n\n",
+	    "\"delta\":{\"thinking_blocks\":[{\"type\":\"redacted_thinking\",\"data\":\"xyz\"}]}");
+}
+
+/* Of a tool without parameters an empty piece comes, or none. */
+static void
+test_a_call_without_arguments(void **state)
+{
+	assert_stream(
+	    "data: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":"
+	    "\"tool_use\",\"id\":\"a\",\"name\":\"f\",\"input\":{}}}\n\n"
+	    "data: {\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":"
+	    "\"input_json_delta\",\"partial_json\":\"\"}}\n\n"
+	    "data: {\"type\":\"content_block_stop\",\"index\":1}\n\n",
+	    "{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{}\"}}]}");
+}
+
 /* Any beginning of a stream has no end. */
 static void
 test_cut(void **state)
@@ -215,9 +313,12 @@ test_whole(void **state)
 	    STR("{\"id\":\"msg_1\",\"type\":\"message\",\"model\":\"claude\",\"stop_reason\":"),
 	    &ours));
 	assert_true(anthropic_feed(t,
-	    STR("\"max_tokens\",\"content\":[{\"type\":\"text\",\"text\":\"Hi\"},{\"type\":\"tool_"
+	    STR("\"max_tokens\",\"content\":[{\"type\":\"thinking\",\"thinking\":\"hm\","
+		"\"signature\":\"s\"},{\"type\":\"redacted_thinking\",\"data\":\"d\"},"
+		"{\"type\":\"text\",\"text\":\"Hi\"},{\"type\":\"tool_"
 		"use\","
 		"\"id\":\"a\",\"name\":\"f\",\"input\":{\"x\":[1]}}],\"usage\":{\"input_tokens\":3,"
+		"\"cache_read_input_tokens\":10,\"cache_creation_input_tokens\":5,"
 		"\"output_tokens\":4}}"),
 	    &ours));
 	assert_int_equal(ours.len, 0);
@@ -233,7 +334,17 @@ test_whole(void **state)
 	assert_string_equal(json_string_value(json_object_get(choice, "finish_reason")), "length");
 	assert_int_equal(
 	    json_integer_value(json_object_get(json_object_get(answer, "usage"), "total_tokens")),
-	    7);
+	    22);
+	assert_int_equal(
+	    json_integer_value(json_object_get(
+		json_object_get(json_object_get(answer, "usage"), "prompt_tokens_details"),
+		"cached_tokens")),
+	    10);
+	assert_string_equal(json_string_value(json_object_get(message, "reasoning_content")), "hm");
+	const json_t *thoughts = json_object_get(message, "thinking_blocks");
+	assert_int_equal(json_array_size(thoughts), 2);
+	assert_string_equal(
+	    json_string_value(json_object_get(json_array_get(thoughts, 0), "signature")), "s");
 	json_decref(answer);
 	anthropic_end(&t);
 	buf_clear(&ours);
@@ -250,8 +361,12 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_request),
+	    cmocka_unit_test(test_thinking_goes_back),
+	    cmocka_unit_test(test_tool_choice),
 	    cmocka_unit_test(test_refused),
 	    cmocka_unit_test(test_stream_at_every_split),
+	    cmocka_unit_test(test_thinking_is_signed),
+	    cmocka_unit_test(test_a_call_without_arguments),
 	    cmocka_unit_test(test_cut),
 	    cmocka_unit_test(test_error_and_malformed),
 	    cmocka_unit_test(test_whole),
