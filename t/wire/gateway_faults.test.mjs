@@ -7,6 +7,7 @@ import { usageRows } from './lib/record.mjs';
 import { keys, plainProvider, startMock, startServer } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
 
+const dialect = process.env.PARLEY_TEST_DIALECT ?? 'openai';
 const spread = 16; // providers of one upstream: the retry budget is a provider's
 const statuses = { provider_error: 502, provider_timeout: 504, rate_limited: 429 };
 
@@ -14,7 +15,8 @@ let server, upstream, backup, mocks;
 before(async () => {
   mocks = [upstream, backup] = await Promise.all([startMock(null), startMock(null)]);
   const limits = { max_retries: 1, backoff_factor: 0.01, first_token_timeout: '400ms', stall_timeout: '400ms', read_timeout: '400ms' };
-  const providers = [plainProvider('backup', backup.url, limits), plainProvider('gone', 'http://127.0.0.1:1/v1', limits)];
+  const provider = (name, url) => ({ ...plainProvider(name, url, limits), dialect });
+  const providers = [provider('backup', backup.url), provider('gone', 'http://127.0.0.1:1/v1')];
   const price = { input: 1, output: 2 };
   const models = [
     { name: 'alone-gone', price, targets: [{ provider: 'gone', model: 'm' }] },
@@ -22,7 +24,7 @@ before(async () => {
   ];
   for (let i = 0; i < spread; i++) {
     const target = { provider: `main${i}`, model: 'm', context: 1000 };
-    providers.push(plainProvider(`main${i}`, upstream.url, limits));
+    providers.push(provider(`main${i}`, upstream.url));
     models.push({ name: `alone-${i}`, price, targets: [target] }, { name: `chain-${i}`, price, targets: [target, { provider: 'backup', model: 'm', context: 1000 }] });
   }
   server = await startServer(null, { mock: upstream, config: { providers, models, usage: { interval: '1ms' } } });
