@@ -1,6 +1,10 @@
 /* crypto - thin covers over OpenSSL, so that no other file includes it for this. */
 #include "common/crypto.h"
 
+/* SHA256_Init() and its like: what OpenSSL 3 has in their place looks its algorithm up each time,
+ * which takes longer than to hash a key. */
+#define OPENSSL_SUPPRESS_DEPRECATED
+
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -66,7 +70,10 @@ crypto_random(void *out, size_t len)
 void
 crypto_sha256(struct str data, uint8_t out[SHA256_LEN])
 {
-	SHA256((const uint8_t *)data.p, data.len, out);
+	SHA256_CTX sha;
+
+	check(SHA256_Init(&sha) == 1 && SHA256_Update(&sha, data.p, data.len) == 1 &&
+	      SHA256_Final(out, &sha) == 1);
 }
 
 void
