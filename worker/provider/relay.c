@@ -38,7 +38,7 @@ struct relay {
 	bool has_begun; /* on_begin was called */
 	bool is_paused; /* the caller wants no more for now */
 	struct event_scan events;
-	struct body_watch watch;
+	struct body_watch watch; /* over what is too large to be held */
 	bool has_unread, has_done;
 	bool has_token; /* the model has said something */
 	bool is_told;   /* an error of the provider was passed on */
@@ -369,17 +369,18 @@ on_head(void *arg, const struct client_head *head)
 static struct ask_sign
 take_whole_bytes(struct relay *r, struct str bytes)
 {
-	if (!body_watch_feed(&r->watch, bytes))
-		return malformed(r);
-	if (r->has_begun) {
-		give(r, bytes);
-	} else {
+	if (!r->has_begun) {
 		buf_add_str(&r->held, bytes);
-		if (r->held.len > RELAY_HELD_BYTES_MAX)
-			give_held(r);
-	}
-	return (struct ask_sign){
-	    .progress = r->has_begun ? ASK_TOKEN : ASK_LIFE, .is_paused = r->is_paused};
+		if (r->held.len <= RELAY_HELD_BYTES_MAX)
+			return (struct ask_sign){.progress = ASK_LIFE};
+		if (!body_watch_feed(&r->watch, buf_str(&r->held)))
+			return malformed(r);
+		give_held(r);
+	} else if (!body_watch_feed(&r->watch, bytes))
+		return malformed(r);
+	else
+		give(r, bytes);
+	return (struct ask_sign){.progress = ASK_TOKEN, .is_paused = r->is_paused};
 }
 
 static void
@@ -439,9 +440,9 @@ end_whole(struct relay *r)
 {
 	struct chunk c;
 
-	if (!body_watch_is_whole(&r->watch))
-		return malformed(r);
 	if (r->has_begun) {
+		if (!body_watch_is_whole(&r->watch))
+			return malformed(r);
 		r->has_usage = chunk_read_usage(body_watch_usage(&r->watch), &r->usage);
 		return (struct ask_sign){.progress = ASK_DONE};
 	}
