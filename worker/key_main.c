@@ -20,7 +20,7 @@
 #include "worker/session/keys.h"
 #include "worker/store/store.h"
 
-enum { ROWS_MAX = 1 };
+enum { ROWS_MAX = 1, LIST_ROWS = 1000 };
 #define BUDGET_AMOUNT_MAX 1e9 /* as in the config */
 
 static const char *const kind_names[] = {
@@ -32,6 +32,7 @@ struct key_command {
 	struct loop *loop;
 	struct store *store;
 	struct keys *keys;
+	struct id after; /* the last key of a page that was not the last */
 	bool is_done;
 	int status;
 };
@@ -267,16 +268,20 @@ print_key(const struct store_key *key, int64_t now_ms)
 }
 
 static void
-on_listed(void *arg, int err, const struct store_key *keys, size_t count)
+on_listed(void *arg, int err, const struct store_key *keys, size_t count, bool has_more)
 {
+	struct key_command *c = arg;
 	int64_t now_ms = clock_wall_ms();
 
-	if (err == 0)
+	if (err == 0 && c->after.s[0] == '\0')
 		printf("%-30s  %-6s  %-7s  %-24s  %-16s  %-16s  %s\n", "id", "kind", "state",
 		    "created", "app", "device", "name");
 	for (size_t i = 0; err == 0 && i < count; i++)
 		print_key(&keys[i], now_ms);
-	done(arg, err);
+	if (err == 0 && has_more && id_parse(str_of(keys[count - 1].id), "key", &c->after))
+		return;
+	c->after.s[0] = '\0';
+	done(c, err);
 }
 
 static int
@@ -284,7 +289,10 @@ key_list(struct key_command *c, const struct key_args *args)
 {
 	if (!open_store(c))
 		return EXIT_FAILURE;
-	store_key_list(c->store, args->app, on_listed, c);
+	do {
+		store_key_list(c->store, args->app, c->after.s[0] != '\0' ? c->after.s : NULL,
+		    LIST_ROWS, on_listed, c);
+	} while (c->after.s[0] != '\0');
 	return finish(c);
 }
 

@@ -13,6 +13,8 @@
 #include "common/check.h"
 #include "common/metric.h"
 #include "worker/api/endpoints.h"
+#include "worker/api/key_watch.h"
+#include "worker/api/turn_stream.h"
 #include "worker/sse/sse.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -70,6 +72,8 @@ const char *
 http_param(const struct http_req *r, const char *name)
 {
 	(void)r;
+	if (strcmp(name, "key") == 0)
+		return "key_01m7x2gjd8y1r50z4s26qtean5";
 	return strcmp(name, "session") == 0 ? session_id : turn_id;
 }
 
@@ -409,13 +413,65 @@ keys_check(struct keys *k, struct str s, keys_on_principal *on, void *a)
 	on(a, E_UNAUTHORIZED, NULL);
 }
 
+void
+keys_check_hash(struct keys *k, const uint8_t hash[32], keys_on_principal *on, void *a)
+{
+	(void)k, (void)hash;
+	on(a, E_UNAUTHORIZED, NULL);
+}
+
+void
+keys_on_change(struct keys *k, void (*on_change)(void *arg), void *arg)
+{
+	(void)k, (void)on_change, (void)arg;
+}
+
+void
+keys_change(struct keys *k, const char *id, const char *name, const char *limits_json,
+    store_on_done *on, void *arg)
+{
+	json_t *limits = limits_json != NULL ? json_loads(limits_json, 0, NULL) : json_object();
+
+	(void)k, (void)id, (void)name;
+	check(json_is_object(limits));
+	json_decref(limits);
+	on(arg, 0);
+}
+
+void
+keys_revoke(struct keys *k, const char *id, store_on_done *on, void *arg)
+{
+	keys_change(k, id, NULL, NULL, on, arg);
+}
+
+static const struct store_key stored_key = {.id = other_id,
+    .kind = "server",
+    .app_id = "demo",
+    .limits_json = "{\"rpm\":5,\"models\":[\"m\"]}"};
+
+void
+store_key_get(struct store *s, const char *id, store_on_key *on, void *arg)
+{
+	(void)s, (void)id;
+	on(arg, 0, &stored_key);
+}
+
+void
+store_key_list(struct store *s, const char *app, const char *after, uint32_t limit,
+    store_on_keys *on, void *arg)
+{
+	(void)s, (void)app, (void)after;
+	check(limit >= 1 && limit <= 1000);
+	on(arg, 0, &stored_key, 1, false);
+}
+
 /* ---- the target ---- */
 
 static const struct api_endpoint *
 endpoint_at(unsigned n)
 {
-	static const struct api_endpoint *const tables[] = {
-	    sessions_endpoints, turns_endpoints, tool_results_endpoints, client_keys_endpoints};
+	static const struct api_endpoint *const tables[] = {sessions_endpoints, turns_endpoints,
+	    tool_results_endpoints, client_keys_endpoints, admin_keys_endpoints};
 	const struct api_endpoint *all[64];
 	unsigned count = 0;
 
@@ -437,6 +493,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 2)
 		return 0;
+	if (api.streams == NULL) {
+		api.streams = turn_streams_new(&api);
+		api.key_watch = key_watch_new(NULL, NULL);
+	}
 	struct str rest = str_sub((const char *)data + 1, size - 1);
 	const struct api_endpoint *endpoint = endpoint_at(data[0]);
 	struct api_call *call = xcalloc(1, sizeof(*call));

@@ -160,7 +160,7 @@ test('the record is away for longer than a lease: nobody is taken for dead when 
   await waitFor(async () => Number(await mine.sql('SELECT count(*) FROM hosts WHERE expires_at > now()')) === 2, 'two leases');
   await mine.kill();
   const from = Date.now();
-  await waitFor(() => Date.now() - from > 2500, 'more than a lease');
+  await waitFor(() => Date.now() - from > 1800, 'more than a lease');
   await mine.again();
   for (const { done, seen } of turns) {
     await done;
@@ -185,4 +185,36 @@ test('one host sweeps for all; when it dies as a whole the other does', async (t
   await killHost(a);
   await expired(b);
   assert.ok(sweeps(b) >= 1);
+});
+
+test('a revoked key is refused, and its streams and sockets end, on the other host within a second; also while Redis is away', async (t) => {
+  const own = await startRedis(t);
+  const url = await postgres.newDatabase();
+  const hosts = [];
+  for (let i = 0; i < 2; i++) {
+    hosts.push(await startServer(t, { mock, config: { workers: 2, store: { url, pool_size: 2 }, backplane: { url: own.url } } }));
+    hosts[i].expectLog(/backplane degraded/);
+  }
+  const [a, b] = hosts;
+  const mode = async (host) => (await host.request('/health')).json.checks.backplane.mode;
+  for (const host of hosts) await waitFor(async () => (await mode(host)) === 'redis', 'Redis');
+  const open = (host, secret) => host.request('/v1/sessions', { key: secret, body: {} });
+  for (const is_away of [false, true]) {
+    if (is_away) {
+      await own.kill();
+      for (const host of hosts) await waitFor(async () => (await mode(host)) === 'local', 'no Redis');
+    }
+    const made = (await a.request('/admin/v1/keys', { key: keys.admin, body: { kind: 'client', app_id: 'demo' } })).json;
+    const { id } = (await open(b, made.key)).json;
+    const events = await b.stream(`/v1/sessions/${id}/turns`, { key: made.key, body: { input: 'go [[mock tokens=1000 interval=20]]' } });
+    assert.equal(events.status, 200, events.text);
+    const seen = collect(events, ({ event }) => event === 'error');
+    const chat = await openChat(t, b, { key: made.key });
+    assert.equal((await a.request(`/admin/v1/keys/${made.id}`, { key: keys.admin, method: 'DELETE' })).status, 200);
+    const from = Date.now();
+    assert.equal((await chat.end()).code, 1008);
+    assert.equal((await seen).at(-1).data.error.code, 'unauthorized');
+    await waitFor(async () => (await Promise.all([1, 2, 3, 4, 5, 6].map(() => open(b, made.key)))).every(({ status }) => status === 401), 'its refusal');
+    assert.ok(Date.now() - from < 1500, `${Date.now() - from} ms`);
+  }
 });

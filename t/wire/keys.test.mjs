@@ -6,8 +6,10 @@ import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { build } from './lib/process.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
-import { keys, startServer } from './lib/server.mjs';
+import { collect } from './lib/http.mjs';
+import { is_last_event, keys, startServer } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
+import { openChat } from './lib/ws.mjs';
 
 const limited_key = 'pc_test_limited_key_0123456789abc';
 let server;
@@ -15,6 +17,7 @@ before(async () => { server = await startServer(null, { config: { keys: [
   { kind: 'client', app: 'demo', secret: keys.client, rate: { limit: 0, window: '60s' } },
   { kind: 'client', app: 'demo', secret: limited_key, rate: { limit: 10, window: '60s' } },
   { kind: 'server', app: 'demo', secret: keys.server },
+  { kind: 'admin', secret: keys.admin },
 ] } }); });
 after(() => server?.stop());
 
@@ -75,6 +78,93 @@ test('parleyd key create with a budget, models and limits: a key that has them',
   for (const wrong of [['--budget', '0'], ['--budget', '10/year'], ['--budget', 'much'], ['--budget', '-1/day'], ['--rpm', 'x'], ['--models', ' ,']])
     await assert.rejects(create(...wrong), (error) => error.code === 64, wrong.join(' '));
   await assert.rejects(parleyd('key', 'create', '--kind', 'client', '--app', 'demo', '--budget', '1'), /only a server key/);
+});
+
+const admin = (route, method, body) => server.request(`/admin/v1/keys${route}`, { key: keys.admin, method, body });
+
+test('an admin makes, lists, changes and revokes keys', async () => {
+  const made = await admin('', 'POST', { kind: 'server', app_id: 'demo', name: 'first', rpm: 100, models: ['default'], budget: { amount: 5, period: 'month' }, expires_in: 3600 });
+  assert.equal(made.status, 201, made.text);
+  const { key, ...shown } = made.json;
+  assert.match(key, /^ps_.{24,}$/);
+  assert.deepEqual([shown.kind, shown.app_id, shown.name, shown.state, shown.rpm, shown.tpm, shown.models, shown.budget, shown.rate],
+    ['server', 'demo', 'first', 'valid', 100, null, ['default'], { amount: 5, period: 'month' }, null]);
+  assert.ok(Date.parse(shown.expires_at) - Date.parse(shown.created_at) === 3600000);
+  assert.equal((await open(key)).status, 201);
+  assert.deepEqual((await admin(`/${shown.id}`)).json, shown);
+
+  const second = (await admin('', 'POST', { kind: 'client', app_id: 'demo', device_id: 'dev-1', rate: { limit: 3, window: '1m' } })).json;
+  assert.deepEqual(second.rate, { limit: 3, window_ms: 60000 });
+  const pages = [];
+  for (let after = ''; ;) {
+    const page = await admin(`?limit=1&app=demo${after && `&after=${after}`}`);
+    assert.equal(page.status, 200, page.text);
+    pages.push(...page.json.data);
+    if (!page.json.has_more) break;
+    after = page.json.data[0].id;
+  }
+  for (const { id } of [shown, second]) assert.equal(pages.filter((one) => one.id === id).length, 1);
+  assert.ok(!JSON.stringify(pages).includes(key));
+
+  const models = async () => (await server.request('/v1/models', { key })).json.data.length;
+  assert.equal(await models(), 1);
+  const changed = await admin(`/${shown.id}`, 'PATCH', { models: ['other'], rpm: null, budget: { amount: 7 }, name: null });
+  assert.equal(changed.status, 200, changed.text);
+  assert.deepEqual([changed.json.models, changed.json.rpm, changed.json.budget, changed.json.name], [['other'], null, { amount: 7, period: 'total' }, null]);
+  await waitFor(async () => (await Promise.all(Array.from({ length: 8 }, models))).every((n) => n === 0), 'the change on all workers');
+
+  const revoked = await admin(`/${shown.id}`, 'DELETE');
+  assert.equal(revoked.status, 200, revoked.text);
+  assert.equal(revoked.json.state, 'revoked');
+  assert.ok(revoked.json.revoked_at);
+  await waitFor(async () => (await Promise.all(Array.from({ length: 12 }, () => open(key)))).every(({ status }) => status === 401), 'revocation', 3000);
+  assert.deepEqual((await admin(`/${shown.id}`, 'DELETE')).json, revoked.json, 'twice is once');
+  assert.equal((await admin(`/${shown.id}`, 'PATCH', { name: 'x' })).status, 404);
+});
+
+test('what is no key is refused, and only an admin may', async () => {
+  const wrong = {
+    kind: { kind: 'root' }, app_id: { kind: 'client', app_id: 'none' }, device_id: { kind: 'server', app_id: 'demo', device_id: 'd' },
+    rpm: { kind: 'client', app_id: 'demo', rpm: 1 }, rate: { kind: 'client', app_id: 'demo', rate: { limit: -1 } },
+    budget: { kind: 'server', app_id: 'demo', budget: { amount: 0 } }, models: { kind: 'server', app_id: 'demo', models: 'all' },
+    expires_in: { kind: 'server', app_id: 'demo', expires_in: 0 },
+  };
+  for (const [param, body] of Object.entries(wrong)) {
+    const { status, json } = await admin('', 'POST', body);
+    assert.equal(status, 422, param);
+    assert.equal(json.error.param, param);
+  }
+  assert.equal((await admin('', 'POST', { kind: 'admin', app_id: 'demo' })).status, 422);
+  for (const id of ['key_01234567890123456789abcdef', 'key_conf_0123456789abcdef', 'x']) {
+    for (const method of ['GET', 'DELETE']) assert.equal((await admin(`/${id}`, method)).status, 404);
+  }
+  for (const key of [keys.server, keys.client]) assert.equal((await server.request('/admin/v1/keys', { key })).status, 403);
+});
+
+test('streams of a revoked key end with an error, sockets with 1008', async (t) => {
+  const { id: key_id, key } = (await admin('', 'POST', { kind: 'client', app_id: 'demo' })).json;
+  const { id } = (await open(key)).json;
+  const streams = [];
+  const start = await server.stream(`/v1/sessions/${id}/turns`, { key, body: { input: 'go [[mock tokens=2000 interval=20]]' } });
+  assert.equal(start.status, 200, start.text);
+  streams.push(start);
+  const turn = start.headers['x-parley-turn'];
+  for (let i = 0; i < 6; i++) streams.push(await server.stream(`/v1/sessions/${id}/turns/${turn}/events`, { key }));
+  const other = await server.stream(`/v1/sessions/${id}/turns/${turn}/events`, { key: keys.client });
+  const chat = await openChat(t, server, { key });
+  chat.send({ action: 'join', request_id: 'join', payload: { session_id: id } });
+  await chat.frame({ request_id: 'join' });
+  const reading = streams.map((events) => collect(events, ({ event }) => event === 'error'));
+  const revoked_at = Date.now();
+  assert.equal((await admin(`/${key_id}`, 'DELETE')).status, 200);
+  for (const seen of await Promise.all(reading)) {
+    assert.equal(seen.at(-1).data.error.code, 'unauthorized');
+  }
+  assert.equal((await chat.end()).code, 1008);
+  assert.ok(Date.now() - revoked_at < 3000);
+  // Another key's reader goes on.
+  assert.equal((await server.request(`/v1/sessions/${id}/turns/${turn}/cancel`, { key: keys.client, method: 'POST' })).status, 200);
+  assert.equal((await collect(other, is_last_event)).at(-1).event, 'turn.cancelled');
 });
 
 test("a client key's rate limit is exact across the workers", async () => {

@@ -5,6 +5,7 @@
 #include "worker/api/endpoints.h"
 #include "worker/api/gateway.h"
 #include "worker/api/host.h"
+#include "worker/api/key_watch.h"
 #include "worker/api/turn_stream.h"
 #include "worker/api/ws_chat.h"
 
@@ -15,6 +16,7 @@ static const struct api_endpoint *const tables[] = {
     client_keys_endpoints,
     gateway_endpoints,
     usage_endpoints,
+    admin_keys_endpoints,
     host_endpoints,
     stats_endpoints,
 };
@@ -50,6 +52,7 @@ api_add_routes(struct api *api)
 			http_server_add_routes(api->http, &b->route, 1, b);
 		}
 	}
+	api->key_watch = key_watch_new(api->loop, api->keys);
 	api->streams = turn_streams_new(api);
 	api->host_asks = host_asks_new(api);
 	api->chats = chats_new(api);
@@ -76,4 +79,5 @@ api_fini(struct api *api)
 	gateways_free(&api->gateways);
 	host_asks_free(&api->host_asks);
 	turn_streams_free(&api->streams);
+	key_watch_free(&api->key_watch);
 }

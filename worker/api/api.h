@@ -38,6 +38,7 @@ struct api {
 	struct gateways *gateways; /* likewise: calls of models for others */
 	struct turn_streams *streams;
 	struct host_asks *host_asks; /* .. and what the master is asked */
+	struct key_watch *key_watch; /* .. and who ends when a key does */
 };
 
 /* Adds the routes to api->http, which has not started yet. The struct stays the caller's and valid.

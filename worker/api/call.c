@@ -172,6 +172,7 @@ adopt(struct api_call *call, const struct principal *who)
 	call->key_id = arena_strdup(&call->arena, str_of(who->key_id));
 	call->app = who->app;
 	call->budget = who->budget;
+	memcpy(call->key_hash, who->hash, sizeof(call->key_hash));
 	call->models = who->models; /* as long as the handler runs: the principal is borrowed */
 	if (who->app_id != NULL)
 		call->app_id = arena_strdup(&call->arena, str_of(who->app_id));

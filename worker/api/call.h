@@ -48,10 +48,12 @@ struct api_call {
 	struct rate_of rate;        /* its windows */
 	struct rate_ask rate_ask;   /* .. and what they say */
 	struct budget_rule budget;  /* of the key */
+	uint8_t key_hash[32];       /* for who holds on to it, see key_watch.h */
 	/* What a server key may ask for, see keys_allow_model(); until the handler returns. */
 	struct conf_list models;
 
 	struct id session_id, turn_id; /* of the path, where the route has them */
+	struct id object_id;           /* .. of another object, likewise */
 	bool is_erasing;               /* DELETE ?erase=true */
 	uint32_t limit;                /* rows asked for */
 	uint64_t question;             /* of a long poll: turn_get_state()'s handle */

@@ -7,6 +7,8 @@
  *      |  feed ended: the response ends
  *      |  drained, shortly before the time is up: the response ends with `retry:`, and the
  *      |        client attaches again elsewhere
+ *      |  its key was revoked: the listener is detached as a disconnect, the response ends
+ *      |        with an error
  *      +- client gone: the listener is detached as a disconnect
  */
 #include "worker/api/turn_stream.h"
@@ -16,6 +18,7 @@
 
 #include "common/check.h"
 #include "worker/api/farewell.h"
+#include "worker/api/key_watch.h"
 #include "worker/sse/sse.h"
 
 struct turn_streams {
@@ -27,6 +30,7 @@ struct turn_streams {
 struct turn_stream {
 	struct turns *turns;
 	struct list node;
+	struct key_hold key;
 	struct sse *sse;
 	uint64_t listener;
 	struct id turn_id;
@@ -36,6 +40,7 @@ static void
 stream_free(struct turn_stream *s)
 {
 	list_del(&s->node);
+	key_release(&s->key);
 	free(s);
 }
 
@@ -91,6 +96,15 @@ on_end(void *arg, int err)
 
 static const struct turn_listener_handlers handlers = {on_event, on_end};
 
+static void
+on_key_void(struct key_hold *key)
+{
+	struct turn_stream *s = container_of(key, struct turn_stream, key);
+
+	turn_detach(s->turns, s->listener, true);
+	end_with_error(s, E_UNAUTHORIZED);
+}
+
 void
 turn_stream_start(
     struct api_call *call, struct http_req *req, uint64_t after_seq, uint64_t originator)
@@ -100,6 +114,7 @@ turn_stream_start(
 	s->turns = call->api->turns;
 	s->turn_id = call->turn_id;
 	list_add_tail(&call->api->streams->all, &s->node);
+	key_hold(call->api->key_watch, &s->key, call->key_hash, on_key_void);
 	s->sse = sse_start(req, on_client_gone, s);
 	s->listener = turn_attach(
 	    s->turns, &call->session_id, &s->turn_id, after_seq, originator, &handlers, s);

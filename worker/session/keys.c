@@ -29,6 +29,7 @@ enum {
 	UNKNOWN_MS = 1000,
 	UNKNOWN_MAX = 1024,
 	POLL_MS = 500,
+	WATCHERS_MAX = 4,
 };
 
 /* A secret's hash and what is known of it. */
@@ -68,15 +69,18 @@ struct keys {
 	struct strmap *cache;        /* struct entry by hash */
 	struct list known, unknown;
 	size_t known_count, unknown_count;
-	struct strmap *lookups;                          /* by hash */
-	struct list lookup_list, creations, revocations; /* asked of the store */
-	uint64_t epoch;                                  /* grows when the cache is dropped */
-	uint64_t shared_generation;                      /* as last seen */
-	uint64_t stored_generation;                      /* 0: not known yet */
+	struct strmap *lookups;                      /* by hash */
+	struct list lookup_list, creations, changes; /* asked of the store */
+	uint64_t epoch;                              /* grows when the cache is dropped */
+	uint64_t shared_generation;                  /* as last seen */
+	uint64_t stored_generation;                  /* 0: not known yet */
 	bool is_polling;
 	struct loop_timer poll;
-	void (*on_change)(void *arg); /* NULL: nobody asked */
-	void *on_change_arg;
+	struct watcher {
+		void (*on_change)(void *arg);
+		void *arg;
+	} watchers[WATCHERS_MAX];
+	size_t watcher_count;
 };
 
 static struct str
@@ -236,8 +240,8 @@ cache_drop(struct keys *k)
 		cache_remove(k, e);
 	while ((e = list_first(&k->unknown, struct entry, node)) != NULL)
 		cache_remove(k, e);
-	if (k->on_change != NULL)
-		k->on_change(k->on_change_arg);
+	for (size_t i = 0; i < k->watcher_count; i++)
+		k->watchers[i].on_change(k->watchers[i].arg);
 }
 
 static void
@@ -450,9 +454,8 @@ keys_check(struct keys *k, struct str secret, keys_on_principal *on_principal, v
 void
 keys_on_change(struct keys *k, void (*on_change)(void *arg), void *arg)
 {
-	check(k->on_change == NULL);
-	k->on_change = on_change;
-	k->on_change_arg = arg;
+	check(k->watcher_count < WATCHERS_MAX);
+	k->watchers[k->watcher_count++] = (struct watcher){on_change, arg};
 }
 
 /* ---- making and revoking ---- */
@@ -546,39 +549,56 @@ keys_create(struct keys *k, const struct keys_create *create, keys_on_created *d
 	store_key_create(k->store, &c->key, on_created, c);
 }
 
-struct revocation {
+struct change {
 	struct list node;
 	struct keys *keys;
 	struct id id;
+	const char *what;
 	store_on_done *on_done;
 	void *arg;
 };
 
 static void
-on_revoked(void *arg, int err)
+on_changed(void *arg, int err)
 {
-	struct revocation *at = arg, r = *at;
+	struct change *at = arg, c = *at;
 
 	list_del(&at->node);
 	free(at);
 	if (err == 0) {
-		tell_change(r.keys);
-		log_info("key revoked key=%s", r.id.s);
+		tell_change(c.keys);
+		log_info("key %s key=%s", c.what, c.id.s);
 	}
-	r.on_done(r.arg, err);
+	c.on_done(c.arg, err);
+}
+
+static struct change *
+change_new(struct keys *k, const char *what, const char *key_id, store_on_done *on_done, void *arg)
+{
+	struct change *c = xcalloc(1, sizeof(*c));
+
+	list_add_tail(&k->changes, &c->node);
+	c->keys = k;
+	c->what = what;
+	c->on_done = on_done;
+	c->arg = arg;
+	snprintf(c->id.s, sizeof(c->id.s), "%s", key_id);
+	return c;
 }
 
 void
 keys_revoke(struct keys *k, const char *key_id, store_on_done *on_done, void *arg)
 {
-	struct revocation *r = xcalloc(1, sizeof(*r));
+	store_key_revoke(k->store, key_id, clock_wall_ms(), on_changed,
+	    change_new(k, "revoked", key_id, on_done, arg));
+}
 
-	list_add_tail(&k->revocations, &r->node);
-	r->keys = k;
-	r->on_done = on_done;
-	r->arg = arg;
-	snprintf(r->id.s, sizeof(r->id.s), "%s", key_id);
-	store_key_revoke(k->store, key_id, clock_wall_ms(), on_revoked, r);
+void
+keys_change(struct keys *k, const char *key_id, const char *name, const char *limits_json,
+    store_on_done *on_done, void *arg)
+{
+	store_key_change(k->store, key_id, name, limits_json, on_changed,
+	    change_new(k, "changed", key_id, on_done, arg));
 }
 
 /* ---- life ---- */
@@ -616,7 +636,7 @@ keys_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct sto
 	list_init(&k->unknown);
 	list_init(&k->lookup_list);
 	list_init(&k->creations);
-	list_init(&k->revocations);
+	list_init(&k->changes);
 	k->shared_generation = atomic_load(shm_word(shm, SHM_WORD_KEYS_GENERATION));
 	k->poll.on_fire = on_poll;
 	add_configured(k);
@@ -644,11 +664,11 @@ static void
 forget_changes(struct keys *k)
 {
 	struct creation *c;
-	struct revocation *r;
+	struct change *r;
 
 	while ((c = list_first(&k->creations, struct creation, node)) != NULL)
 		creation_free(c);
-	while ((r = list_first(&k->revocations, struct revocation, node)) != NULL) {
+	while ((r = list_first(&k->changes, struct change, node)) != NULL) {
 		list_del(&r->node);
 		free(r);
 	}
@@ -666,7 +686,7 @@ keys_free(struct keys **ref)
 		return;
 	*ref = NULL;
 	loop_timer_stop(k->loop, &k->poll);
-	k->on_change = NULL;
+	k->watcher_count = 0;
 	cache_drop(k);
 	forget_lookups(k);
 	forget_changes(k);

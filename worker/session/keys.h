@@ -53,7 +53,7 @@ void keys_check_hash(struct keys *, const uint8_t hash[32], keys_on_principal *,
  * which is looked at twice a second. Borrowed; once. */
 void keys_use_backplane(struct keys *, struct backplane *);
 /* Told within a second after keys may have changed, on any worker or by `parleyd key`: ask again.
- * Called in the midst of things: only post. One watcher. */
+ * Called in the midst of things: only post. Few watchers, never taken back. */
 void keys_on_change(struct keys *, void (*on_change)(void *arg), void *arg);
 
 /* Makes a key; secret is shown once, in the callback. limits_json may be NULL. */
@@ -65,5 +65,8 @@ struct keys_create {
 typedef void keys_on_created(void *arg, int err, const struct store_key *, const char *secret);
 void keys_create(struct keys *, const struct keys_create *, keys_on_created *, void *arg);
 void keys_revoke(struct keys *, const char *key_id, store_on_done *, void *arg);
+/* Takes the place of name and limits as they are. E_NOT_FOUND, also for a revoked one. */
+void keys_change(struct keys *, const char *key_id, const char *name, const char *limits_json,
+    store_on_done *, void *arg);
 
 #endif

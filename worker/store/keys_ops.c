@@ -18,8 +18,6 @@
 	"to_ms(expires_at), to_ms(revoked_at)"
 #define RAISE_GENERATION "UPDATE generations SET value = value + 1 WHERE name = 'keys'"
 
-enum { KEYS_MAX = 100000 };
-
 const struct op op_key_create = {
     .name = "key_create",
     .params = "id kind app_id device_id name hash limits created_at expires_at",
@@ -43,14 +41,38 @@ const struct op op_key_by_hash = {
 	.is_answer = true}},
 };
 
+const struct op op_key_get = {
+    .name = "key_get",
+    .params = "id",
+    .statements = {{.sql = "SELECT " KEY_COLUMNS " FROM keys WHERE id = $id",
+	.expect = OP_ONE,
+	.err = E_NOT_FOUND,
+	.is_answer = true}},
+};
+
 const struct op op_key_list = {
     .name = "key_list",
-    .params = "app_id max_rows",
+    .params = "app_id after max_rows",
     .is_slow = true,
     .statements = {{.sql = "SELECT " KEY_COLUMNS
-			   " FROM keys WHERE CAST($app_id AS text) IS NULL OR app_id = $app_id"
+			   " FROM keys WHERE (CAST($app_id AS text) IS NULL OR app_id = $app_id)"
+			   " AND (CAST($after AS text) IS NULL OR id > $after)"
 			   " ORDER BY id LIMIT $max_rows + 1",
 	.is_answer = true}},
+};
+
+const struct op op_key_change = {
+    .name = "key_change",
+    .params = "id name limits",
+    .is_write = true,
+    .statements =
+	{
+	    {.sql = "UPDATE keys SET name = $name, limits = $limits"
+		    " WHERE id = $id AND revoked_at IS NULL",
+		.expect = OP_ONE,
+		.err = E_NOT_FOUND},
+	    {.sql = RAISE_GENERATION},
+	},
 };
 
 const struct op op_key_revoke = {
@@ -138,6 +160,16 @@ store_key_by_hash(struct store *store, const uint8_t hash[32], store_on_key *on_
 	store_run(store, &call, decode_key, (store_callback *)on_key, arg);
 }
 
+void
+store_key_get(struct store *store, const char *id, store_on_key *on_key, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_key_get);
+	op_put_text(&call, id);
+	store_run(store, &call, decode_key, (store_callback *)on_key, arg);
+}
+
 static void
 decode_keys(struct op_rows *rows, store_callback *callback, void *arg)
 {
@@ -148,19 +180,34 @@ decode_keys(struct op_rows *rows, store_callback *callback, void *arg)
 
 	while (op_rows_next(rows, v))
 		read_key(v, &keys[count++]);
-	on_keys(arg, rows->err, keys, count);
+	on_keys(arg, rows->err, keys, count, rows->is_cut);
 	free(keys);
 }
 
 void
-store_key_list(struct store *store, const char *app_id, store_on_keys *on_keys, void *arg)
+store_key_list(struct store *store, const char *app_id, const char *after, uint32_t limit,
+    store_on_keys *on_keys, void *arg)
 {
 	struct op_call call;
 
 	op_call_init(&call, &op_key_list);
 	op_put_text(&call, app_id);
-	op_put_int(&call, KEYS_MAX);
+	op_put_text(&call, after);
+	op_put_int(&call, limit);
 	store_run(store, &call, decode_keys, (store_callback *)on_keys, arg);
+}
+
+void
+store_key_change(struct store *store, const char *id, const char *name, const char *limits_json,
+    store_on_done *on_done, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_key_change);
+	op_put_text(&call, id);
+	op_put_text(&call, name);
+	op_put_text(&call, limits_json);
+	store_run(store, &call, store_decode_done, (store_callback *)on_done, arg);
 }
 
 void

@@ -77,12 +77,18 @@ struct store_key {
 };
 
 typedef void store_on_key(void *arg, int err, const struct store_key *);
-typedef void store_on_keys(void *arg, int err, const struct store_key *, size_t count);
+typedef void store_on_keys(
+    void *arg, int err, const struct store_key *, size_t count, bool has_more);
 
 void store_key_create(struct store *, const struct store_key *, store_on_done *, void *arg);
 void store_key_by_hash(struct store *, const uint8_t hash[32], store_on_key *,
     void *arg); /* E_NOT_FOUND; also revoked and expired ones */
-void store_key_list(struct store *, const char *app_id, store_on_keys *, void *arg); /* NULL: all */
+void store_key_get(struct store *, const char *id, store_on_key *, void *arg); /* E_NOT_FOUND */
+/* By id, those after `after` (NULL: from the first). app_id NULL: of all. */
+void store_key_list(struct store *, const char *app_id, const char *after, uint32_t limit,
+    store_on_keys *, void *arg);
+void store_key_change(struct store *, const char *id, const char *name, const char *limits_json,
+    store_on_done *, void *arg); /* E_NOT_FOUND: also a revoked one */
 void store_key_revoke(
     struct store *, const char *id, int64_t now, store_on_done *, void *arg); /* E_NOT_FOUND */
 

@@ -183,7 +183,7 @@ on_key(void *arg, int err, const struct store_key *key)
 }
 
 static void
-on_keys(void *arg, int err, const struct store_key *keys, size_t count)
+on_keys(void *arg, int err, const struct store_key *keys, size_t count, bool has_more)
 {
 	got.err = err;
 	got.count = count;
@@ -898,11 +898,11 @@ keys_are_made_found_and_revoked(void **state)
 	assert_int_equal(get_key(key.hash), 0);
 	assert_int_equal(got.ended_at, now + 1);
 	expect();
-	store_key_list(w.store, NULL, on_keys, NULL);
+	store_key_list(w.store, NULL, NULL, 100, on_keys, NULL);
 	assert_int_equal(err_of_wait(), 0);
 	assert_int_equal(got.count, 1);
 	expect();
-	store_key_list(w.store, "other", on_keys, NULL);
+	store_key_list(w.store, "other", NULL, 100, on_keys, NULL);
 	assert_int_equal(err_of_wait(), 0);
 	assert_int_equal(got.count, 0);
 }
@@ -994,7 +994,7 @@ direct_store_answers_at_once(void **state)
 		    .id = "key_9", .kind = "admin", .hash = {[31] = 9}, .created_at = 1}),
 	    0);
 	expect();
-	store_key_list(direct, NULL, on_keys, NULL);
+	store_key_list(direct, NULL, NULL, 100, on_keys, NULL);
 	assert_int_equal(w.pending, 0);
 	assert_int_equal(got.count, 1);
 	expect();
