@@ -2,7 +2,10 @@
  * shm - one memfd: a head, the rows of the incarnations, then the parts of the
  * modules. It is large on paper and sparse in truth: only touched pages exist.
  *
- *   head | rows | metrics | limiter | upstreams | owners of row 0 | .. | peers of row 0 | ..
+ *   head | rows | limiter | upstreams | owners of row 0 | .. | peers of row 0 | .. | metrics
+ *
+ * The metrics come last: releases add some, and one that has others than the memory was made for
+ * counts in memory of its own, which ends with it. All the rest must be the same.
  *
  * A row's identity is one word, number << 32 | state. Who reads a row reads the
  * identity, then the rest, then the identity again: an unchanged number means
@@ -38,16 +41,16 @@
 
 enum { SHM_VERSION = 3, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
 
-/* Everything that must be equal in two binaries that share the memory. */
+/* Everything that must be equal in two binaries that share the memory; at last what need not be. */
 struct shm_shape {
 	uint64_t magic;
 	uint32_t version, slots, rows, head_bytes;
-	uint64_t metric_hash; /* names and sizes of metric.tbl */
-	uint64_t metrics_at, metrics_bytes;
 	uint64_t limiter_at, limiter_bytes;
 	uint64_t upstreams_at, upstreams_bytes;
 	uint64_t owners_at, owners_bytes; /* bytes: of one row */
 	uint64_t peers_at, peers_bytes;   /* the same */
+	uint64_t metrics_at;
+	uint64_t metrics_bytes, metric_hash; /* names and sizes of metric.tbl */
 	uint64_t total_bytes;
 };
 
@@ -73,6 +76,9 @@ struct shm_head {
 struct shm {
 	struct shm_head *head;
 	struct shm_row *rows;
+	char *metrics;
+	bool has_own_metrics;
+	uint64_t metrics_bytes;
 	int fd;
 };
 
@@ -101,26 +107,52 @@ shape_of(uint32_t slots)
 	s.upstreams_bytes = page_up(upstreams_shm_bytes());
 	s.owners_bytes = page_up(owners_shm_bytes());
 	s.peers_bytes = page_up(peers_shm_bytes());
-	s.metrics_at = PAGE + page_up(rows * sizeof(struct shm_row));
-	s.limiter_at = s.metrics_at + s.metrics_bytes;
+	s.limiter_at = PAGE + page_up(rows * sizeof(struct shm_row));
 	s.upstreams_at = s.limiter_at + s.limiter_bytes;
 	s.owners_at = s.upstreams_at + s.upstreams_bytes;
 	s.peers_at = s.owners_at + rows * s.owners_bytes;
-	s.total_bytes = s.peers_at + rows * s.peers_bytes;
+	s.metrics_at = s.peers_at + rows * s.peers_bytes;
+	s.total_bytes = s.metrics_at + s.metrics_bytes;
 	return s;
 }
 
-static struct shm *
-map(int fd, uint64_t total_bytes)
+static void *
+map_bytes(int fd, uint64_t bytes)
 {
-	void *at =
-	    mmap(NULL, total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	int flags = MAP_SHARED | MAP_NORESERVE | (fd < 0 ? MAP_ANONYMOUS : 0);
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
 
-	if (at == MAP_FAILED)
+	return at != MAP_FAILED ? at : NULL;
+}
+
+static struct shm *
+map(int fd, const struct shm_shape *shape)
+{
+	char *at = map_bytes(fd, shape->total_bytes);
+
+	if (at == NULL)
 		return NULL;
-	struct shm *shm = xmalloc(sizeof(*shm));
-	*shm = (struct shm){at, (struct shm_row *)((char *)at + PAGE), fd};
+	struct shm *shm = xcalloc(1, sizeof(*shm));
+	shm->head = (struct shm_head *)at;
+	shm->rows = (struct shm_row *)(at + PAGE);
+	shm->metrics = at + shape->metrics_at;
+	shm->metrics_bytes = shape->metrics_bytes;
+	shm->fd = fd;
 	return shm;
+}
+
+/* It was made for other metrics than ours. */
+static bool
+take_own_metrics(struct shm *shm, uint64_t bytes)
+{
+	char *at = map_bytes(-1, bytes);
+
+	if (at == NULL)
+		return false;
+	shm->metrics = at;
+	shm->metrics_bytes = bytes;
+	shm->has_own_metrics = true;
+	return true;
 }
 
 struct shm *
@@ -135,7 +167,7 @@ shm_create(uint32_t slots)
 		return NULL;
 	if (ftruncate(fd, (off_t)shape.total_bytes) != 0 ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0 ||
-	    (shm = map(fd, shape.total_bytes)) == NULL) {
+	    (shm = map(fd, &shape)) == NULL) {
 		int saved = errno;
 
 		close(fd);
@@ -161,12 +193,19 @@ shm_attach(int fd)
 	}
 	memset(&mine, 0, sizeof(mine));
 	mine = shape_of(found.slots);
-	if (memcmp(&mine, &found, sizeof(mine)) != 0 || fstat(fd, &st) != 0 ||
-	    (uint64_t)st.st_size != mine.total_bytes) {
+	if (memcmp(&mine, &found, offsetof(struct shm_shape, metrics_bytes)) != 0 ||
+	    fstat(fd, &st) != 0 || (uint64_t)st.st_size != found.total_bytes) {
 		errno = EPROTO;
 		return NULL;
 	}
-	return map(fd, mine.total_bytes);
+	struct shm *shm = map(fd, &found);
+	if (shm != NULL && found.metric_hash != mine.metric_hash &&
+	    !take_own_metrics(shm, mine.metrics_bytes)) {
+		munmap(shm->head, found.total_bytes);
+		free(shm);
+		shm = NULL;
+	}
+	return shm;
 }
 
 void
@@ -174,6 +213,8 @@ shm_free(struct shm **shm)
 {
 	if (*shm == NULL)
 		return;
+	if ((*shm)->has_own_metrics)
+		munmap((*shm)->metrics, (*shm)->metrics_bytes);
 	munmap((*shm)->head, (*shm)->head->shape.total_bytes);
 	close((*shm)->fd);
 	free(*shm);
@@ -425,9 +466,9 @@ part(const struct shm *shm, uint64_t at, uint64_t bytes, size_t *ret_len)
 void *
 shm_metrics(const struct shm *shm, size_t *ret_len)
 {
-	const struct shm_shape *s = &shm->head->shape;
-
-	return part(shm, s->metrics_at, s->metrics_bytes, ret_len);
+	if (ret_len != NULL)
+		*ret_len = shm->metrics_bytes;
+	return shm->metrics;
 }
 
 void *
@@ -469,6 +510,11 @@ shm_punch(const struct shm *shm, void *at, size_t len)
 {
 	uint64_t offset = (uint64_t)((char *)at - (char *)shm->head);
 
+	if (shm->has_own_metrics && (char *)at >= shm->metrics &&
+	    (char *)at < shm->metrics + shm->metrics_bytes) {
+		memset(at, 0, len);
+		return;
+	}
 	check(offset >= PAGE && offset % PAGE == 0 && len % PAGE == 0 &&
 	      offset + len <= shm->head->shape.total_bytes);
 	if (fallocate(shm->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,

@@ -35,7 +35,10 @@ struct tickets;
 
 /* What the master asks for: room for N slots, with 2N+4 rows. NULL and errno on failure. */
 struct shm *shm_create(uint32_t slots);
-struct shm *shm_attach(int fd); /* an inherited one; NULL with EPROTO when the version differs */
+/* An inherited one; NULL with EPROTO when it is of another version. Of other metrics alone: they
+ * are counted anew, in memory that this process and its children share. Takes the fd, unless NULL.
+ */
+struct shm *shm_attach(int fd);
 int shm_fd(const struct shm *);
 void shm_free(struct shm **); /* unmaps and closes */
 

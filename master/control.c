@@ -50,6 +50,7 @@ run(struct peer *p, const char *line, struct buf *out)
 	    {"reload", c->verbs->reload},
 	    {"drain", c->verbs->drain},
 	    {"keys", c->verbs->keys},
+	    {"upgrade", c->verbs->upgrade},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
@@ -96,7 +97,7 @@ give_answer(struct peer *p, bool is_ok, struct str text)
 void
 control_answer(struct control *c, const char *verb, bool is_ok, struct str text)
 {
-	for (int i = 0; i < PEERS_MAX; i++) {
+	for (int i = 0; c != NULL && i < PEERS_MAX; i++) {
 		struct peer *p = &c->peers[i];
 
 		if (p->waits_for != NULL && strcmp(p->waits_for, verb) == 0)
@@ -161,6 +162,12 @@ control_new(struct event_base *base, const char *path, const struct control_verb
 		log_error("control socket not made path=%s error=\"%s\"", path, strerror(-fd));
 		return NULL;
 	}
+	return control_of_fd(base, fd, verbs, arg);
+}
+
+struct control *
+control_of_fd(struct event_base *base, int fd, const struct control_verbs *verbs, void *arg)
+{
 	struct control *c = xcalloc(1, sizeof(*c));
 	c->verbs = verbs;
 	c->arg = arg;
@@ -168,6 +175,18 @@ control_new(struct event_base *base, const char *path, const struct control_verb
 	    base, on_accept, c, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
 	check(c->listener != NULL);
 	return c;
+}
+
+int
+control_fd(const struct control *c)
+{
+	return evconnlistener_get_fd(c->listener);
+}
+
+void
+control_stop_listening(struct control *c)
+{
+	evconnlistener_disable(c->listener);
 }
 
 void

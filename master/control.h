@@ -26,14 +26,19 @@ typedef enum control_answer control_verb(void *arg, struct buf *out); /* appends
 struct control_verbs {
 	control_verb *status, *reload, *drain;
 	control_verb *keys; /* keys in the store were changed */
+	control_verb *upgrade;
 };
 
 /* NULL: logged. verbs and arg outlive it. */
 struct control *control_new(
     struct event_base *, const char *path, const struct control_verbs *, void *arg);
+/* Of a listening socket that is there, now the control's. */
+struct control *control_of_fd(struct event_base *, int fd, const struct control_verbs *, void *arg);
+int control_fd(const struct control *);
+void control_stop_listening(struct control *); /* another master accepts from the socket */
 void control_free(struct control **);
 
-/* To all who wait for that verb. */
+/* To all who wait for that verb; NULL has none. */
 void control_answer(struct control *, const char *verb, bool is_ok, struct str text);
 
 /*

@@ -3,8 +3,9 @@
  */
 #include "master/help.h"
 
-static const char usage[] = "usage: parleyd [options] [migrate | status | reload | drain]\n"
-			    "       parleyd [options] key create|list|revoke ..\n";
+static const char usage[] =
+    "usage: parleyd [options] [migrate | status | reload | drain | upgrade]\n"
+    "       parleyd [options] key create|list|revoke ..\n";
 
 static const char text[] =
     "\n"
@@ -30,6 +31,7 @@ static const char text[] =
     "  status                workers of the running server, as a table\n"
     "  reload                read the configuration again, as SIGHUP does\n"
     "  drain                 stop in good order, as SIGTERM does\n"
+    "  upgrade               a new binary takes over without a break, as on SIGUSR2\n"
     "\n"
     "Every scalar of the file has a variable PARLEY_SECTION__KEY (PARLEY_HTTP__MAX_BODY);\n"
     "WORKERS, DATABASE_URL, REDIS_URL and OPENAI_API_KEY are honoured too.\n"
@@ -46,7 +48,8 @@ static const char text[] =
     "  Groq 20-30, OpenRouter 30-40; concurrent_requests 25-50 % of that.\n"
     "\n"
     "Signals: TERM and INT drain and stop (twice: at once), HUP reloads, USR1 opens the\n"
-    "log file again. Exit status: 0, 1 (failed), 64 (wrong usage), 78 (wrong configuration).\n";
+    "log file again, USR2 upgrades. Exit status: 0, 1 (failed), 64 (wrong usage), 78 (wrong "
+    "configuration).\n";
 
 void
 help_print_usage(FILE *out)

@@ -19,6 +19,8 @@
 struct inherited {
 	int fd; /* -1: taken */
 	bool is_foreign;
+	unsigned kind;       /* with an address: */
+	const char *address; /* as configured; NULL: by what it is bound to */
 };
 
 struct inherit {
@@ -43,8 +45,22 @@ free_names(char **names)
 	free(names);
 }
 
-struct inherit *
-inherit_new(void)
+static struct inherit *
+of_bequest(const struct bequest *b)
+{
+	struct inherit *in = xcalloc(1, sizeof(*in));
+
+	in->v = xcalloc(b->listener_count + 1, sizeof(*in->v));
+	for (size_t i = 0; i < b->listener_count; i++) {
+		const struct bequest_listener *l = &b->listeners[i];
+
+		in->v[in->count++] = (struct inherited){l->fd, l->is_foreign, l->kind, l->address};
+	}
+	return in;
+}
+
+static struct inherit *
+of_systemd(void)
 {
 	struct inherit *in = xcalloc(1, sizeof(*in));
 	char **names = NULL;
@@ -58,12 +74,18 @@ inherit_new(void)
 		bool is_ours = strncmp(names[i], STORE_PREFIX, strlen(STORE_PREFIX)) == 0;
 
 		if (is_listening(fd))
-			in->v[in->count++] = (struct inherited){fd, !is_ours};
+			in->v[in->count++] = (struct inherited){fd, !is_ours, 0, NULL};
 		else
 			close(fd);
 	}
 	free_names(names);
 	return in;
+}
+
+struct inherit *
+inherit_new(const struct bequest *b)
+{
+	return b != NULL ? of_bequest(b) : of_systemd();
 }
 
 static bool
@@ -79,13 +101,24 @@ is_bound_to(int fd, const struct netaddr *wanted)
 	return strcmp(bound_text, wanted_text) == 0;
 }
 
+static bool
+is_wanted(const struct inherited *one, const struct inherit_wish *wish)
+{
+	if (one->fd < 0)
+		return false;
+	if (one->address == NULL) /* a new port for each start is what port 0 asks for */
+		return (netaddr_is_unix(&wish->address) || netaddr_port(&wish->address) != 0) &&
+		       is_bound_to(one->fd, &wish->address);
+	return one->kind == wish->kind && strcmp(one->address, wish->text) == 0;
+}
+
 int
-inherit_take(struct inherit *in, const struct netaddr *wanted, bool *ret_is_foreign)
+inherit_take(struct inherit *in, const struct inherit_wish *wish, bool *ret_is_foreign)
 {
 	for (uint32_t i = 0; i < in->count; i++) {
 		int fd = in->v[i].fd;
 
-		if (fd < 0 || !is_bound_to(fd, wanted))
+		if (!is_wanted(&in->v[i], wish))
 			continue;
 		in->v[i].fd = -1;
 		*ret_is_foreign = in->v[i].is_foreign;

@@ -1,9 +1,10 @@
 /*
  * inherit - listening sockets that systemd gives us: of a socket unit, or of the
- * master before us, kept in the file descriptor store.
+ * master before us, kept in the file descriptor store; or that this master itself gives
+ * us, from which we take over.
  *
- * Which of our addresses a socket belongs to is told by the address that it is
- * bound to; names are only for people.
+ * Which of our addresses a socket of systemd's belongs to is told by the address that it is
+ * bound to; names are only for people. A master says what its configuration had for it.
  */
 #ifndef MASTER_INHERIT_H
 #define MASTER_INHERIT_H
@@ -12,17 +13,25 @@
 #include <stdint.h>
 
 #include "common/netaddr.h"
+#include "master/bequest.h"
 
 struct inherit;
 
-/* Takes LISTEN_FDS out of the environment. Never NULL; usually empty. */
-struct inherit *inherit_new(void);
+/* Takes LISTEN_FDS out of the environment; bequest not NULL: what is in it, which outlives this.
+ * Never NULL; usually empty. */
+struct inherit *inherit_new(const struct bequest *);
 /* Closes what nobody took, with a warning: its address is not in the configuration. */
 void inherit_free(struct inherit **);
 
-/* The next listening socket that is bound to that address, now the caller's; -1: none (left).
+struct inherit_wish {
+	struct netaddr address;
+	const char *text; /* of the configuration */
+	unsigned kind;    /* the listener's */
+};
+
+/* The next listening socket of that address, now the caller's; -1: none (left).
  * *ret_is_foreign: of a socket unit, not of the store. */
-int inherit_take(struct inherit *, const struct netaddr *, bool *ret_is_foreign);
+int inherit_take(struct inherit *, const struct inherit_wish *, bool *ret_is_foreign);
 
 /* Puts a socket into systemd's store, if there is one; takes all of that name out. */
 void inherit_store(int fd, const char *name);

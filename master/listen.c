@@ -33,6 +33,7 @@ struct listener {
 	uint32_t slot;
 	unsigned flags;         /* BIND_.. of TCP */
 	struct netaddr address; /* the bound one: port 0 has become a port */
+	char *text;             /* what the configuration has for it */
 	bool is_first;          /* of its address */
 	bool is_foreign;        /* of a socket unit */
 };
@@ -130,15 +131,14 @@ hint(int err)
 
 /* Inherited sockets, one per slot, also more than there are slots: see listeners_of_slot(). */
 static uint32_t
-adopt(struct listeners *l, enum listen_kind kind, const struct netaddr *a, struct inherit *in)
+adopt(struct listeners *l, const struct inherit_wish *wish, struct inherit *in)
 {
 	uint32_t taken = 0;
-
 	bool is_foreign;
 
-	for (int fd; (fd = inherit_take(in, a, &is_foreign)) >= 0; taken++) {
+	for (int fd; (fd = inherit_take(in, wish, &is_foreign)) >= 0; taken++) {
 		listen_let_in_tcp(fd);
-		add(l, kind, taken, fd, taken == 0);
+		add(l, (enum listen_kind)wish->kind, taken, fd, taken == 0);
 		l->v[l->count - 1].is_foreign = is_foreign;
 	}
 	return taken;
@@ -162,11 +162,11 @@ share_those(struct listeners *l, uint32_t first, uint32_t there, uint32_t from_s
 }
 
 static int
-open_tcp(struct listeners *l, enum listen_kind kind, struct netaddr a, unsigned flags,
-    struct inherit *in)
+open_tcp(struct listeners *l, const struct inherit_wish *wish, unsigned flags, struct inherit *in)
 {
-	uint32_t first = l->count;
-	uint32_t taken = netaddr_port(&a) != 0 ? adopt(l, kind, &a, in) : 0;
+	enum listen_kind kind = (enum listen_kind)wish->kind;
+	uint32_t first = l->count, taken = adopt(l, wish, in);
+	struct netaddr a = taken > 0 ? l->v[first].address : wish->address;
 	int err;
 
 	if (taken == 0 && (err = probe_tcp(&a, flags)) < 0)
@@ -193,7 +193,7 @@ static void
 grow_one(struct listeners *l, uint32_t first, uint32_t slots)
 {
 	const struct listener one = l->v[first];
-	uint32_t there = 1;
+	uint32_t there = 1, count = l->count;
 
 	while (first + there < l->count && l->v[first + there].kind == one.kind &&
 	       !l->v[first + there].is_first)
@@ -204,10 +204,12 @@ grow_one(struct listeners *l, uint32_t first, uint32_t slots)
 
 		if (fd < 0) {
 			share_those(l, first, there, slot, slots);
-			return;
+			break;
 		}
 		add(l, one.kind, slot, fd, false);
 	}
+	for (uint32_t i = count; i < l->count; i++)
+		l->v[i].text = xstrdup(one.text);
 }
 
 void
@@ -227,16 +229,16 @@ listeners_grow(struct listeners *l, uint32_t slots)
 }
 
 static int
-open_unix(struct listeners *l, enum listen_kind kind, const struct netaddr *a, struct inherit *in)
+open_unix(struct listeners *l, const struct inherit_wish *wish, struct inherit *in)
 {
 	bool is_foreign = false;
-	int fd = inherit_take(in, a, &is_foreign);
+	int fd = inherit_take(in, wish, &is_foreign);
 
 	if (fd < 0)
-		fd = listen_unix(a->un.sun_path, l->unix_mode, l->backlog);
+		fd = listen_unix(wish->address.un.sun_path, l->unix_mode, l->backlog);
 	if (fd < 0)
 		return fd;
-	add(l, kind, SLOT_ALL, fd, true);
+	add(l, (enum listen_kind)wish->kind, SLOT_ALL, fd, true);
 	l->v[l->count - 1].is_foreign = is_foreign;
 	return 0;
 }
@@ -244,12 +246,18 @@ open_unix(struct listeners *l, enum listen_kind kind, const struct netaddr *a, s
 static int
 try_one(struct listeners *l, enum listen_kind kind, const char *text, struct inherit *in)
 {
-	struct netaddr a;
+	struct inherit_wish wish = {.text = text, .kind = kind};
+	uint32_t first = l->count;
+	int err;
 
-	check(netaddr_parse(str_of(text), &a)); /* the config was checked */
-	if (netaddr_is_unix(&a))
-		return open_unix(l, kind, &a, in);
-	return open_tcp(l, kind, a, text[0] == ':' ? BIND_BOTH_FAMILIES : 0, in);
+	check(netaddr_parse(str_of(text), &wish.address)); /* the config was checked */
+	if (netaddr_is_unix(&wish.address))
+		err = open_unix(l, &wish, in);
+	else
+		err = open_tcp(l, &wish, text[0] == ':' ? BIND_BOTH_FAMILIES : 0, in);
+	for (uint32_t i = first; i < l->count; i++)
+		l->v[i].text = xstrdup(text);
+	return err;
 }
 
 /* The workers of a master that was killed need a moment to end, and hold its sockets until then. */
@@ -328,18 +336,39 @@ listeners_refuse(const struct listeners *l)
 }
 
 void
-listeners_close(struct listeners **l)
+listeners_bequeath(const struct listeners *l, struct bequest *b)
+{
+	for (uint32_t i = 0; i < l->count; i++) {
+		const struct listener *one = &l->v[i];
+
+		bequest_add_listener(b, one->fd, one->kind, one->is_foreign, one->text);
+	}
+}
+
+void
+listeners_leave(struct listeners **l)
 {
 	if (*l == NULL)
 		return;
 	for (uint32_t i = 0; i < (*l)->count; i++) {
-		if (netaddr_is_unix(&(*l)->v[i].address) && !(*l)->v[i].is_foreign)
-			unlink((*l)->v[i].address.un.sun_path);
 		close((*l)->v[i].fd);
+		free((*l)->v[i].text);
 	}
 	free((*l)->v);
 	free(*l);
 	*l = NULL;
+}
+
+void
+listeners_close(struct listeners **l)
+{
+	for (uint32_t i = 0; *l != NULL && i < (*l)->count; i++) {
+		const struct listener *one = &(*l)->v[i];
+
+		if (netaddr_is_unix(&one->address) && !one->is_foreign)
+			unlink(one->address.un.sun_path);
+	}
+	listeners_leave(l);
 }
 
 uint32_t

@@ -28,6 +28,10 @@ struct listeners *listeners_open(const struct conf *, uint32_t slots, struct inh
 /* Closes the sockets and removes the paths of Unix sockets. */
 void listeners_close(struct listeners **);
 
+/* For the master that takes over: all of them, and then only our copies are closed. */
+void listeners_bequeath(const struct listeners *, struct bequest *);
+void listeners_leave(struct listeners **);
+
 /* The end begins: nobody new gets into the queues, who is there or has begun a handshake stays.
  * Neither is a socket left in systemd's store. Those of a socket unit stay as they are: what comes
  * is for the next start. */

@@ -88,6 +88,9 @@ run(struct conf *conf, const struct options *o)
 	case VERB_DRAIN:
 		status = ask(conf, "drain");
 		break;
+	case VERB_UPGRADE:
+		status = ask(conf, "upgrade");
+		break;
 	case VERB_HELP:
 	case VERB_VERSION:
 		break;

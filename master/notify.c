@@ -69,6 +69,12 @@ notify_stopping(uint64_t timeout_ms)
 }
 
 void
+notify_successor(int pid)
+{
+	sd_notifyf(1, "MAINPID=%d", pid);
+}
+
+void
 notify_status(const char *fmt, ...)
 {
 	char text[STATUS_MAX];

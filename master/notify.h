@@ -19,6 +19,8 @@ void notify_free(struct notify **);
 void notify_ready(void);
 void notify_reloading(void);
 void notify_stopping(uint64_t timeout_ms); /* and how long it may take */
+/* That process is the service from now on, and tells; nothing of ours is told any more. */
+void notify_successor(int pid);
 void notify_status(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

@@ -37,6 +37,7 @@ static const struct {
     {"status", VERB_STATUS},
     {"reload", VERB_RELOAD},
     {"drain", VERB_DRAIN},
+    {"upgrade", VERB_UPGRADE},
 };
 
 static const struct flag *
@@ -142,7 +143,7 @@ is_config_flag(const char *arg)
 bool
 options_parse(struct options *o, int argc, char **argv, struct buf *error)
 {
-	*o = (struct options){.verb = VERB_SERVE};
+	*o = (struct options){.verb = VERB_SERVE, .argv = argv};
 	o->verb_argv = xcalloc((size_t)argc + 1, sizeof(*o->verb_argv));
 	for (int i = 1; i < argc;) {
 		int used = 1;

@@ -24,6 +24,7 @@ enum options_verb {
 	VERB_STATUS,
 	VERB_RELOAD,
 	VERB_DRAIN,
+	VERB_UPGRADE,
 };
 
 enum { OPTIONS_OVERRIDES_MAX = 8 };
@@ -36,6 +37,7 @@ struct options {
 	struct buf listen; /* the values of --listen, comma-separated */
 	int verb_argc;     /* of `key`: what follows it */
 	char **verb_argv;
+	char **argv; /* all of it, for a new binary */
 };
 
 /*

@@ -43,11 +43,21 @@ make_path(const char *path)
 	return 0;
 }
 
+/* For people; the lock is what counts. */
+static void
+write_pid(int fd, const char *path)
+{
+	char text[32];
+	int len = snprintf(text, sizeof(text), "%d\n", (int)getpid());
+
+	if (ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)len, 0) < 0)
+		log_warn("lock file not written file=%s", path);
+}
+
 /* -EWOULDBLOCK: another master has it. */
 static int
 take_lock(const char *path)
 {
-	char text[32];
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
 	if (fd < 0)
@@ -58,10 +68,7 @@ take_lock(const char *path)
 		close(fd);
 		return -err;
 	}
-	/* For people; the lock is what counts. */
-	int len = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-	if (ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)len, 0) < 0)
-		log_warn("lock file not written file=%s", path);
+	write_pid(fd, path);
 	return fd;
 }
 
@@ -89,12 +96,32 @@ run_dir_open(const struct conf *conf)
 		free(lock);
 		return NULL;
 	}
+	free(lock);
+	return run_dir_inherit(conf, fd);
+}
+
+struct run_dir *
+run_dir_inherit(const struct conf *conf, int lock_fd)
+{
 	struct run_dir *d = xcalloc(1, sizeof(*d));
-	d->lock = lock;
+
+	d->lock = run_dir_path(conf, "lock");
 	d->control = run_dir_path(conf, "control");
 	d->addresses = run_dir_path(conf, "addresses");
-	d->lock_fd = fd;
+	d->lock_fd = lock_fd;
 	return d;
+}
+
+int
+run_dir_lock_fd(const struct run_dir *d)
+{
+	return d->lock_fd;
+}
+
+void
+run_dir_claim(const struct run_dir *d)
+{
+	write_pid(d->lock_fd, d->lock);
 }
 
 void
@@ -105,6 +132,14 @@ run_dir_close(struct run_dir **d)
 	/* The lock file stays: removing it would let two masters lock two files of one name. */
 	unlink((*d)->control);
 	unlink((*d)->addresses);
+	run_dir_leave(d);
+}
+
+void
+run_dir_leave(struct run_dir **d)
+{
+	if (*d == NULL)
+		return;
 	close((*d)->lock_fd);
 	free((*d)->lock);
 	free((*d)->control);

@@ -17,6 +17,13 @@ struct run_dir;
 struct run_dir *run_dir_open(const struct conf *);
 void run_dir_close(struct run_dir **);
 
+/* For a master that takes over: the lock is inherited, and is nobody else's as long as one of the
+ * two lives. claim: its number goes into the lock file. leave: the directory is the other's. */
+struct run_dir *run_dir_inherit(const struct conf *, int lock_fd);
+int run_dir_lock_fd(const struct run_dir *);
+void run_dir_claim(const struct run_dir *);
+void run_dir_leave(struct run_dir **);
+
 /* The path of a file in it; malloc'd. */
 char *run_dir_path(const struct conf *, const char *name);
 

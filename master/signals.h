@@ -3,7 +3,7 @@
  *
  *   TERM INT   drain and stop; again: at once
  *   HUP        reload            USR1   reopen logs
- *   USR2       upgrade (not yet) CHLD   a worker ended
+ *   USR2       upgrade           CHLD   a worker ended
  *
  * The verbs run from the event loop, not from a signal handler.
  */

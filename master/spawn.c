@@ -40,9 +40,9 @@ compare_fds(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
-/* Closes every descriptor that is not among those, by the gaps between them. */
-static void
-close_others(int *keep, size_t count)
+/* By the gaps between them. */
+void
+spawn_close_others(int *keep, size_t count)
 {
 	unsigned next = 0;
 
@@ -70,7 +70,7 @@ keep_only(const struct handoff *h)
 	keep[n++] = h->master_fd;
 	for (uint32_t i = 0; i < h->listener_count; i++)
 		keep[n++] = h->listeners[i].fd;
-	close_others(keep, n);
+	spawn_close_others(keep, n);
 	free(keep);
 }
 

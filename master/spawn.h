@@ -37,4 +37,7 @@ bool spawn_worker(const struct spawn_order *, struct spawned *ret);
  */
 int spawn_job(const char *name, int (*job)(const struct conf *), const struct conf *);
 
+/* In a child: closes every descriptor that is not among those, which it sorts. */
+void spawn_close_others(int *keep, size_t count);
+
 #endif

@@ -3,6 +3,7 @@
  */
 #include "master/supervise.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -20,6 +21,9 @@
 
 /* A client that has sent its SYN needs a round trip until it is in the queue. */
 enum { SETTLE_MS = 250 };
+
+/* The workers of a master that was killed end within a second. */
+enum { ORPHAN_LOOKS = 30, ORPHAN_LOOK_MS = 100 };
 
 struct place { /* a slot and what waits in it */
 	struct slot slot;
@@ -44,6 +48,8 @@ struct supervise {
 
 	enum supervise_phase phase;
 	struct event *pause;
+	struct event *orphans; /* rows that another master's workers have left are looked for .. */
+	unsigned orphan_looks; /* .. so many times more */
 	bool was_ready;
 
 	struct place *places; /* as many as the shared memory has slots */
@@ -375,8 +381,10 @@ on_death(void *arg, pid_t pid, int status)
 	struct supervise *s = arg;
 	struct child *c = find_child(s, pid);
 
-	if (c == NULL)
+	if (c == NULL) {
+		s->handlers->on_other_ended(s->arg, pid, status);
 		return;
+	}
 	struct place *p = container_of(c->slot, struct place, slot);
 	bool was_current = p->slot.current == c, was_successor = p->slot.successor == c;
 
@@ -478,6 +486,65 @@ supervise_stop(struct supervise *s)
 	}
 }
 
+/* ---- another master beside us ---- */
+
+void
+supervise_retire(struct supervise *s)
+{
+	if (s->phase >= PHASE_DRAINING)
+		return;
+	if (s->trial != NULL)
+		conf_free(&s->trial);
+	s->is_reloading = false;
+	enter_draining(s, s->conf->drain.timeout_ms);
+}
+
+static bool
+is_ours(const struct supervise *s, const struct shm_who *who)
+{
+	list_for (node, &s->children) {
+		if (list_entry(node, struct child, node)->who.number == who->number)
+			return true;
+	}
+	return false;
+}
+
+/* Its rows name processes that do not exist any more. A row without one is just being filled. */
+static void
+reap_orphans(struct supervise *s)
+{
+	struct shm_row_info row;
+
+	for (uint32_t i = 0; i < shm_rows_used(s->shm); i++) {
+		if (!shm_row_get(s->shm, i, &row) || row.pid == 0 || is_ours(s, &row.who))
+			continue;
+		if (kill(row.pid, 0) == 0 || errno != ESRCH)
+			continue;
+		log_warn("worker of another master is gone slot=%u pid=%d incarnation=%u", row.slot,
+		    row.pid, row.who.number);
+		shm_row_reap(s->shm, row.who);
+	}
+}
+
+static void
+on_orphans(int fd, short what, void *arg)
+{
+	struct supervise *s = arg;
+
+	(void)fd, (void)what;
+	reap_orphans(s);
+	if (--s->orphan_looks > 0)
+		timer_set(s->orphans, ORPHAN_LOOK_MS);
+}
+
+void
+supervise_other_gone(struct supervise *s)
+{
+	use_workers(s, s->workers); /* it may have said something else */
+	s->orphan_looks = ORPHAN_LOOKS;
+	timer_set(s->orphans, 0);
+}
+
 /* ---- verbs ---- */
 
 void
@@ -521,6 +588,7 @@ supervise_new(struct event_base *base, struct shm *shm, struct listeners *listen
 	s->handlers = handlers;
 	s->arg = arg;
 	s->pause = timer_new(base, on_pause_over, s);
+	s->orphans = timer_new(base, on_orphans, s);
 	list_init(&s->children);
 	s->place_count = shm_slots(shm);
 	check(workers > 0 && workers <= s->place_count);
@@ -551,6 +619,7 @@ supervise_free(struct supervise **s)
 	for (uint32_t i = 0; i < (*s)->place_count; i++)
 		event_free((*s)->places[i].respawn);
 	event_free((*s)->pause);
+	event_free((*s)->orphans);
 	free((*s)->places);
 	conf_free(&(*s)->conf);
 	conf_free(&(*s)->trial);

@@ -17,6 +17,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <event2/event.h>
 
@@ -42,6 +43,7 @@ struct supervise_handlers {
 	void (*on_closed)(void *arg);                    /* .. and no worker accepts any more */
 	void (*on_stopped)(void *arg);                   /* no worker is left after a stop */
 	void (*on_change)(void *arg);                    /* workers came, went, or changed state */
+	void (*on_other_ended)(void *arg, pid_t, int status); /* a child that is no worker */
 };
 
 /* Takes the conf over, which means so many workers. base, shm, listeners, handlers outlive it. */
@@ -54,6 +56,11 @@ void supervise_stop(struct supervise *); /* again: at once */
 /* Takes the conf over; false (and not taken) while another reload is under way or it stops. At most
  * as many workers as the shared memory has slots. */
 bool supervise_reload(struct supervise *, struct conf *, uint32_t workers);
+/* The host goes on with another master's workers: ours drain and leave their queues to those, then
+ * on_stopped. */
+void supervise_retire(struct supervise *);
+/* A master that shared the memory has ended: what its workers left there is cleaned up. */
+void supervise_other_gone(struct supervise *);
 void supervise_reopen_logs(struct supervise *);
 void supervise_reap(struct supervise *); /* after SIGCHLD */
 

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/metric.h"
 #include "common/shm.h"
 
 static void
@@ -84,6 +85,13 @@ test_life(void **state)
 	shm_free(&shm);
 }
 
+/* Where the shape has it: magic, four numbers, nine places and sizes, the size of the metrics. */
+static off_t
+shape_hash_at(void)
+{
+	return 8 + 4 * 4 + 9 * 8 + 8;
+}
+
 static void
 test_attach(void **state)
 {
@@ -101,6 +109,17 @@ test_attach(void **state)
 	assert_int_equal(shm_rows(other), 10);
 	assert_true(shm_is_alive(other, who));
 	assert_int_equal(*shm_word(other, SHM_WORD_KEYS_GENERATION), 9);
+	shm_free(&other);
+	/* Other metrics: everything else is shared, they are our own. */
+	uint64_t other_hash = 1;
+	off_t hash_at = shape_hash_at();
+	assert_int_equal(pwrite(shm_fd(shm), &other_hash, 8, hash_at), 8);
+	other = shm_attach(dup(shm_fd(shm)));
+	assert_non_null(other);
+	assert_true(shm_is_alive(other, who));
+	*(char *)shm_metrics(other, NULL) = 7;
+	assert_int_equal(*(char *)shm_metrics(shm, NULL), 0);
+	metric_row_clear_gauges(other, 0);
 	shm_free(&other);
 	/* Another version. */
 	assert_int_equal(pwrite(shm_fd(shm), &junk, 4, 8), 4);

@@ -38,7 +38,7 @@ static struct listeners *
 open_text(const char *text)
 {
 	struct conf *conf = load(text);
-	struct inherit *none = inherit_new();
+	struct inherit *none = inherit_new(NULL);
 	struct listeners *l = listeners_open(conf, SLOTS, none);
 
 	inherit_free(&none);

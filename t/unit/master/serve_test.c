@@ -169,19 +169,13 @@ host_init(struct host *t)
 	snprintf(t->log, sizeof(t->log), "%s/log", t->dir);
 }
 
-static pid_t
-spawn_master(const struct host *t)
+static _Noreturn void
+run_master(int argc, char **argv)
 {
-	char name[] = "parleyd", flag[] = "--config", file[sizeof(t->config)];
-	char *argv[] = {name, flag, file, NULL};
 	struct options options;
 	struct buf error = BUF_INIT;
 
-	pid_t pid = fork();
-	if (pid != 0)
-		return pid;
-	strcpy(file, t->config);
-	assert_true(options_parse(&options, 3, argv, &error));
+	assert_true(options_parse(&options, argc, argv, &error));
 	struct conf_source source = options_conf_source(&options, NULL);
 	struct conf *conf = conf_load(&source, &error);
 	if (conf == NULL) {
@@ -191,6 +185,19 @@ spawn_master(const struct host *t)
 	int status = serve(conf, &options, NULL);
 	options_fini(&options);
 	exit(status);
+}
+
+static pid_t
+spawn_master(const struct host *t)
+{
+	char name[] = "parleyd", flag[] = "--config", file[sizeof(t->config)];
+	char *argv[] = {name, flag, file, NULL};
+
+	pid_t pid = fork();
+	if (pid != 0)
+		return pid;
+	strcpy(file, t->config);
+	run_master(3, argv);
 }
 
 static bool
@@ -513,8 +520,6 @@ test_usr1_reopens_logs_everywhere(void **state)
 	assert_int_equal(rename(t.log, rotated), 0);
 	kill(t.master, SIGUSR1);
 	WAIT_FOR(play->reopened == WORKERS && log_has(&t, "log reopened"));
-	kill(t.master, SIGUSR2);
-	WAIT_FOR(log_has(&t, "upgrade ignored"));
 	host_stop(&t);
 }
 
@@ -727,8 +732,195 @@ test_systemd_is_told(void **state)
 	remove_dir(&t);
 }
 
+/* ---- a stand-in for systemd: it hears, keeps descriptors, and gives them to the next master ----
+ */
+
+struct keeper {
+	int fd;
+	char path[96];
+	struct buf told;
+	int kept[LISTENERS_MAX];
+	int kept_count;
+	struct ucred last; /* who said the last */
+};
+
+static void
+keeper_open(struct keeper *k, const struct host *t)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	int on = 1;
+
+	*k = (struct keeper){.fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
+	snprintf(un.sun_path, sizeof(un.sun_path), "%s/notify", t->dir);
+	assert_int_equal(bind(k->fd, (struct sockaddr *)&un, sizeof(un)), 0);
+	setsockopt(k->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+	setenv("NOTIFY_SOCKET", un.sun_path, 1);
+}
+
+static void
+keeper_take(struct keeper *k, struct msghdr *m)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c != NULL; c = CMSG_NXTHDR(m, c)) {
+		if (c->cmsg_type == SCM_CREDENTIALS)
+			memcpy(&k->last, CMSG_DATA(c), sizeof(k->last));
+		if (c->cmsg_type == SCM_RIGHTS) {
+			assert_true(k->kept_count < LISTENERS_MAX);
+			memcpy(&k->kept[k->kept_count++], CMSG_DATA(c), sizeof(int));
+		}
+	}
+}
+
+static bool
+keeper_heard(struct keeper *k, const char *text)
+{
+	char got[1024];
+	union {
+		struct cmsghdr head;
+		char bytes[256];
+	} control;
+	ssize_t n;
+
+	for (;;) {
+		struct iovec iov = {got, sizeof(got)};
+		struct msghdr m = {.msg_iov = &iov,
+		    .msg_iovlen = 1,
+		    .msg_control = &control,
+		    .msg_controllen = sizeof(control)};
+
+		if ((n = recvmsg(k->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)) <= 0)
+			break;
+		keeper_take(k, &m);
+		buf_add(&k->told, got, (size_t)n);
+		buf_add_char(&k->told, '\n');
+	}
+	return k->told.data != NULL && strstr(k->told.data, text) != NULL;
+}
+
+static void
+keeper_close(struct keeper *k)
+{
+	for (int i = 0; i < k->kept_count; i++)
+		close(k->kept[i]);
+	close(k->fd);
+	buf_fini(&k->told);
+	unsetenv("NOTIFY_SOCKET");
+}
+
+/* The next master gets what was kept, as LISTEN_FDS. */
+static pid_t
+spawn_master_with(const struct host *t, const struct keeper *k)
+{
+	char text[32], names[LISTENERS_MAX * 16] = "";
+
+	pid_t pid = fork();
+	if (pid != 0)
+		return pid;
+	for (int i = 0; i < k->kept_count; i++) {
+		dup2(k->kept[i], 100 + i); /* out of the way */
+		strcat(names, i > 0 ? ":parley-http" : "parley-http");
+	}
+	for (int i = 0; i < k->kept_count; i++)
+		dup2(100 + i, 3 + i);
+	snprintf(text, sizeof(text), "%d", (int)getpid());
+	setenv("LISTEN_PID", text, 1);
+	snprintf(text, sizeof(text), "%d", k->kept_count);
+	setenv("LISTEN_FDS", text, 1);
+	setenv("LISTEN_FDNAMES", names, 1);
+	char name[] = "parleyd", flag[] = "--config", file[sizeof(t->config)];
+	char *argv[] = {name, flag, file, NULL};
+	strcpy(file, t->config);
+	run_master(3, argv);
+}
+
+static void
+test_a_master_that_died_leaves_its_sockets_to_the_next(void **state)
+{
+	enum { QUEUED = 16 };
+	struct host t;
+	struct keeper k;
+	struct greeting g;
+	int fds[QUEUED];
+	char more[96];
+
+	(void)state;
+	host_init(&t);
+	keeper_open(&k, &t);
+	/* A port of our own choosing, as a production host has. */
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(in);
+	int probe = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(bind(probe, (struct sockaddr *)&in, len), 0);
+	assert_int_equal(getsockname(probe, (struct sockaddr *)&in, &len), 0);
+	close(probe);
+	t.port = ntohs(in.sin_port);
+	snprintf(more, sizeof(more), "metrics: {listen: \"127.0.0.1:%u\"}\n", t.port);
+	write_config(&t, more);
+	t.master = spawn_master(&t);
+	WAIT_FOR(keeper_heard(&k, "READY=1"));
+	assert_int_equal(k.kept_count, 2 * WORKERS + 1);
+	kill(t.master, SIGKILL);
+	wait_status(t.master);
+	for (int i = 0; i < QUEUED; i++) /* nobody is refused while there is no server */
+		fds[i] = connect_port(t.port);
+	buf_clear(&k.told);
+	int before = play->starts;
+	t.master = spawn_master_with(&t, &k);
+	WAIT_FOR(play->starts == before + WORKERS && keeper_heard(&k, "READY=1"));
+	for (int i = 0; i < QUEUED; i++)
+		assert_true(read_greeting(fds[i], &g));
+	/* In good order it takes them out of the store. */
+	kill(t.master, SIGTERM);
+	WAIT_FOR(keeper_heard(&k, "FDSTOREREMOVE=1\nFDNAME=parley-metrics"));
+	int status = wait_status(t.master);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	keeper_close(&k);
+	remove_dir(&t);
+}
+
+static void
+test_a_new_binary_takes_over_and_systemd_is_told(void **state)
+{
+	struct host t;
+	struct keeper k;
+	char text[32];
+	int pid = 0;
+
+	(void)state;
+	host_init(&t);
+	keeper_open(&k, &t);
+	write_config(&t, "");
+	t.master = spawn_master(&t);
+	WAIT_FOR(keeper_heard(&k, "READY=1"));
+	t.port = read_port(&t);
+	int before = pid_of_slot(&t, 0);
+	prctl(PR_SET_CHILD_SUBREAPER, 1); /* the new master becomes ours */
+	buf_clear(&k.told);
+	kill(t.master, SIGUSR2);
+	WAIT_FOR(keeper_heard(&k, "READY=1"));
+	const char *told = strstr(k.told.data, "MAINPID=");
+	assert_non_null(told);
+	assert_int_equal(sscanf(told, "MAINPID=%d", &pid), 1);
+	assert_int_not_equal(pid, t.master);
+	assert_true(told < strstr(k.told.data, "READY=1"));
+	assert_null(strstr(k.told.data, "STOPPING=1"));
+	int status = wait_status(t.master);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	assert_int_equal(read_port(&t), t.port);
+	assert_int_not_equal(pid_of_slot(&t, 0), before);
+	snprintf(text, sizeof(text), "pid %d", pid);
+	struct buf out = ask(&t, "status", true);
+	assert_non_null(strstr(out.data, text));
+	buf_fini(&out);
+	WAIT_FOR(keeper_heard(&k, "STATUS=running, 2 of 2"));
+	assert_int_equal(k.last.pid, pid);
+	t.master = pid;
+	prctl(PR_SET_CHILD_SUBREAPER, 0);
+	keeper_close(&k);
+	host_stop(&t);
+}
+
 int
-main(void)
+main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_all_slots_serve_and_stop),
@@ -750,8 +942,12 @@ main(void)
 	    cmocka_unit_test(test_a_failed_migration_stops_the_start),
 	    cmocka_unit_test(test_the_control_socket),
 	    cmocka_unit_test(test_systemd_is_told),
+	    cmocka_unit_test(test_a_master_that_died_leaves_its_sockets_to_the_next),
+	    cmocka_unit_test(test_a_new_binary_takes_over_and_systemd_is_told),
 	};
 
 	play = mmap(NULL, sizeof(*play), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (getenv("PARLEY_BEQUEST") != NULL) /* a master has started its successor: us */
+		run_master(argc, argv);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

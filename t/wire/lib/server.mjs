@@ -94,6 +94,15 @@ function default_config(dir, mock, store_url) {
   };
 }
 
+function is_alive(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 class Server extends Child {
   constructor(dir, config, { args = [], env = {}, nofile, wrap }) {
     const file = path.join(dir, 'parley.yaml');
@@ -136,6 +145,28 @@ class Server extends Child {
   changeConfig(changes) {
     this.config = merge(this.config, changes);
     fs.writeFileSync(this.file, JSON.stringify(this.config, null, 2));
+  }
+
+  /** The master in charge: the process that was started, or the last that took over. */
+  get master() {
+    return this.successor ?? this.pid;
+  }
+
+  kill(signal = 'SIGTERM') {
+    if (!this.successor) super.kill(signal);
+    else if (is_alive(this.successor)) process.kill(this.successor, signal);
+  }
+
+  /** A new binary takes over; resolves when it has. The pid of its master. */
+  async upgrade() {
+    const from = this.lines.length;
+    this.kill('SIGUSR2');
+    await this.line(/upgrade (done|failed)/, 20000, from);
+    const [, pid] = await this.line(/upgrade done pid=(\d+)/, 1000, from);
+    await this.line(/taken over version=/, 10000, from);
+    if (!this.successor) process.on('exit', () => { if (is_alive(this.successor)) process.kill(this.successor, 'SIGKILL'); });
+    this.successor = Number(pid);
+    return this.successor;
   }
 
   /** The pid of each slot's present worker, as the master logged it. */
