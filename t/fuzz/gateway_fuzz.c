@@ -124,7 +124,7 @@ scan(struct str text, size_t step, size_t hold_max, struct seen *seen)
 	bool goes_on = true, watches = true;
 
 	event_scan_init(&s, hold_max, &(struct scan_handlers){on_event, on_pass}, seen);
-	body_watch_init(&w);
+	body_watch_init(&w, 1);
 	for (size_t at = 0; at < text.len; at += step) {
 		struct str part = str_sub(text.p + at, text.len - at < step ? text.len - at : step);
 

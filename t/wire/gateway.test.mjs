@@ -308,8 +308,93 @@ test('embeddings, and /responses where the provider has it', async () => {
   assert.equal((await ask()).text, said + ended);
   assert.equal(upstream.requests[0].text, '{"model":"their \\"model\\"","stream":true,"input":"x"}');
   upstream.respond = (request, response) => respondStream(response, [said]);
-  assert.match((await ask()).text, /^event: response.output_text.delta\n.*\n\ndata: \{"error":/);
+  assert.match((await ask()).text, /^event: response.output_text.delta\n.*\n\nevent: error\ndata: \{"type":"error","error":/);
   assert.equal((await server.request('/v1/responses', { key: keys.server, body: { input: 'x' } })).status, 404, 'the mock has none');
+});
+
+const named = (type, more = {}) => `event: ${type}\ndata: ${JSON.stringify({ type, ...more })}\n\n`;
+/** The tokens that a call is counted with, and what it says. */
+async function counted_call(route, body) {
+  const tokens = async () => {
+    const families = parseMetrics((await server.request('/metrics')).text);
+    return ['input', 'output', 'cached'].map((direction) => sumOf(families, 'parley_tokens_total', { model: 'bytes', direction }));
+  };
+  const was = await tokens();
+  const answer = await server.request(route, { key: keys.server, body: { model: 'bytes', ...body } });
+  return { ...answer, tokens: (await tokens()).map((n, i) => n - was[i]) };
+}
+
+test('/responses: the usage is picked out of the last event, however large it is, and of what is no stream', async () => {
+  const usage = { input_tokens: 11, input_tokens_details: { cached_tokens: 4 }, output_tokens: 22, output_tokens_details: { reasoning_tokens: 9 }, total_tokens: 33 };
+  const begun = named('response.created', { response: { id: 'resp_1', usage: null } }) + named('response.output_text.delta', { delta: 'hi' });
+  for (const length of [1, 15000, 100000, 2000000]) {
+    const output = [{ type: 'message', content: [{ type: 'output_text', text: `"usage": {"input_tokens": 9999, "output_tokens": 9999}, \\"${'é'.repeat(length)}` }] }];
+    for (const response of [{ id: 'resp_1', output, usage }, { usage, output, id: 'resp_1' }]) {
+      for (const size of [1 << 30, 1000, 16411]) {
+        const bytes = Buffer.from(begun + named('response.completed', { response }));
+        if (bytes.length / size > 200) continue;
+        upstream.respond = (request, answer) => respondStream(answer, Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => bytes.subarray(i * size, (i + 1) * size)));
+        const streamed = await counted_call('/v1/responses', { stream: true, input: 'x' });
+        assert.ok(streamed.text === bytes.toString());
+        assert.deepEqual(streamed.tokens, [11, 22, 4], `${length} in pieces of ${size}`);
+      }
+      const body = JSON.stringify({ ...response, object: 'response', status: 'completed' });
+      upstream.respond = (request, answer) => answer.writeHead(200, { 'content-type': 'application/json' }).end(body);
+      const whole = await counted_call('/v1/responses', { input: 'x' });
+      assert.ok(whole.text === body);
+      assert.deepEqual(whole.tokens, [11, 22, 4], `${length}`);
+    }
+  }
+});
+
+test('/responses: ends properly, fails explicitly', async () => {
+  const begun = named('response.created', { response: { id: 'resp_1' } }), said = named('response.output_text.delta', { delta: 'hi' });
+  const ask = async (pieces, options) => {
+    upstream.respond = (request, answer) => respondStream(answer, pieces, options);
+    return counted_call('/v1/responses', { stream: true, input: 'x' });
+  };
+  for (const end of [named('response.completed', { response: { usage: null } }), named('response.incomplete', { response: { incomplete_details: { reason: 'max_output_tokens' } } })])
+    assert.equal((await ask([begun, said, end], { end: false })).text, begun + said + end, 'without waiting for the end of the body');
+  // The provider's own words, once; nothing is billed.
+  for (const words of [named('response.failed', { response: { error: { code: 'server_error', message: 'no' } } }), named('error', { code: 'x', message: 'no', param: null })]) {
+    const failed = await ask([begun, said, words]);
+    assert.equal(failed.text, begun + said + words);
+    assert.deepEqual(failed.tokens, [0, 0, 0]);
+  }
+  // Ours, where it has none.
+  for (const pieces of [[begun, said], [begun, said, 'event: response.output_text.delta\ndata: {"delta":\n\n'], [begun, said, 'event: response.completed\ndata: {"type":"resp']]) {
+    const { text, tokens } = await ask(pieces);
+    const last = text.trimEnd().split('\n\n').at(-1);
+    assert.match(last, /^event: error\ndata: /);
+    const { type, error } = JSON.parse(last.split('\n')[1].slice(6));
+    assert.deepEqual([type, error.code], ['error', 'provider_error']);
+    assert.deepEqual(tokens, [0, 0, 0]);
+  }
+  // Before anything was said it is an answer with a status.
+  assert.equal((await ask([begun])).status, 502);
+  assert.equal((await ask([begun, named('response.failed', { response: { error: { code: 'rate_limit_exceeded', message: 'no' } } })])).status, 429);
+  const refused = await ask([begun, named('response.failed', { response: { error: { code: 'invalid_prompt', message: 'no' } } })]);
+  assert.equal(refused.status, 200);
+  assert.match(refused.text, /invalid_prompt/);
+});
+
+test('/images/generations: as it comes, with its usage; one that was begun and has no end is an error', async () => {
+  const usage = { input_tokens: 5, output_tokens: 7, total_tokens: 12 };
+  const part = named('image_generation.partial_image', { b64_json: 'A'.repeat(100000), partial_image_index: 0 });
+  const done = named('image_generation.completed', { b64_json: 'B'.repeat(200000), usage });
+  const ask = (pieces) => {
+    upstream.respond = (request, answer) => respondStream(answer, pieces);
+    return counted_call('/v1/images/generations', { stream: true, partial_images: 1, prompt: 'x' });
+  };
+  const whole = await ask([part, done]);
+  assert.ok(whole.text === part + done);
+  assert.deepEqual(whole.tokens, [5, 7, 0]);
+  const cut = await ask([part]);
+  assert.ok(cut.text.startsWith(part));
+  assert.equal(JSON.parse(cut.text.slice(part.length + 6)).error.code, 'provider_error');
+  assert.deepEqual(cut.tokens, [0, 0, 0]);
+  upstream.respond = (request, answer) => answer.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ created: 1, data: [{ b64_json: 'C'.repeat(3 << 20) }], usage }));
+  assert.deepEqual((await counted_call('/v1/images/generations', { prompt: 'x' })).tokens, [5, 7, 0]);
 });
 
 test('a client that goes stops the provider at once; one that said so does not', async () => {

@@ -148,7 +148,11 @@ send_error(struct gateway *g, const struct relay_result *r)
 
 	if (r->is_in_event)
 		buf_add_cstr(&b, "\n\n");
-	buf_add_cstr(&b, "data: {\"error\":{\"message\":\"");
+	if (g->kind == RELAY_RESPONSES) /* whose events have names, in the data, too */
+		buf_add_cstr(&b, "event: error\ndata: {\"type\":\"error\",");
+	else
+		buf_add_cstr(&b, "data: {");
+	buf_add_cstr(&b, "\"error\":{\"message\":\"");
 	buf_add_json_escaped(&b, str_of(r->message));
 	buf_printf(
 	    &b, "\",\"type\":\"%s\",\"code\":\"%s\",\"param\":null}}\n\n", info->type, info->code);

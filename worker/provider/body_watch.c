@@ -4,9 +4,9 @@
 static const char usage_name[] = "usage";
 
 void
-body_watch_init(struct body_watch *w)
+body_watch_init(struct body_watch *w, unsigned usage_depth)
 {
-	*w = (struct body_watch){0};
+	*w = (struct body_watch){.usage_depth = usage_depth};
 }
 
 void
@@ -56,7 +56,7 @@ static void
 begin_string(struct body_watch *w)
 {
 	w->in_string = true;
-	w->is_key = w->depth == 1 && w->expects_key;
+	w->is_key = w->depth == w->usage_depth && w->expects_key;
 	w->expects_key = false;
 	if (w->is_key) {
 		w->key_len = 0;
@@ -70,13 +70,13 @@ open_container(struct body_watch *w, char c)
 	w->is_broken |= !w->has_begun && c != '{';
 	w->has_begun = true;
 	w->depth++;
-	w->expects_key = w->depth == 1;
+	w->expects_key = w->depth == w->usage_depth;
 }
 
 static void
 close_container(struct body_watch *w)
 {
-	if (w->depth == 1)
+	if (w->depth == w->usage_depth)
 		w->keeps_usage = false;
 	if (w->depth == 0)
 		w->is_broken = true;
@@ -99,10 +99,10 @@ outside(struct body_watch *w, char c)
 		open_container(w, c);
 	} else if (c == '}' || c == ']') {
 		close_container(w);
-	} else if (c == ',' && w->depth == 1) {
+	} else if (c == ',' && w->depth == w->usage_depth) {
 		w->expects_key = true;
 		w->keeps_usage = false;
-	} else if (c == ':' && w->depth == 1 && w->is_usage) {
+	} else if (c == ':' && w->depth == w->usage_depth && w->is_usage) {
 		w->keeps_usage = true;
 		w->is_usage = false;
 		buf_clear(&w->usage);

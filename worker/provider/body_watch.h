@@ -16,18 +16,19 @@
 enum { BODY_WATCH_USAGE_BYTES_MAX = 4 << 10 };
 
 struct body_watch {
-	unsigned depth;
+	unsigned depth, usage_depth;
 	bool has_begun, has_ended, is_broken;
 	bool in_string, is_escaped;
-	bool is_key;      /* the string is a member's name at the top */
-	bool expects_key; /* at the top: behind a brace or a comma */
+	bool is_key;      /* the string is a member's name at usage_depth */
+	bool expects_key; /* there: behind a brace or a comma */
 	unsigned key_len; /* of the present name */
 	bool is_usage;    /* so far the name is that of the usage */
 	bool keeps_usage; /* the value that goes by is the usage */
 	struct buf usage;
 };
 
-void body_watch_init(struct body_watch *);
+/* usage_depth: 1: a member of the object itself; 2: of an object in it. */
+void body_watch_init(struct body_watch *, unsigned usage_depth);
 void body_watch_fini(struct body_watch *);
 
 bool body_watch_feed(struct body_watch *, struct str bytes); /* false: it is no JSON object */

@@ -40,8 +40,9 @@ struct relay {
 	struct event_scan events;
 	struct body_watch watch; /* over what is too large to be held */
 	bool has_unread, has_done;
-	bool has_token; /* the model has said something */
-	bool is_told;   /* an error of the provider was passed on */
+	bool has_token;     /* the model has said something */
+	bool is_told;       /* an error of the provider was passed on */
+	bool is_unfinished; /* a picture */
 	uint32_t finishes;
 	struct ask_sign fault;
 	struct openai_answer *judge; /* of an error in a stream; owns fault.message */
@@ -96,12 +97,45 @@ give_held(struct relay *r)
 	buf_fini(&r->held);
 }
 
+/* Events that are too large to be read are those that end an answer: they hold all of it, and its
+ * usage. */
+static void
+watch_unread(struct relay *r, struct str bytes)
+{
+	const char *brace =
+	    r->watch.has_begun || bytes.len == 0 ? bytes.p : memchr(bytes.p, '{', bytes.len);
+
+	if (brace != NULL)
+		body_watch_feed(&r->watch, str_sub(brace, bytes.len - (size_t)(brace - bytes.p)));
+}
+
+static void
+begin_watch(struct relay *r)
+{
+	body_watch_fini(&r->watch);
+	body_watch_init(&r->watch, r->kind == RELAY_RESPONSES && r->body.is_streamed ? 2 : 1);
+}
+
+static void
+end_unread(struct relay *r)
+{
+	struct provider_usage usage;
+
+	if (chunk_read_usage(body_watch_usage(&r->watch), &usage)) {
+		r->has_usage = true;
+		r->usage = usage;
+	}
+	begin_watch(r);
+}
+
 /* Before the model has said something another attempt may still take the place of this one. */
 static void
 on_pass(void *arg, struct str bytes)
 {
 	struct relay *r = arg;
 
+	if (r->events.is_passing)
+		watch_unread(r, bytes);
 	if (r->has_begun) {
 		give(r, bytes);
 		return;
@@ -206,20 +240,52 @@ take_done(struct relay *r)
 	return lacks_usage(r) ? SCAN_DROP : SCAN_KEEP;
 }
 
+/* The provider has failed before it said anything, and it is not about what was asked: another
+ * attempt may help. */
+static bool
+may_be_asked_again(const struct relay *r, struct str data, enum failure *ret)
+{
+	static const struct {
+		struct str word;
+		enum failure failure;
+	} words[] = {{{"\"rate_limit_exceeded\"", 21}, FAILURE_RATE_LIMITED},
+	    {{"\"server_error\"", 14}, FAILURE_SERVER}};
+
+	for (size_t i = 0; i < ARRAY_LEN(words) && !r->has_begun && data.len > 0; i++) {
+		*ret = words[i].failure;
+		if (memmem(data.p, data.len, words[i].word.p, words[i].word.len) != NULL)
+			return true;
+	}
+	return false;
+}
+
 /* The events that end an answer of /responses, whose data is often too large to be read. */
 static enum scan_verdict
-take_named_end(struct relay *r, struct str name)
+take_named_end(struct relay *r, struct str name, struct str data)
 {
+	enum failure failure;
+
 	if (str_eq(name, STR("response.completed")) || str_eq(name, STR("response.incomplete"))) {
 		r->finishes++;
 		r->has_token = true;
 	} else if (str_eq(name, STR("response.failed")) || str_eq(name, STR("error"))) {
+		if (may_be_asked_again(r, data, &failure))
+			return stop(r, fault_of(r, failure, NULL));
 		r->has_token = true;
 		r->is_told = true;
 		r->fault = fault_of(r, FAILURE_SERVER, NULL);
 		r->fault.has_begun = true;
 	}
 	return SCAN_KEEP;
+}
+
+/* A picture that was begun is followed by the whole one. */
+static void
+take_picture(struct relay *r, struct str name)
+{
+	r->has_token = true;
+	if (str_starts(name, STR("image_generation.")))
+		r->is_unfinished = !str_eq(name, STR("image_generation.completed"));
 }
 
 static enum scan_verdict
@@ -246,7 +312,11 @@ on_event(void *arg, const struct scan_event *e)
 		return SCAN_STOP;
 	if (e->is_unread) {
 		r->has_unread = r->has_token = true; /* it may have been the end: [DONE] will say */
-		return r->kind == RELAY_RESPONSES ? take_named_end(r, e->name) : SCAN_KEEP;
+		end_unread(r);
+		if (r->kind == RELAY_IMAGES)
+			take_picture(r, e->name);
+		return r->kind == RELAY_RESPONSES ? take_named_end(r, e->name, STR_NONE)
+						  : SCAN_KEEP;
 	}
 	if (data.len == 0)
 		return SCAN_KEEP;
@@ -257,12 +327,12 @@ on_event(void *arg, const struct scan_event *e)
 	take_usage(r, &c);
 	r->has_token |= c.output_bytes > 0;
 	if (r->kind == RELAY_RESPONSES)
-		return take_named_end(r, e->name.len > 0 ? e->name : c.type);
+		return take_named_end(r, e->name.len > 0 ? e->name : c.type, data);
 	if (c.has_error)
 		return take_error(r, c.error);
 	if (r->kind == RELAY_CHAT)
 		return take_chat_chunk(r, &c);
-	r->has_token = true;
+	take_picture(r, e->name.len > 0 ? e->name : c.type);
 	return SCAN_KEEP;
 }
 
@@ -325,12 +395,11 @@ forget_attempt(struct relay *r)
 	event_scan_fini(&r->events);
 	event_scan_init(
 	    &r->events, r->event_bytes_max, &(struct scan_handlers){on_event, on_pass}, r);
-	body_watch_fini(&r->watch);
-	body_watch_init(&r->watch);
+	begin_watch(r);
 	buf_clear(&r->content_type);
 	buf_clear(&r->held);
 	r->has_unread = r->has_done = r->has_token = r->is_told = r->has_usage = r->is_paused =
-	    false;
+	    r->is_unfinished = false;
 	r->finishes = 0;
 	r->output_bytes = 0;
 	r->usage = (struct provider_usage){0};
@@ -424,7 +493,7 @@ end_stream(struct relay *r)
 	if (r->fault.progress == ASK_FAULT)
 		return stream_sign(r);
 	if (r->kind == RELAY_IMAGES || r->kind == RELAY_EMBEDDINGS)
-		has_end = r->has_token;
+		has_end = r->has_token && !r->is_unfinished;
 	if (!has_end || event_scan_is_cut(&r->events))
 		return fault_of(
 		    r, FAILURE_CUT, "The model provider's answer ended before it was complete.");

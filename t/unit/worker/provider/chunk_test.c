@@ -90,7 +90,7 @@ test_malformed(void **state)
 /* ---- body_watch ---- */
 
 static void
-assert_watched(const char *text, bool is_whole, const char *usage)
+assert_watched_at(unsigned depth, const char *text, bool is_whole, const char *usage)
 {
 	size_t len = strlen(text);
 
@@ -98,7 +98,7 @@ assert_watched(const char *text, bool is_whole, const char *usage)
 		struct body_watch w;
 		bool ok = true;
 
-		body_watch_init(&w);
+		body_watch_init(&w, depth);
 		for (size_t at = 0; at < len && ok; at += step)
 			ok = body_watch_feed(
 			    &w, str_sub(text + at, len - at < step ? len - at : step));
@@ -110,8 +110,20 @@ assert_watched(const char *text, bool is_whole, const char *usage)
 }
 
 static void
+assert_watched(const char *text, bool is_whole, const char *usage)
+{
+	assert_watched_at(1, text, is_whole, usage);
+}
+
+static void
 test_watch(void **state)
 {
+	assert_watched_at(2,
+	    "{\"type\":\"x\",\"usage\":1,\"response\":{\"output\":[{\"usage\":2}],"
+	    "\"usage\":{\"a\":[3]}},\"n\":{\"usages\":4}}",
+	    true, "{\"a\":[3]}");
+	assert_watched_at(2, "{\"response\":{\"usage\":{\"a\":1},\"b\":\"\"}}", true, "{\"a\":1}");
+	assert_watched_at(2, "{\"list\":[\"usage\",1],\"usage\":5}", true, "");
 	assert_watched(
 	    "{\"data\":[{\"b64\":\"aGk=\\\"}\",\"usage\":{\"no\":1}}],\"usage\": {\"a\":\"}\"} ,"
 	    "\"x\":\"usage\"}",
