@@ -63,6 +63,7 @@ test('every worker of both hosts is registered, and a scrape says that it is up'
   await waitFor(async () => (await redis.command('ZCARD', 'two:workers')) === '8', 'eight workers in the registry');
   for (const host of hosts) {
     assert.equal(sumOf(parseMetrics((await host.request('/metrics')).text), 'parley_backplane_up'), 1);
+    assert.equal(sumOf(parseMetrics((await host.request('/metrics')).text), 'parley_backplane_connections'), 8);
   }
 });
 

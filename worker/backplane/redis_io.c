@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/check.h"
+#include "common/metric.h"
 
 struct redis_io {
 	int fd;
@@ -136,6 +137,7 @@ redis_io_open(const struct netaddr *addr, struct ssl_ctx_st *tls, const char *ho
 	io = xcalloc(1, sizeof(*io));
 	io->fd = fd;
 	io->is_connected = rc == 0;
+	metric_gauge(METRIC_BACKPLANE_CONNECTIONS, 0, 0, 1);
 	if (tls != NULL)
 		add_tls(io, tls, host);
 	return io;
@@ -154,6 +156,7 @@ redis_io_close(struct redis_io **ref)
 	SSL_free(io->ssl);
 	ERR_clear_error();
 	close(io->fd);
+	metric_gauge(METRIC_BACKPLANE_CONNECTIONS, 0, 0, -1);
 	free(io);
 }
 

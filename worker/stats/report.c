@@ -44,28 +44,35 @@ aggregate_format(const struct aggregate *a, struct buf *out)
 	format_counts(&a->counts, "", out);
 }
 
-/* "NAME=NUMBER", with the prefix before the name, up to the next space or the end. */
+/* "PREFIXNAME=..", up to the next space or the end: what is behind the sign. */
 static bool
-take(struct str *rest, const char *prefix, const char *name, uint64_t max, uint64_t *ret)
+take_text(struct str *rest, const char *prefix, const char *name, struct str *ret)
 {
 	struct str part = str_split(rest, ' ');
 	struct str key = str_split(&part, '=');
 	size_t prefix_len = strlen(prefix);
 
-	if (key.len < prefix_len || memcmp(key.p, prefix, prefix_len) != 0)
+	if (!str_starts(key, str_of(prefix)) ||
+	    !str_eq(str_sub(key.p + prefix_len, key.len - prefix_len), str_of(name)))
 		return false;
-	return str_eq(str_sub(key.p + prefix_len, key.len - prefix_len), str_of(name)) &&
-	       str_to_u64(part, ret) && *ret <= max;
+	*ret = part;
+	return true;
+}
+
+static bool
+take(struct str *rest, const char *prefix, const char *name, uint64_t max, uint64_t *ret)
+{
+	struct str number;
+
+	return take_text(rest, prefix, name, &number) && str_to_u64(number, ret) && *ret <= max;
 }
 
 static bool
 take_times(struct str *rest, const char *prefix, uint64_t max, struct region_counts *ret)
 {
-	struct str part = str_split(rest, ' ');
-	struct str key = str_split(&part, '=');
+	struct str part;
 
-	if (!str_starts(key, str_of(prefix)) ||
-	    !str_eq(str_sub(key.p + strlen(prefix), key.len - strlen(prefix)), STR("times")))
+	if (!take_text(rest, prefix, "times", &part))
 		return false;
 	for (size_t i = 0; i < REGION_TIMES; i++)
 		if (!str_to_u64(str_split(&part, ','), &ret->times[i]) || ret->times[i] > max)
