@@ -3,7 +3,7 @@
  *
  * Prints medians of five runs: decisions of the limiter and of its worst cases, round trips over
  * the bus between two processes (per second of the CPU time of both) with their p99, lookups of
- * owners, counts. Time for the limiter is virtual.
+ * owners, counts. Time for the limiter is virtual. `parley_micro URL`: the limiter over that Redis.
  */
 #include <poll.h>
 #include <sched.h>
@@ -21,6 +21,7 @@
 #include "common/limiter.h"
 #include "common/metric.h"
 #include "common/owners.h"
+#include "loadtest/parley_micro/redis_limiter.h"
 
 enum { RUNS = 5, DECISIONS = 1000000, KEYS = 1000, LOOKUPS = 200000, TRIPS = 20000 };
 
@@ -215,10 +216,12 @@ bench_bus(const char *what, unsigned depth)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
 	const struct bus_handlers handlers = {on_answer, NULL};
 
+	if (argc > 1)
+		return redis_limiter(argv[1]);
 	shm = shm_create(2);
 	check(shm != NULL && shm_row_claim(shm, 0, (int)getpid(), &me));
 	metric_init(shm, me);
