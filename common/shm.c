@@ -39,7 +39,7 @@
 
 #define SHM_MAGIC 0x31594c5241505359ULL
 
-enum { SHM_VERSION = 3, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
+enum { SHM_VERSION = 4, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
 
 /* Everything that must be equal in two binaries that share the memory; at last what need not be. */
 struct shm_shape {
@@ -60,7 +60,8 @@ struct shm_row {
 	_Atomic int pid;
 	_Atomic uint64_t bus_tag; /* number << 32 | length: whose the name is */
 	_Atomic uint64_t bus_name[SHM_BUS_NAME_MAX / 8];
-	uint64_t pad[11]; /* to two cache lines */
+	_Atomic uint32_t left[SHM_LEFT_MAX]; /* numbers of the dead, 0: none */
+	uint64_t pad[7];                     /* to two cache lines */
 };
 
 struct shm_head {
@@ -314,6 +315,21 @@ row_clean(struct shm *shm, uint32_t row)
 	atomic_store_explicit(&shm->rows[row].pid, 0, memory_order_relaxed);
 }
 
+/* Under the lock. The oldest makes room when there is none. */
+static void
+row_leave(struct shm *shm, struct shm_who who)
+{
+	_Atomic uint32_t *left = shm->rows[who.row].left, *into = &left[0];
+
+	for (size_t i = 0; i < SHM_LEFT_MAX; i++) {
+		if (left[i] == who.number)
+			return;
+		if (left[i] < *into)
+			into = &left[i];
+	}
+	atomic_store(into, who.number);
+}
+
 bool
 shm_row_claim(struct shm *shm, uint32_t slot, int pid, struct shm_who *ret)
 {
@@ -323,10 +339,12 @@ shm_row_claim(struct shm *shm, uint32_t slot, int pid, struct shm_who *ret)
 	masters_lock(shm, F_WRLCK);
 	for (uint32_t i = 0; i < shm_rows(shm) && !is_found; i++) {
 		struct shm_row *r = &shm->rows[i];
-		enum shm_state state = state_of(atomic_load(&r->identity));
+		uint64_t was = atomic_load(&r->identity);
 
-		if (state != SHM_FREE && state != SHM_DEAD)
+		if (state_of(was) != SHM_FREE && state_of(was) != SHM_DEAD)
 			continue;
+		if (state_of(was) == SHM_DEAD)
+			row_leave(shm, (struct shm_who){i, number_of(was)});
 		uint32_t number = atomic_fetch_add(&shm->head->last_number, 1) + 1;
 		check(number != 0);
 		if (i >= shm_rows_used(shm))
@@ -362,6 +380,7 @@ shm_row_reap(struct shm *shm, struct shm_who who)
 {
 	masters_lock(shm, F_WRLCK);
 	if (row_enter(shm, who, SHM_DEAD)) {
+		row_leave(shm, who);
 		row_clean(shm, who.row);
 		row_enter(shm, who, SHM_FREE);
 	}
@@ -441,6 +460,44 @@ shm_is_alive(const struct shm *shm, struct shm_who who)
 	    atomic_load_explicit(&shm->rows[who.row].identity, memory_order_acquire);
 	enum shm_state state = state_of(identity);
 	return number_of(identity) == who.number && state != SHM_FREE && state != SHM_DEAD;
+}
+
+bool
+shm_row_left(const struct shm *shm, uint32_t row, uint32_t after, struct shm_who *ret)
+{
+	const _Atomic uint32_t *left = row_at(shm, row)->left;
+	uint32_t lowest = UINT32_MAX;
+
+	for (size_t i = 0; i < SHM_LEFT_MAX; i++) {
+		uint32_t number = left[i];
+
+		if (number > after && number < lowest)
+			lowest = number;
+	}
+	if (lowest == UINT32_MAX)
+		return false;
+	*ret = (struct shm_who){row, lowest};
+	return true;
+}
+
+bool
+shm_is_left(const struct shm *shm, struct shm_who who)
+{
+	struct shm_who found;
+
+	return shm_row_left(shm, who.row, who.number - 1, &found) && found.number == who.number;
+}
+
+void
+shm_settle(struct shm *shm, struct shm_who who)
+{
+	_Atomic uint32_t *left = row_at(shm, who.row)->left;
+
+	for (size_t i = 0; i < SHM_LEFT_MAX; i++) {
+		uint32_t number = who.number;
+
+		atomic_compare_exchange_strong(&left[i], &number, 0);
+	}
 }
 
 bool

@@ -28,7 +28,7 @@ struct shm_who {
 
 enum shm_state { SHM_FREE, SHM_STARTING, SHM_READY, SHM_DRAINING, SHM_DEAD };
 
-enum { SHM_BUS_NAME_MAX = 16 };
+enum { SHM_BUS_NAME_MAX = 16, SHM_LEFT_MAX = 8 };
 
 struct shm; /* a mapping */
 struct tickets;
@@ -75,6 +75,14 @@ bool shm_row_get(const struct shm *, uint32_t row, struct shm_row_info *ret); /*
 bool shm_row_was_used(const struct shm *, uint32_t row); /* had an inhabitant, ever */
 bool shm_is_alive(
     const struct shm *, struct shm_who); /* its row still holds this number and is not dead */
+/*
+ * What a dead one has left to others, until one of them has settled it: its successor, too, who
+ * never met it. The master keeps the last SHM_LEFT_MAX of a row. The next one after that number;
+ * false: none.
+ */
+bool shm_row_left(const struct shm *, uint32_t row, uint32_t after, struct shm_who *ret);
+bool shm_is_left(const struct shm *, struct shm_who);
+void shm_settle(struct shm *, struct shm_who);
 /* Is none of those in lower rows ready? Who does for all what one of a host does. */
 bool shm_is_first(const struct shm *, struct shm_who);
 

@@ -415,6 +415,13 @@ backplane_cast(struct backplane *bp, struct backplane_addr to, enum backplane_me
 }
 
 void
+backplane_say_gone(struct backplane *bp, struct shm_who dead)
+{
+	(void)bp; /* one host */
+	(void)dead;
+}
+
+void
 backplane_broadcast(struct backplane *bp, enum backplane_method method, struct str payload,
     backplane_on_missed *on_missed, void *arg)
 {

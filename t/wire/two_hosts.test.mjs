@@ -4,10 +4,12 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { seeded } from './lib/bot.mjs';
 import { startHosts } from './lib/hosts.mjs';
+import { collect } from './lib/http.mjs';
 import { sharedPostgres } from './lib/postgres.mjs';
 import { startRedis } from './lib/redis.mjs';
 import { is_last_event, keys, newSession, startMock } from './lib/server.mjs';
-import { within } from './lib/wait.mjs';
+import { holders } from './lib/sockets.mjs';
+import { waitFor, within } from './lib/wait.mjs';
 
 const tools = ['weather', 'clock'].map((name) => ({ type: 'function', function: { name, parameters: { type: 'object' } } }));
 const key = keys.client;
@@ -101,4 +103,59 @@ test('200 races of opens for one device on two hosts: one session each', { timeo
   for (let n = 0; n < 200; n += 8) await Promise.all(Array.from({ length: 8 }, (_, i) => race(n + i)));
   const database = new URL(store_url).pathname.slice(1);
   assert.equal(await postgres.sql("SELECT count(*), count(DISTINCT device_id) FROM chat_sessions WHERE device_id LIKE 'race-%'", database), '200|200');
+});
+
+/** A long turn that runs on this worker of a host, followed by four on the other one. */
+async function turnOn(a, b, slot) {
+  for (;;) {
+    const { id } = await newSession(a);
+    const events = await a.stream(`/v1/sessions/${id}/turns`, { key, body: { stream: true, input: 'go [[mock tokens=3000 interval=10]]' } });
+    const url = `/v1/sessions/${id}/turns/${events.headers['x-parley-turn']}`;
+    if (holders(a.port, a.workers()).get(events.local_port) !== a.workers()[slot]) {
+      await b.request(`${url}/cancel`, { key, method: 'POST' });
+      events.close();
+      continue;
+    }
+    const followers = await Promise.all([1, 2, 3, 4].map(() => b.stream(`${url}/events`, { key })));
+    const waiting = b.request(`${url}?wait=20`, { key, limit_ms: 20000 }).then(({ json }) => json);
+    const ended = Promise.all(followers.map(async (follower) => {
+      const seen = await collect(follower, is_last_event, 20000);
+      return { at: Date.now(), seen };
+    }));
+    await waitFor(async () => (await b.request(url, { key })).json.state === 'live', 'a live turn');
+    return { id, waiting, ended };
+  }
+}
+
+/** One second is promised; the rest is what a busy machine adds. */
+async function checkLost(b, { id, waiting, ended }, killed_at) {
+  for (const { at, seen } of await ended) {
+    const end = seen.at(-1);
+    assert.deepEqual([end.event, end.data.error?.code], ['turn.failed', 'worker_lost'], JSON.stringify(end));
+    assert.ok(at - killed_at < 2000, `told after ${at - killed_at} ms`);
+    assert.deepEqual(seen.map((event) => Number(event.id.split('.')[1])), seen.map((_, i) => i + 1));
+  }
+  assert.equal((await waiting).error?.code, 'worker_lost');
+  assert.ok(Date.now() - killed_at < 3000, `who waits was answered after ${Date.now() - killed_at} ms`);
+  const { status, json } = await b.request(`/v1/sessions/${id}/turns`, { key, body: { input: 'again' } });
+  assert.deepEqual([status, json.message?.content], [200, 'echo: again']);
+}
+
+test('a worker of one host dies: who follows from the other is told within a second, and the session goes on', { timeout: 90000 }, async () => {
+  const [a, b] = hosts;
+  // The first worker is who looks after what the others leave; its successor has never met it.
+  for (const slot of [0, 0, 3]) {
+    const turn = await turnOn(a, b, slot);
+    const pid = a.killWorker(slot);
+    await checkLost(b, turn, Date.now());
+    await a.replaced(slot, pid);
+  }
+});
+
+test('all workers of one host die at once: their successors look after their turns', { timeout: 90000 }, async () => {
+  const [a, b] = hosts;
+  const turns = await Promise.all([0, 1, 2, 3].map((slot) => turnOn(a, b, slot)));
+  const pids = a.workers().map((_, slot) => a.killWorker(slot)), killed_at = Date.now();
+  for (const turn of turns) await checkLost(b, turn, killed_at);
+  for (const [slot, pid] of pids.entries()) await a.replaced(slot, pid);
 });

@@ -327,6 +327,36 @@ on_peer_gone(void *arg, struct shm_who peer)
 	tell_gone(b, addr_of(b, peer));
 }
 
+/* By another host, of a worker of its own. */
+static void
+on_said_gone(void *arg, const struct backplane_call *call)
+{
+	struct backplane *b = arg;
+	struct str rest = call->payload;
+	uint64_t row, number;
+
+	if (call->from.host == shm_host_id(b->shm) || !backplane_take_u64(&rest, &row) ||
+	    !backplane_take_u64(&rest, &number) || row > UINT32_MAX || number > UINT32_MAX)
+		return;
+	struct backplane_addr peer = {call->from.host, {(uint32_t)row, (uint32_t)number}};
+	drop_calls(b, peer);
+	tell_gone(b, peer);
+}
+
+void
+backplane_say_gone(struct backplane *b, struct shm_who dead)
+{
+	if (b->hosts == NULL)
+		return;
+	buf_clear(&b->message);
+	backplane_put_u64(&b->message, 0);
+	backplane_put_u64(&b->message, dead.row);
+	backplane_put_u64(&b->message, dead.number);
+	hosts_sign_off(b->hosts, addr_of(b, dead));
+	hosts_broadcast(b->hosts, BACKPLANE_PEER_GONE, buf_str(&b->message));
+	metric_add(METRIC_BACKPLANE_MESSAGES, DIRECTION_OUT, 0, 1);
+}
+
 static void
 look_at_row(struct backplane *b, uint32_t row)
 {
@@ -347,6 +377,16 @@ look_at_row(struct backplane *b, uint32_t row)
 		seen->number = info.who.number;
 }
 
+/* Also those whom we have never seen: they lived too short, or before us. */
+static void
+look_for_dead(struct backplane *b, uint32_t row)
+{
+	struct shm_who dead;
+
+	while (shm_row_left(b->shm, row, b->seen[row].told, &dead))
+		on_peer_gone(b, dead);
+}
+
 static void
 on_look(struct loop_timer *timer)
 {
@@ -354,6 +394,7 @@ on_look(struct loop_timer *timer)
 
 	loop_timer_set(b->loop, &b->look, LOOK_MS);
 	for (uint32_t row = 0; row < shm_rows_used(b->shm); row++) {
+		look_for_dead(b, row);
 		if (row != b->me.row)
 			look_at_row(b, row);
 	}
@@ -524,7 +565,8 @@ backplane_new(struct loop *loop, struct shm *shm, struct shm_who me)
 	b->watch.on_ready = on_bus_ready;
 	loop_watch_start(loop, &b->watch, bus_fd(b->bus), EPOLLIN);
 	b->look.on_fire = on_look;
-	on_look(&b->look);
+	loop_timer_set(loop, &b->look, 0); /* when its watchers have come */
+	backplane_serve(b, BACKPLANE_PEER_GONE, on_said_gone, b);
 	metric_gauge_set(METRIC_BACKPLANE_UP, 0, 0, 1);
 	return b;
 }

@@ -36,6 +36,7 @@ enum backplane_method {
 	BACKPLANE_TOOL_RESULT,
 	BACKPLANE_SESSION_TURN, /* turn: one has begun */
 	BACKPLANE_KEYS_CHANGED, /* keys: one was revoked on another host */
+	BACKPLANE_PEER_GONE,    /* its own: a worker of the sender's host is dead */
 	BACKPLANE_METHOD_COUNT = 64
 };
 
@@ -90,11 +91,15 @@ void backplane_disown(struct backplane *, const struct id *);
 typedef void backplane_on_owner(void *arg, int err, struct backplane_addr); /* 0 or E_NOT_FOUND */
 void backplane_find_owner(struct backplane *, const struct id *, backplane_on_owner *, void *arg);
 
-/* Told once when an incarnation is gone: at once when we ever talked to it, else within a second;
- * of another host when its lease has ended. Any number of watchers; never taken back (services live
- * as long as the worker). */
+/* Told once when an incarnation is gone: at once when we ever talked to it, else within a second,
+ * also of those who died before us and have left something (shm.h); of another host when it has
+ * said so, or is registered no more. Any number of watchers; never taken back (services live as
+ * long as the worker). */
 void backplane_on_peer_gone(
     struct backplane *, void (*on_gone)(void *arg, struct backplane_addr), void *arg);
+/* One worker of this host is dead, and the record knows what it must know of that: other hosts are
+ * told, as far as they can be reached, and need not wait for the end of its lease. */
+void backplane_say_gone(struct backplane *, struct shm_who dead);
 
 /* Compact payloads: integers and texts in a row, read back in the same order. */
 void backplane_put_u64(struct buf *, uint64_t);

@@ -378,12 +378,13 @@ hosts_new(struct loop *loop, const struct conf_backplane *conf, struct shm *shm,
 	return h;
 }
 
-/* What runs here ends with this worker: the others need not wait for the lease. */
-static void
-sign_off(struct hosts *h)
+void
+hosts_sign_off(struct hosts *h, struct backplane_addr addr)
 {
-	const struct str argv[] = {STR("ZREM"), buf_str(&h->registry), str_of(h->name)};
+	char name[OWNER_MAX];
 
+	owner_format(addr, name);
+	const struct str argv[] = {STR("ZREM"), buf_str(&h->registry), str_of(name)};
 	redis_command(h->redis, ARRAY_LEN(argv), argv, NULL, NULL);
 }
 
@@ -396,6 +397,6 @@ hosts_free(struct hosts **ref)
 		return;
 	*ref = NULL;
 	loop_timer_stop(h->loop, &h->beat);
-	sign_off(h);
+	hosts_sign_off(h, h->self); /* what runs here ends with this worker */
 	free_all(h);
 }

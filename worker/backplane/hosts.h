@@ -49,6 +49,8 @@ void hosts_disown(struct hosts *, const struct id *);
 /* on_owner comes from the loop: 0 or E_NOT_FOUND. False: nobody can be asked. */
 bool hosts_find_owner(struct hosts *, const struct id *, backplane_on_owner *, void *arg);
 
+/* A worker of this host has ended: the others need not wait for its lease. */
+void hosts_sign_off(struct hosts *, struct backplane_addr);
 size_t hosts_count(const struct hosts *); /* workers in the registry, as last read */
 /* Ready workers of this host without their Redis; of a host that is to have one. */
 uint32_t hosts_workers_away(const struct shm *);

@@ -414,15 +414,19 @@ start_search(struct listener *l)
 	loop_timer_set(l->turns->loop, &l->deadline, limit_ms);
 }
 
+/* Of another host's only the record can say that its turns are lost: it may live, and only be cut
+ * off from Redis. */
 void
 listener_peer_gone(struct turns *ts, struct backplane_addr peer)
 {
+	bool is_ours = peer.host == ts->self.host;
 	uint32_t cursor = 0;
 
 	for (struct listener *l; (l = idmap_next(ts->listeners, &cursor)) != NULL;) {
 		if (l->state == LISTENER_HERE || !owner_equal(l->owner, peer) || l->is_owner_gone)
 			continue;
-		l->is_owner_gone = true;
+		l->is_owner_gone = is_ours;
+		l->is_record_only |= !is_ours;
 		if (l->has_followed || l->state == LISTENER_FAR)
 			start_search(l);
 	}

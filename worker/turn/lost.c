@@ -2,12 +2,13 @@
  * lost - turns whose owner has died.
  *
  * Listeners here that followed the dead one look for the record (listener.c). One
- * living worker, the one in the lowest row, declares all its turns lost; should it
- * die over that, they are declared lost one by one by whoever meets them: a new
- * turn of the session, a listener, a question. Turns of another host whose lease is
- * over are declared lost by the store's elected; here listeners hear of it. Where
- * nobody shares the record, the first worker of a host's life does that for the turns
- * of its former lives.
+ * living worker, the one in the lowest row, declares all its turns lost, settles that
+ * in shared memory and tells other hosts, who cannot know; should it die over that,
+ * the next one does, a successor too. Whoever meets such a turn before, a new turn of
+ * the session, a listener, a question, declares it lost alone. Turns of another host
+ * whose lease is over are declared lost by the store's elected; here listeners hear
+ * of it. Where nobody shares the record, the first worker of a host's life does that
+ * for the turns of its former lives.
  *
  * A turn of our own may be live in the record without our knowing: the answer to its
  * begin did not come, or too late. Every other worker would believe that we run it, so
@@ -21,16 +22,17 @@
 
 enum {
 	LOOK_MS = 50,          /* until the master has taken the dead one's row */
-	LOOK_MAX_MS = 5000,    /* only the connection broke: it lives */
+	LOOK_FAST_MS = 5000,   /* so long; then perhaps only the connection broke, and it lives */
+	LOOK_SLOW_MS = 1000,   /* after that */
 	WRITE_AGAIN_MS = 1000, /* the dead one may have been the writer */
-	WRITE_TRIES_MAX = 30,
+	WRITE_TRIES_WARN = 30,
 	UNSURE_MAX = 4096, /* more are lost when this worker meets them again */
 };
 
 struct lost_owner {
 	struct list node;
 	struct turns *turns;
-	struct backplane_addr addr;
+	struct shm_who who;
 	uint64_t since_ms, next_ms;
 	unsigned tries;
 	bool is_writing;
@@ -57,19 +59,23 @@ on_lost_all(void *arg, int err, uint64_t count)
 	struct lost_owner *o = arg;
 
 	o->is_writing = false;
-	if (err != 0 && ++o->tries < WRITE_TRIES_MAX) {
+	if (err != 0) {
+		if (++o->tries == WRITE_TRIES_WARN)
+			log_warn("turns of a dead worker not recorded yet row=%u number=%u err=%s",
+			    o->who.row, o->who.number, err_info(err)->name);
 		o->next_ms = loop_now_ms(o->turns->loop) + WRITE_AGAIN_MS;
 		return;
 	}
-	if (err != 0)
-		log_warn("turns of a dead worker not recorded row=%u number=%u err=%s",
-		    o->addr.who.row, o->addr.who.number, err_info(err)->name);
-	else if (count > 0)
-		log_info("turns lost row=%u number=%u count=%llu", o->addr.who.row,
-		    o->addr.who.number, (unsigned long long)count);
+	if (count > 0)
+		log_info("turns lost row=%u number=%u count=%llu", o->who.row, o->who.number,
+		    (unsigned long long)count);
+	shm_settle(o->turns->shm, o->who);
+	backplane_say_gone(o->turns->backplane, o->who);
 	lost_free(o);
 }
 
+/* Who is the first may change, and the first may die over it: each of the others waits until it is
+ * settled. */
 static void
 look_at(struct lost_owner *o, uint64_t now)
 {
@@ -78,17 +84,17 @@ look_at(struct lost_owner *o, uint64_t now)
 
 	if (o->is_writing || now < o->next_ms)
 		return;
-	if (!owner_is_dead(ts, o->addr)) {
-		if (now - o->since_ms > LOOK_MAX_MS)
-			lost_free(o);
+	o->next_ms = now - o->since_ms < LOOK_FAST_MS ? now : now + LOOK_SLOW_MS;
+	if (shm_is_alive(ts->shm, o->who))
 		return;
-	}
-	if (!shm_is_first(ts->shm, ts->self.who)) {
+	if (!shm_is_left(ts->shm, o->who)) {
 		lost_free(o);
 		return;
 	}
+	if (!shm_is_first(ts->shm, ts->self.who))
+		return;
 	o->is_writing = true;
-	owner_format(o->addr, owner);
+	owner_format((struct backplane_addr){ts->self.host, o->who}, owner);
 	store_turn_lose_all(ts->store, owner, clock_wall_ms(), on_lost_all, o);
 }
 
@@ -160,17 +166,25 @@ on_lost_timer(struct loop_timer *timer)
 }
 
 static void
-on_peer_gone(void *arg, struct backplane_addr peer)
+lost_add(struct turns *ts, struct shm_who who)
 {
-	struct turns *ts = arg;
 	struct lost_owner *o = xcalloc(1, sizeof(*o));
 
 	o->turns = ts;
-	o->addr = peer;
+	o->who = who;
 	o->since_ms = loop_now_ms(ts->loop);
 	list_add_tail(&ts->lost, &o->node);
 	if (!loop_timer_is_set(&ts->lost_timer))
 		loop_timer_set(ts->loop, &ts->lost_timer, 0);
+}
+
+static void
+on_peer_gone(void *arg, struct backplane_addr peer)
+{
+	struct turns *ts = arg;
+
+	if (peer.host == ts->self.host)
+		lost_add(ts, peer.who);
 	follow_peer_gone(ts, peer);
 	listener_peer_gone(ts, peer);
 }

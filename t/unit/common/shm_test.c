@@ -85,6 +85,40 @@ test_life(void **state)
 	shm_free(&shm);
 }
 
+/* What the dead leave waits for whoever comes, each by its number, the last eight of a row. */
+static void
+test_left(void **state)
+{
+	struct shm *shm = shm_create(1);
+	struct shm_who who[10], found;
+
+	(void)state;
+	assert_false(shm_row_left(shm, 0, 0, &found));
+	for (int i = 0; i < 3; i++) {
+		assert_true(shm_row_claim(shm, 0, 0, &who[i]));
+		assert_int_equal(who[i].row, 0);
+		assert_false(shm_is_left(shm, who[i]));
+		shm_row_reap(shm, who[i]);
+		shm_row_reap(shm, who[i]);
+		assert_true(shm_is_left(shm, who[i]));
+	}
+	shm_settle(shm, who[1]);
+	assert_false(shm_is_left(shm, who[1]));
+	assert_true(shm_row_left(shm, 0, 0, &found));
+	assert_int_equal(found.number, who[0].number);
+	assert_true(shm_row_left(shm, 0, found.number, &found));
+	assert_int_equal(found.number, who[2].number);
+	assert_false(shm_row_left(shm, 0, found.number, &found));
+	for (int i = 3; i < 10; i++) {
+		assert_true(shm_row_claim(shm, 0, 0, &who[i]));
+		shm_row_reap(shm, who[i]);
+	}
+	assert_false(shm_is_left(shm, who[0]));
+	for (int i = 2; i < 10; i++)
+		assert_true(shm_is_left(shm, who[i]));
+	shm_free(&shm);
+}
+
 /* Where the shape has it: magic, four numbers, nine places and sizes, the size of the metrics. */
 static off_t
 shape_hash_at(void)
@@ -191,6 +225,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_rows),
 	    cmocka_unit_test(test_life),
+	    cmocka_unit_test(test_left),
 	    cmocka_unit_test(test_attach),
 	    cmocka_unit_test(test_sparse),
 	    cmocka_unit_test(test_snapshots),
