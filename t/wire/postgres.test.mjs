@@ -57,10 +57,13 @@ const plainTurn = async (server, session_id, input = 'hello', more = {}) =>
 const isUp = async (server) => (await server.request('/health/ready')).status === 200;
 const serves = (server) => waitFor(async () => (await server.request('/v1/sessions', { key, body: {} })).status === 201, 'a session again', 15000);
 
-test('the suite of the store, over PostgreSQL', async () => {
+for (const isolation of ['as installed', 'serializable']) test(`the suite of the store, over PostgreSQL, isolation ${isolation}`, async () => {
   for (const [name, least] of [['store/store_test', 19], ['store/hosts_ops_test', 4], ['store/budget_test', 7], ['usage/holds_test', 5]]) {
+    const url = await shared.newDatabase();
+    const database = new URL(url).pathname.slice(1);
+    if (isolation !== 'as installed') await shared.sql(`ALTER DATABASE ${database} SET default_transaction_isolation = '${isolation}'`, 'postgres');
     const { stdout } = await exec(path.join(build, `t/unit/worker/${name}`), {
-      env: { ...process.env, PARLEY_TEST_STORE: await shared.newDatabase(), CMOCKA_MESSAGE_OUTPUT: 'TAP' },
+      env: { ...process.env, PARLEY_TEST_STORE: url, CMOCKA_MESSAGE_OUTPUT: 'TAP' },
     });
     const passed = stdout.split('\n').filter((line) => /^ok \d+ (?!.*SKIP)/.test(line));
     assert.ok(passed.length >= least, stdout);

@@ -98,6 +98,7 @@ const struct op op_budget_renew = {
     .params = "lapses_at",
     .groups = {"id"},
     .is_write = true,
+    .is_upkeep = true,
     .statements = {{.sql = "UPDATE budget_holds SET lapses_at = from_ms($lapses_at)"
 			   " WHERE id = $id",
 	.each = 1}},
@@ -117,6 +118,7 @@ const struct op op_budget_lose = {
     .name = "budget_lose",
     .params = "now",
     .is_write = true,
+    .is_upkeep = true,
     .statements =
 	{
 	    {.sql = "INSERT INTO usage_days (app_id, key_id, model, day, calls, failed_calls,"

@@ -36,6 +36,7 @@ const struct op op_session_retire = {
     .name = "session_retire",
     .params = "closed_before now limit",
     .is_write = true,
+    .is_upkeep = true,
     .statements = {{.sql = "UPDATE chat_sessions SET " SET_ERASED
 			   " WHERE id IN (SELECT id FROM chat_sessions WHERE status <> 'active'"
 			   " AND erased_at IS NULL AND closed_at < from_ms($closed_before)"
@@ -47,6 +48,7 @@ const struct op op_session_empty = {
     .name = "session_empty",
     .params = "id limit",
     .is_write = true,
+    .is_upkeep = true,
     .statements =
 	{
 	    {.sql = "DELETE FROM messages WHERE id IN (SELECT messages.id FROM messages"

@@ -25,6 +25,7 @@ const struct op op_host_renew = {
     .name = "host_renew",
     .params = "host lease_ms",
     .is_write = true,
+    .is_upkeep = true,
     .statements =
 	{
 	    {.sql = "INSERT INTO hosts (id, started_at, expires_at) VALUES ($host,"
@@ -51,6 +52,7 @@ const struct op op_hosts_lose = {
     .name = "hosts_lose",
     .params = "grace_ms now message",
     .is_write = true,
+    .is_upkeep = true,
     .statements =
 	{
 	    {.sql = "INSERT INTO hosts (id, started_at, expires_at)"

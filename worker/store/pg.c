@@ -18,8 +18,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "common/metric.h"
-#include "worker/store/backend.h"
-#include "worker/store/migrations.h"
+#include "worker/store/pg.h"
 #include "worker/store/pg_run.h"
 
 enum {
@@ -27,7 +26,6 @@ enum {
 	CHECK_TIMEOUT_MS = 1000,
 	PATIENCE_MIN_MS = 1000,
 	SLOW_MORE_MS = 1000, /* behind statement_timeout, which is the server's */
-	DIRECT_WAIT_MS = 10000,
 };
 
 struct pg {
@@ -453,7 +451,7 @@ on_timer(struct loop_timer *timer)
 	dispatch(container_of(timer, struct pg, timer));
 }
 
-static void
+void
 pg_add(void *backend, struct job *job)
 {
 	struct pg *pg = backend;
@@ -462,8 +460,14 @@ pg_add(void *backend, struct job *job)
 	enqueue(pg, job);
 }
 
+const struct conf *
+pg_conf(const void *backend)
+{
+	return ((const struct pg *)backend)->conf;
+}
+
 /* The first living worker of the host. */
-static bool
+bool
 pg_is_elected(const void *backend)
 {
 	const struct pg *pg = backend;
@@ -473,7 +477,7 @@ pg_is_elected(const void *backend)
 
 /* ---- life ---- */
 
-static void *
+void *
 pg_open(const struct backend_env *env)
 {
 	const struct conf_store *conf = &env->conf->store;
@@ -505,19 +509,34 @@ pg_open(const struct backend_env *env)
 }
 
 static void
-drop_conn(struct pg_conn *c)
+add_write(struct list *writes, struct job *job)
+{
+	struct list *before = writes->prev;
+
+	list_del(&job->node);
+	if (!job->op->is_write || job->op->is_upkeep) {
+		job_drop(job);
+		return;
+	}
+	while (before != writes && list_entry(before, struct job, node)->seq > job->seq)
+		before = before->prev;
+	list_add_head(before, &job->node);
+}
+
+static void
+give_up_conn(struct pg_conn *c, struct list *writes)
 {
 	struct pg_run *run;
 	struct job *job;
 
 	while ((run = pg_run_first(c)) != NULL)
 		if ((job = pg_run_free(&run)) != NULL)
-			job_drop(job);
+			add_write(writes, job);
 	pg_conn_free(&c);
 }
 
-static void
-pg_close(void *backend)
+void
+pg_give_up(void *backend, struct list *writes)
 {
 	struct pg *pg = backend;
 	struct pg_slot *slot;
@@ -527,95 +546,13 @@ pg_close(void *backend)
 	for (int i = 0; i < PG_STATES; i++)
 		while ((slot = list_first(&pg->pool.lists[i], struct pg_slot, node)) != NULL) {
 			pg_pool_remove(&pg->pool, slot);
-			drop_conn(conn_of(slot));
+			give_up_conn(conn_of(slot), writes);
 		}
 	while ((job = list_first(&pg->waiting, struct job, node)) != NULL)
-		job_drop(job);
+		add_write(writes, job);
 	loop_post_cancel(pg->loop, &pg->post);
 	loop_timer_stop(pg->loop, &pg->timer);
 	for (unsigned i = 0; i < OP_COUNT; i++)
 		pg_plan_fini(&pg->plans[i]);
 	free(pg);
 }
-
-/* ---- for the command line: a loop that runs as long as the operation does ---- */
-
-struct direct {
-	struct loop *loop;
-	struct store_health health;
-	void *pg;
-	size_t in_flight;
-	struct op_answer *answer;
-};
-
-static void
-on_failing(struct store_health *health)
-{
-	(void)health;
-}
-
-static void *
-open_direct(const struct conf *conf)
-{
-	struct direct *d = xcalloc(1, sizeof(*d));
-	struct backend_env env = {.conf = conf, .health = &d->health};
-
-	d->health.on_failing = on_failing;
-	d->loop = env.loop = loop_new();
-	d->pg = pg_open(&env);
-	if (d->pg != NULL)
-		return d;
-	loop_free(&d->loop);
-	free(d);
-	return NULL;
-}
-
-static void
-close_direct(void *backend)
-{
-	struct direct *d = backend;
-
-	pg_close(d->pg);
-	loop_free(&d->loop);
-	free(d);
-}
-
-static void
-decode_direct(struct op_rows *rows, store_callback *callback, void *arg)
-{
-	struct direct *d = arg;
-
-	(void)callback;
-	d->answer->err = rows->err;
-	d->answer->is_cut = rows->is_cut;
-	d->answer->changes = rows->changes;
-	d->answer->rows = rows->count;
-	d->answer->columns = rows->columns;
-	buf_add_str(&d->answer->values, rows->rest);
-	loop_stop(d->loop);
-}
-
-static void
-run_direct(void *backend, struct op_call *call, struct op_answer *answer)
-{
-	struct direct *d = backend;
-	struct job *job = job_new(call, decode_direct, NULL, d, &d->in_flight);
-
-	d->answer = answer;
-	job->deadline_ms = clock_mono_ms() + DIRECT_WAIT_MS;
-	pg_add(d->pg, job);
-	loop_run(d->loop);
-}
-
-const struct backend pg_backend = {
-    .is_ours = pg_url_is_ours,
-    .is_shared = true,
-    .open = pg_open,
-    .close = pg_close,
-    .add = pg_add,
-    .is_elected = pg_is_elected,
-    .open_direct = open_direct,
-    .close_direct = close_direct,
-    .run_direct = run_direct,
-    .migrate = pg_migrate,
-};

@@ -103,6 +103,7 @@ const struct op op_session_expire = {
     .name = "session_expire",
     .params = "idle_before now limit",
     .is_write = true,
+    .is_upkeep = true,
     .statements = {{.sql = SET_EXPIRED " WHERE id IN (" SELECT_IDLE ")",
 	.postgres = SET_EXPIRED " WHERE id = ANY (ARRAY(" SELECT_IDLE
 				" FOR UPDATE OF chat_sessions SKIP LOCKED))",

@@ -37,6 +37,7 @@ const struct op op_probe = {
     .name = "probe",
     .params = "",
     .is_write = true,
+    .is_upkeep = true,
     .statements = {{.sql = "UPDATE generations SET value = value WHERE name = 'probe'"}},
 };
 

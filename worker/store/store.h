@@ -38,8 +38,9 @@ struct store;
 struct store *store_new(struct loop *, const struct conf *, struct shm *, struct backplane *);
 /* For the command line: no loop, no workers; each verb calls back before it returns. */
 struct store *store_new_direct(const struct conf *);
-/* What this worker's writer has (SQLite) is committed first. No callback comes any more, for those
- * who would get them may be gone; the loop does not run between this and backplane_free(). */
+/* What this worker's writer has (SQLite), and writes on their way (PostgreSQL, two seconds at
+ * most), are committed first. No callback comes any more, for those who would get them may be gone;
+ * the loop does not run between this and backplane_free(). */
 void store_free(struct store **);
 bool store_is_available(const struct store *);
 /* Since when (loop_now_ms()) it cannot be reached; for the grace period of readiness. 0: it can. */
