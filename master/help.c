@@ -28,7 +28,7 @@ static const char text[] =
     "Commands:\n"
     "  migrate               bring the database's schema up to date\n"
     "  key create|list|revoke  the keys in the store; `key create --help` says more\n"
-    "  status                workers of the running server, as a table\n"
+    "  status [--watch | --json]  the running server as a table, once or live, or as JSON\n"
     "  reload                read the configuration again, as SIGHUP does\n"
     "  drain                 stop in good order, as SIGTERM does\n"
     "  upgrade               a new binary takes over without a break, as on SIGUSR2\n"

@@ -14,6 +14,7 @@
 #include "master/help.h"
 #include "master/options.h"
 #include "master/serve.h"
+#include "master/status_main.h"
 
 enum { EXIT_NOT_RUNNING = 3 }; /* as init scripts say it */
 
@@ -80,7 +81,7 @@ run(struct conf *conf, const struct options *o)
 		status = key_command(conf, o->verb_argc, o->verb_argv);
 		break;
 	case VERB_STATUS:
-		status = ask(conf, "status");
+		status = status_command(conf, o->verb_argc, o->verb_argv);
 		break;
 	case VERB_RELOAD:
 		status = ask(conf, "reload");

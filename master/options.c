@@ -140,6 +140,19 @@ is_config_flag(const char *arg)
 	return name_len == strlen("--config") && memcmp(arg, "--config", name_len) == 0;
 }
 
+/* What belongs to the verb that stood before it: of `key` everything but --config. */
+static bool
+is_of_verb(enum options_verb verb, const char *arg)
+{
+	static const char *const of_status[] = {"--watch", "-w", "--json"};
+
+	for (size_t i = 0; verb == VERB_STATUS && i < ARRAY_LEN(of_status); i++) {
+		if (strcmp(of_status[i], arg) == 0)
+			return true;
+	}
+	return verb == VERB_KEY && !is_config_flag(arg);
+}
+
 bool
 options_parse(struct options *o, int argc, char **argv, struct buf *error)
 {
@@ -148,7 +161,7 @@ options_parse(struct options *o, int argc, char **argv, struct buf *error)
 	for (int i = 1; i < argc;) {
 		int used = 1;
 
-		if (o->verb == VERB_KEY && !is_config_flag(argv[i]))
+		if (is_of_verb(o->verb, argv[i]))
 			o->verb_argv[o->verb_argc++] = argv[i];
 		else if (argv[i][0] == '-')
 			used = take_flag(o, argc - i, argv + i, error);

@@ -20,8 +20,8 @@ enum options_verb {
 	VERB_CHECK_CONFIG,
 	VERB_PRINT_CONFIG,
 	VERB_MIGRATE,
-	VERB_KEY, /* verb_argv: create, list, revoke and what follows */
-	VERB_STATUS,
+	VERB_KEY,    /* verb_argv: create, list, revoke and what follows */
+	VERB_STATUS, /* verb_argv: --watch, --json */
 	VERB_RELOAD,
 	VERB_DRAIN,
 	VERB_UPGRADE,
@@ -35,15 +35,15 @@ struct options {
 	struct conf_override overrides[OPTIONS_OVERRIDES_MAX];
 	size_t override_count;
 	struct buf listen; /* the values of --listen, comma-separated */
-	int verb_argc;     /* of `key`: what follows it */
+	int verb_argc;     /* of `key` and `status`: what is theirs */
 	char **verb_argv;
 	char **argv; /* all of it, for a new binary */
 };
 
 /*
  * Flags may stand before and after the verb; but what follows `key` belongs to the verb,
- * save --config. The texts are borrowed from argv. False: *error (appended) says why.
- * options_fini() in both cases.
+ * save --config; --watch, -w and --json after `status` do. The texts are borrowed from argv. False:
+ * *error (appended) says why. options_fini() in both cases.
  */
 bool options_parse(struct options *, int argc, char **argv, struct buf *error);
 void options_fini(struct options *);

@@ -105,10 +105,16 @@ test_verbs(void **state)
 }
 
 static void
-test_what_follows_key_is_the_verbs(void **state)
+test_what_follows_key_or_status_is_the_verbs(void **state)
 {
 	struct parsed p;
 
+	parse(&p, "parleyd status --watch --config a.yaml");
+	assert_true(p.is_good);
+	assert_int_equal(p.o.verb, VERB_STATUS);
+	assert_int_equal(p.o.verb_argc, 1);
+	assert_string_equal(p.o.verb_argv[0], "--watch");
+	release(&p);
 	parse(&p, "parleyd key create --app demo --config a.yaml --name --help");
 	assert_true(p.is_good);
 	assert_int_equal(p.o.verb, VERB_KEY);
@@ -157,7 +163,7 @@ main(void)
 	    cmocka_unit_test(test_nothing_serves),
 	    cmocka_unit_test(test_flags_become_overrides),
 	    cmocka_unit_test(test_verbs),
-	    cmocka_unit_test(test_what_follows_key_is_the_verbs),
+	    cmocka_unit_test(test_what_follows_key_or_status_is_the_verbs),
 	    cmocka_unit_test(test_mistakes_are_named),
 	};
 

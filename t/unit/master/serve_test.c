@@ -659,9 +659,9 @@ test_the_control_socket(void **state)
 
 	host_start(&t, "");
 	struct buf out = ask(&t, "status", true);
-	assert_non_null(strstr(out.data, "2 of 2 workers ready"));
-	char pid[16];
-	snprintf(pid, sizeof(pid), " %d ", pid_of_slot(&t, 1));
+	assert_non_null(strstr(out.data, "\"configured\":2,\"ready\":2,"));
+	char pid[32];
+	snprintf(pid, sizeof(pid), "\"pid\":%d,", pid_of_slot(&t, 1));
 	assert_non_null(strstr(out.data, pid));
 	buf_fini(&out);
 	out = ask(&t, "reload", true);
@@ -907,7 +907,7 @@ test_a_new_binary_takes_over_and_systemd_is_told(void **state)
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 	assert_int_equal(read_port(&t), t.port);
 	assert_int_not_equal(pid_of_slot(&t, 0), before);
-	snprintf(text, sizeof(text), "pid %d", pid);
+	snprintf(text, sizeof(text), "\"pid\":%d,", pid);
 	struct buf out = ask(&t, "status", true);
 	assert_non_null(strstr(out.data, text));
 	buf_fini(&out);
