@@ -1,5 +1,7 @@
 // The OpenAI-compatible routes, as bytes: what goes through unchanged, what is refused, what a failure looks like, who is held back.
 import assert from 'node:assert/strict';
+import http from 'node:http';
+import net from 'node:net';
 import { after, before, beforeEach, test } from 'node:test';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { keys, startMock, startServer } from './lib/server.mjs';
@@ -395,6 +397,58 @@ test('/images/generations: as it comes, with its usage; one that was begun and h
   assert.deepEqual(cut.tokens, [0, 0, 0]);
   upstream.respond = (request, answer) => answer.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ created: 1, data: [{ b64_json: 'C'.repeat(3 << 20) }], usage }));
   assert.deepEqual((await counted_call('/v1/images/generations', { prompt: 'x' })).tokens, [5, 7, 0]);
+});
+
+test('a stream leaves its connection to the next request, whatever that is', async () => {
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  const seen = [];
+  const ask = (body, headers = {}) => new Promise((resolve, reject) => {
+    const request = http.request(`${server.url}/v1/chat/completions`, { method: 'POST', agent,
+      headers: { authorization: `Bearer ${keys.server}`, 'content-type': 'application/json', ...headers } });
+    request.on('response', async (response) => {
+      let text = '';
+      for await (const part of response) text += part;
+      seen.push(request.reusedSocket);
+      resolve({ text, connection: response.headers.connection });
+    });
+    request.on('error', reject);
+    request.end(JSON.stringify(body));
+  });
+  // A body with its length, one in chunks, a plain answer in between, one that is larger than what is put back.
+  for (const [i, headers] of [{ 'content-length': 0 }, { 'transfer-encoding': 'chunked' }, {}].entries()) {
+    const body = { stream: true, messages: user(`[[mock tokens=${100 * i + 1}]]`) };
+    if ('content-length' in headers) headers['content-length'] = JSON.stringify(body).length;
+    const { text, connection } = await ask(body, headers);
+    assert.equal(text.match(/"content":"/g).length, 100 * i + 2); // the first says the role
+    assert.ok(text.endsWith('data: [DONE]\n\n'));
+    assert.equal(connection, 'keep-alive');
+    assert.equal(JSON.parse((await ask({ messages: user('hi') })).text).choices[0].message.content, 'echo: hi');
+  }
+  assert.deepEqual(seen, [false, true, true, true, true, true]);
+  const large = await ask({ stream: true, messages: user('x'.repeat(100000)) });
+  assert.equal(large.connection, 'close');
+  assert.ok(large.text.endsWith('data: [DONE]\n\n'));
+  assert.equal(JSON.parse((await ask({ messages: user('hi') })).text).choices[0].message.content, 'echo: hi');
+  assert.deepEqual(seen.slice(-2), [true, false]);
+  agent.destroy();
+});
+
+test('what a client sends during a stream is answered after it; what came with the stream ends the connection', async () => {
+  const head = (length) => `POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${keys.server}\r\nContent-Type: application/json\r\nContent-Length: ${length}\r\n`;
+  const body = JSON.stringify({ stream: true, messages: user('[[mock tokens=20 interval=10]]') });
+  const first = `${head(body.length)}\r\n${body}`, last = 'GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n';
+  for (const is_early of [true, false]) {
+    const socket = net.connect(...server.address.split(':').reverse());
+    let text = '';
+    socket.write(is_early ? first + last : first);
+    for await (const part of socket) {
+      if (text === '' && !is_early) socket.write(last);
+      text += part;
+    }
+    assert.match(text, /data: \[DONE\]/);
+    assert.equal(text.match(/HTTP\/1\.1 200 OK/g).length, is_early ? 1 : 2);
+    assert.equal(/^Connection: (.*)\r$/m.exec(text)[1], is_early ? 'close' : 'keep-alive');
+  }
 });
 
 test('a client that goes stops the provider at once; one that said so does not', async () => {

@@ -181,17 +181,22 @@ leave_conn(struct http_req *r)
 		release_of_http2(r);
 }
 
+size_t
+request_input_bytes(const struct http_req *r)
+{
+	const h2o_iovec_t *body = &r->h2o->entity;
+
+	return body->base != NULL ? (size_t)(body->base + body->len - r->conn->sock->input->bytes)
+				  : r->conn->head_bytes;
+}
+
 /* Of HTTP/1: the client has sent more than this request. */
 static bool
 has_unread_input(const struct http_req *r)
 {
-	const h2o_buffer_t *input = r->conn->sock->input;
-	const h2o_iovec_t *body = &r->h2o->entity;
-	size_t taken = body->base != NULL ? (size_t)(body->base + body->len - input->bytes)
-					  : r->conn->head_bytes;
 	int in_kernel = 0;
 
-	if (input->size > taken)
+	if (r->conn->sock->input->size > request_input_bytes(r))
 		return true;
 	return ioctl(h2o_socket_get_fd(r->conn->sock), FIONREAD, &in_kernel) == 0 && in_kernel > 0;
 }

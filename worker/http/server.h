@@ -152,7 +152,8 @@ struct http_req {
 	struct wheel_entry timer;     /* for the answer, then for its way out */
 	uint64_t sent_mark;           /* what the peer had taken when the timer was set */
 	struct http_stream *stream;
-	uint64_t body_bytes; /* of HTTP/1, counted by bodies.c */
+	uint64_t body_bytes;   /* of HTTP/1, counted by bodies.c */
+	size_t input_released; /* of HTTP/1, by a stream: h2o will consume as many */
 	char client_text[ADDR_TEXT_MAX];
 	uint8_t kind;     /* KIND_HTTP, .. of the gauge */
 	bool is_counted;  /* holds a place */
@@ -197,6 +198,8 @@ void listen_give_spares_back(struct http_server *);
 int request_dispatch(h2o_handler_t *, h2o_req_t *);
 void request_forget(struct http_req *); /* its handle finds nothing any more */
 void request_watch_gone(struct http_req *);
+/* Of HTTP/1: head and body, as they lie in the connection's input. */
+size_t request_input_bytes(const struct http_req *);
 void request_fail(struct http_req *); /* ends it without a (whole) answer */
 
 /* room.c: those that say bool have answered, or counted and logged it, when they say false */

@@ -8,6 +8,8 @@
 #include "worker/http/bodies.h"
 #include "worker/http/server.h"
 
+enum { INPUT_PUT_BACK_MAX = 64 << 10 }; /* of a larger request the connection is closed */
+
 struct http_stream {
 	h2o_generator_t generator;
 	struct http_req *req;
@@ -168,17 +170,43 @@ http_stream_cut(struct http_stream *s)
 		h2o_send(r->h2o, NULL, 0, H2O_SEND_STATE_ERROR);
 }
 
+/* The answer is out: h2o goes on by consuming the request, whatever its bytes are. */
+static void
+put_input_back(struct http_req *r)
+{
+	h2o_socket_t *sock = r->conn->sock;
+
+	if (r->input_released == 0 || !r->is_answered || sock->input->size > 0)
+		return;
+	h2o_iovec_t room = h2o_buffer_reserve(&sock->input, r->input_released);
+	check(room.base != NULL);
+	memset(room.base, 0, r->input_released);
+	sock->input->size = r->input_released;
+}
+
 void
 http_stream_dispose(struct http_stream *s)
 {
 	void (*on_closed)(void *arg) = s->on_closed;
 	void *arg = s->arg;
 
+	put_input_back(s->req);
 	buf_fini(&s->in_flight);
 	buf_fini(&s->pending);
 	free(s);
 	if (on_closed != NULL)
 		on_closed(arg);
+}
+
+/* May the connection be used again, though its input is released? Bytes behind the request would be
+ * lost, and HTTP/1.0 sees the end of a stream by the end of the connection. */
+static bool
+may_keep_connection(const struct http_req *r)
+{
+	size_t taken = request_input_bytes(r);
+
+	return r->h2o->version == 0x101 && r->h2o->http1_is_persistent && !r->is_last &&
+	       taken <= INPUT_PUT_BACK_MAX && r->conn->sock->input->size == taken;
 }
 
 /* A quiet stream must not keep the request's bytes: 4 KB of an input buffer each. */
@@ -187,6 +215,8 @@ release_input(struct http_req *r)
 {
 	h2o_req_t *h = r->h2o;
 	h2o_socket_t *sock = r->conn->sock;
+	bool is_kept = r->conn->h2 == NULL && may_keep_connection(r);
+	size_t taken = is_kept ? request_input_bytes(r) : 0;
 
 	r->path = str_of(h2o_strdup(&h->pool, r->path.p, r->path.len).base);
 	r->query = STR_NONE;
@@ -200,8 +230,10 @@ release_input(struct http_req *r)
 	r->json = NULL;
 	if (r->conn->h2 != NULL)
 		return;
-	/* http1.c would consume the request afterwards: it must close instead. */
-	r->is_last = true;
+	/* http1.c will consume the request afterwards: it finds as many bytes, or closes instead.
+	 */
+	r->input_released = taken;
+	r->is_last |= !is_kept;
 	r->conn->head_bytes = 0;
 	if (sock->input->size > 0)
 		h2o_buffer_consume(&sock->input, sock->input->size);
