@@ -465,6 +465,25 @@ test('a client that goes stops the provider at once; one that said so does not',
     await waitFor(async () => (await stats()).aborted > before_stats.aborted, 'end at the provider', 5000);
     assert.ok(Date.now() - left_at < 3000);
   }
+  // Also one that has had answers over that connection before.
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  for (const content of ['hi', 'ho', '[[mock tokens=1000 interval=20]]']) {
+    const before_stats = await stats();
+    const response = await new Promise((resolve, reject) => {
+      const request = http.request(`${server.url}/v1/chat/completions`, { method: 'POST', agent, headers: { authorization: `Bearer ${keys.server}`, 'content-type': 'application/json' } }, resolve);
+      request.on('error', reject);
+      request.end(JSON.stringify({ stream: true, messages: user(content) }));
+    });
+    if (content.startsWith('h')) {
+      for await (const part of response) assert.ok(part.length > 0);
+      continue;
+    }
+    assert.ok(response.req.reusedSocket);
+    response.once('error', () => {});
+    response.socket.destroy();
+    await waitFor(async () => (await stats()).aborted > before_stats.aborted, 'end at the provider', 5000);
+  }
+  agent.destroy();
   const before_stats = await stats();
   const abort = new AbortController();
   const answer = await fetch(`${server.url}/v1/chat/completions`, { method: 'POST', signal: abort.signal, headers: { authorization: `Bearer ${keys.server}`, 'content-type': 'application/json', 'x-parley-on-disconnect': 'continue' },

@@ -9,6 +9,7 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -178,9 +179,46 @@ conn_evict_silent(struct http_server *s)
 	evict_silent_of(s, CONN_HEAD, batch);
 }
 
+/* ---- the client goes ---- */
+
+static void
+on_gone(struct loop_watch *w, uint32_t events)
+{
+	struct http_conn *c = container_of(w, struct http_conn, gone_watch);
+
+	(void)events;
+	c->is_gone = true;
+	if (c->gone_req != NULL)
+		request_on_gone(c->gone_req);
+}
+
+void
+conn_watch_gone(struct http_conn *c, struct http_req *r)
+{
+	struct loop *loop = c->listener->server->loop;
+
+	c->gone_req = r;
+	if (c->is_gone) /* the loop shall say it again */
+		loop_watch_stop(loop, &c->gone_watch);
+	c->is_gone = false;
+	c->gone_watch.on_ready = on_gone;
+	if (!c->gone_watch.is_active)
+		loop_watch_start(
+		    loop, &c->gone_watch, h2o_socket_get_fd(c->sock), EPOLLRDHUP | EPOLLET);
+}
+
+void
+conn_forget_gone(struct http_conn *c, struct http_req *r)
+{
+	if (c->gone_req == r)
+		c->gone_req = NULL;
+}
+
+/* The second descriptor would keep the watch alive. */
 void
 conn_linger(struct http_conn *c)
 {
+	loop_watch_stop(c->listener->server->loop, &c->gone_watch);
 	if (c->linger_fd < 0)
 		c->linger_fd = fcntl(h2o_socket_get_fd(c->sock), F_DUPFD_CLOEXEC, 0);
 }
@@ -343,6 +381,7 @@ conn_give_up(struct http_conn *c)
 
 	check(c->in_progress == 0 && c->has_dispatched && c->linger_fd < 0 &&
 	      c->over == GUARD_NOTHING);
+	loop_watch_stop(c->listener->server->loop, &c->gone_watch);
 	wheel_stop(c->listener->server->wheel, &c->timer);
 	list_del(&c->node);
 	free_conn(c);
@@ -356,6 +395,7 @@ on_close(void *data)
 	struct http_server *s = c->listener->server;
 
 	check(c->in_progress == 0);
+	loop_watch_forget(s->loop, &c->gone_watch); /* the descriptor is closed */
 	wheel_stop(s->wheel, &c->timer);
 	list_del(&c->node);
 	s->open--;

@@ -5,7 +5,6 @@
  * there (answered, client gone, connection lost) runs on_dispose() here.
  */
 #include <stdio.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
 
 #include "common/check.h"
@@ -44,7 +43,7 @@ request_forget(struct http_req *r)
 	if (r->handle != 0)
 		idmap_remove(r->server->requests, r->handle);
 	r->handle = 0;
-	loop_watch_stop(r->server->loop, &r->gone_watch);
+	conn_forget_gone(r->conn, r);
 }
 
 /* HTTP/1 while we answer: the broken answer tells the client, and h2o closes the connection. */
@@ -65,12 +64,9 @@ request_fail(struct http_req *r)
 	h2o_send(r->h2o, NULL, 0, H2O_SEND_STATE_ERROR);
 }
 
-static void
-on_socket_gone(struct loop_watch *w, uint32_t events)
+void
+request_on_gone(struct http_req *r)
 {
-	struct http_req *r = container_of(w, struct http_req, gone_watch);
-
-	(void)events;
 	if (r->stream != NULL)
 		http_stream_cut(r->stream);
 	else
@@ -80,11 +76,8 @@ on_socket_gone(struct loop_watch *w, uint32_t events)
 void
 request_watch_gone(struct http_req *r)
 {
-	if (r->gone_watch.is_active || r->conn->h2 != NULL || r->is_answered)
-		return;
-	r->gone_watch.on_ready = on_socket_gone;
-	loop_watch_start(
-	    r->server->loop, &r->gone_watch, h2o_socket_get_fd(r->conn->sock), EPOLLRDHUP);
+	if (r->conn->h2 == NULL && !r->is_answered)
+		conn_watch_gone(r->conn, r);
 }
 
 void

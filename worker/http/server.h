@@ -83,6 +83,11 @@ struct http_conn {
 	enum http_refusal refusal; /* of the head being parsed */
 	char *raw_answer;          /* 408, being sent past h2o */
 	h2o_socket_cb on_read;     /* h2o's: meanwhile; of HTTP/2 behind ours */
+	/* HTTP/1: whether the client goes, as h2o does not read during an answer. It stays from the
+	 * first request that wants to know on; edge-triggered, as the end of a client stays. */
+	struct loop_watch gone_watch;
+	struct http_req *gone_req; /* who wants to know now */
+	bool is_gone;              /* it has gone when nobody wanted to */
 };
 
 /* Descriptors that are kept for when there are no others. */
@@ -148,9 +153,8 @@ struct http_req {
 	uint64_t started_us;
 	void (*on_gone)(void *arg);
 	void *on_gone_arg;
-	struct loop_watch gone_watch; /* of the socket: h2o does not read during an answer */
-	struct wheel_entry timer;     /* for the answer, then for its way out */
-	uint64_t sent_mark;           /* what the peer had taken when the timer was set */
+	struct wheel_entry timer; /* for the answer, then for its way out */
+	uint64_t sent_mark;       /* what the peer had taken when the timer was set */
 	struct http_stream *stream;
 	uint64_t body_bytes;   /* of HTTP/1, counted by bodies.c */
 	size_t input_released; /* of HTTP/1, by a stream: h2o will consume as many */
@@ -173,6 +177,8 @@ void conn_refuse(struct http_conn *, int err); /* HTTP/1, in the midst of a requ
 void conn_cut(struct http_conn *); /* shutdown(2); h2o then finds the end and cleans up */
 /* Its socket is upgraded: frees it, the socket lives on. Returns its peer_place. */
 uint16_t conn_give_up(struct http_conn *);
+void conn_watch_gone(struct http_conn *, struct http_req *);  /* request_on_gone() of it, */
+void conn_forget_gone(struct http_conn *, struct http_req *); /* not any more */
 void conn_linger(struct http_conn *); /* when it closes: let the peer read our answer first */
 const struct addr *conn_peer(struct http_conn *);
 bool conn_is_flooding(struct http_conn *, enum conn_flood); /* counts it */
@@ -198,6 +204,7 @@ void listen_give_spares_back(struct http_server *);
 int request_dispatch(h2o_handler_t *, h2o_req_t *);
 void request_forget(struct http_req *); /* its handle finds nothing any more */
 void request_watch_gone(struct http_req *);
+void request_on_gone(struct http_req *); /* the connection says so */
 /* Of HTTP/1: head and body, as they lie in the connection's input. */
 size_t request_input_bytes(const struct http_req *);
 void request_fail(struct http_req *); /* ends it without a (whole) answer */

@@ -142,7 +142,7 @@ http_stream_abort(struct http_stream *s)
 	struct http_req *r = s->req;
 
 	s->on_closed = NULL;
-	loop_watch_stop(r->server->loop, &r->gone_watch);
+	conn_forget_gone(r->conn, r);
 	if (r->conn->h2 == NULL) { /* a reset of the one stream does for HTTP/2 */
 		http_stream_cut(s);
 		return;
@@ -160,7 +160,7 @@ http_stream_cut(struct http_stream *s)
 {
 	struct http_req *r = s->req;
 
-	loop_watch_stop(r->server->loop, &r->gone_watch);
+	conn_forget_gone(r->conn, r);
 	conn_cut(r->conn);
 	if (s->is_cut)
 		return;

@@ -48,8 +48,8 @@ loop_timer_is_set(const struct loop_timer *t)
 	return t->heap_index != 0;
 }
 
-/* Descriptors: level-triggered. events are EPOLLIN, EPOLLOUT, EPOLLRDHUP (EPOLLERR, EPOLLHUP
- * always). */
+/* Descriptors: level-triggered, or with EPOLLET edge-triggered. events are EPOLLIN, EPOLLOUT,
+ * EPOLLRDHUP (EPOLLERR, EPOLLHUP always). */
 struct loop_watch {
 	void (*on_ready)(struct loop_watch *, uint32_t events);
 	int fd;
