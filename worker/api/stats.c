@@ -4,8 +4,8 @@
  *   ?limit=   instances shown, 1000 at most; the sums are always over all
  *   ?after=   an instance's name: those behind it
  *
- * The reports are read anew for each request, or for several at once. The answer is
- * written as text while they come: a thousand instances are no work at its end.
+ * The reports are read anew for each request, or for several at once. The answer's rows are
+ * written as text while they come: a thousand instances are little work at its end.
  */
 #include <inttypes.h>
 
@@ -77,6 +77,16 @@ put_instance(struct stats_call *sc, const struct collect_instance *i, uint64_t n
 		comma = ",";
 	}
 	buf_add_cstr(out, "}}");
+}
+
+static void
+on_again(struct stats_reader *reader)
+{
+	struct stats_call *sc = container_of(reader, struct stats_call, reader);
+
+	buf_clear(&sc->rows);
+	sc->shown = 0;
+	sc->has_more = false;
 }
 
 static void
@@ -193,6 +203,7 @@ get_stats(struct api_call *call, struct http_req *req)
 	}
 	sc = arena_alloc(&call->arena, sizeof(*sc));
 	*sc = (struct stats_call){.call = call, .limit = limit};
+	sc->reader.on_again = on_again;
 	sc->reader.on_instance = on_instance;
 	sc->reader.on_fleet = on_fleet;
 	if (after != NULL)

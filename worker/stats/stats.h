@@ -35,10 +35,12 @@ enum stats_mode { STATS_HOST, STATS_ALONE, STATS_FLEET };
 const char *stats_mode_name(enum stats_mode);
 const char *stats_self(const struct stats *); /* this host's name as an instance */
 
-/* Somebody who wants to know: reads all reports anew, or joins who is reading. Embedded in the
- * caller's, zeroed; the handlers are set by it and called from the loop. */
+/* Somebody who wants to know. All reports are read anew, once for all who came before that began.
+ * Embedded in the caller's, zeroed; the handlers are set by it and called from the loop. */
 struct stats_reader {
-	/* Of each instance, by their names; a reader that joins hears of those that follow. */
+	/* What on_instance has told is void: Redis went away in the midst of it. */
+	void (*on_again)(struct stats_reader *);
+	/* Of each instance, by their names. */
 	void (*on_instance)(struct stats_reader *, const struct collect_result *so_far,
 	    const struct collect_instance *);
 	/* Once, last. fleet is borrowed. Never an error: without Redis it is this host. */
