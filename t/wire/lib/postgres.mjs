@@ -108,6 +108,24 @@ export async function startPostgres(t, options = {}) {
   return postgres;
 }
 
+/** A server that follows `primary`, as of now: standby.promote() makes a primary of it. */
+export async function startStandby(t, primary) {
+  const standby = new Postgres(folderOf(primary.account, 'postgres'), primary.account, await freePort());
+  const copy = new Child(program('pg_basebackup'), [
+    '-h', '127.0.0.1', '-p', String(primary.port), '-U', 'parley', '-D', path.join(standby.dir, 'data'), '-R', '-X', 'stream', '-c', 'fast',
+  ], { ...primary.account, cwd: standby.dir });
+  const { code } = await copy.ended;
+  if (code !== 0) throw new Error(`pg_basebackup: ${copy.output()}`);
+  await standby.again();
+  standby.promote = () => standby.sql('SELECT pg_promote()', 'postgres');
+  standby.stop = async () => {
+    await standby.kill('SIGQUIT');
+    fs.rmSync(standby.dir, { recursive: true, force: true });
+  };
+  t?.after(() => standby.stop());
+  return standby;
+}
+
 let shared;
 
 /** The one of this process, started by who asks first; it ends with the process. */
