@@ -1,6 +1,9 @@
 /* json_scan - see json_scan.h. */
 #include "common/json_scan.h"
 
+#include <endian.h>
+#include <string.h>
+
 #include "common/check.h"
 
 void
@@ -33,27 +36,46 @@ json_scan_peek(struct json_scan *s)
 
 /* ---- strings ---- */
 
-/* Eight bytes at a time up to one that needs a look: a quote, a backslash, a control (Hacker's
- * Delight, 6-1). */
+/* What of these bytes needs a look: a quote, a backslash, a control. The lowest bit that is set is
+ * in the first of them (Hacker's Delight, 6-1); what is above it may be set for nothing. */
+static uint64_t
+special_bytes(uint64_t x)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones << 7;
+	uint64_t quote = x ^ (ones * '"'), slash = x ^ (ones * '\\');
+
+	return (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((x - ones * 0x20) & ~x)) &
+	       highs;
+}
+
+/* Up to a byte that needs a look, eight at a time. */
 static void
 skip_plain(struct json_scan *s)
 {
-	const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones << 7;
-	uint64_t seen = 0;
+	const uint64_t highs = UINT64_C(0x8080808080808080);
+	const char *p = s->p;
+	uint64_t seen = 0, x, special = 0;
 
-	while (s->end - s->p >= 8) {
-		uint64_t x, quote, slash, control;
-
-		memcpy(&x, s->p, 8);
-		quote = x ^ (ones * '"');
-		slash = x ^ (ones * '\\');
-		control = (x - ones * 0x20) & ~x;
-		if ((((quote - ones) & ~quote) | ((slash - ones) & ~slash) | control) & highs)
+	for (; s->end - p >= 8; p += 8) {
+		memcpy(&x, p, 8);
+		x = le64toh(x);
+		special = special_bytes(x);
+		if (special != 0) {
+			seen |= x & ((special & -special) - 1);
+			p += __builtin_ctzll(special) / 8;
 			break;
+		}
 		seen |= x;
-		s->p += 8;
+	}
+	for (; special == 0 && p < s->end; p++) {
+		unsigned char c = (unsigned char)*p;
+
+		if (c == '"' || c == '\\' || c < 0x20)
+			break;
+		seen |= c;
 	}
 	s->has_high |= (seen & highs) != 0;
+	s->p = p;
 }
 
 static bool
@@ -88,13 +110,12 @@ skip_string(struct json_scan *s)
 		skip_plain(s);
 		if (s->p == s->end)
 			return broken(s);
-		unsigned char c = (unsigned char)*s->p++;
+		char c = *s->p++;
 		if (c == '"')
 			return true;
-		if (c < 0x20)
+		if (c != '\\')
 			return broken(s);
-		s->has_high |= c >= 0x80;
-		if (c == '\\' && !skip_escape(s))
+		if (!skip_escape(s))
 			return false;
 	}
 }

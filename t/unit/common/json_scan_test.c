@@ -125,6 +125,40 @@ test_decode(void **state)
 	buf_fini(&out);
 }
 
+/* A byte that ends a string, or breaks it, at every place of every word, among bytes of all kinds.
+ */
+static void
+test_every_byte_at_every_place(void **state)
+{
+	static const char others[] = {'a', ' ', '!', '#', '[', ']', 0x7f, (char)0x80, (char)0xff};
+
+	for (size_t len = 0; len < 20; len++)
+		for (size_t at = 0; at <= len; at++)
+			for (int c = 0; c < 256; c++)
+				for (size_t o = 0; o < sizeof(others); o++) {
+					char text[32];
+					struct json_scan scan;
+					struct str value;
+					bool is_bad =
+					    at < len && (c == '"' || c == '\\' || c < 0x20);
+					bool is_high = len > 0 && ((others[o] & 0x80) != 0 ||
+								      (at < len && c >= 0x80));
+
+					memset(text, others[o], sizeof(text));
+					text[0] = '"';
+					text[1 + at] = (char)c;
+					text[1 + len] = '"';
+					if (len == 1 && at == 0)
+						is_high = c >= 0x80;
+					json_scan_init(&scan, str_sub(text, len + 2));
+					assert_int_equal(
+					    json_scan_skip(&scan, &value) && json_scan_end(&scan),
+					    !is_bad);
+					if (!is_bad)
+						assert_int_equal(scan.has_high, is_high);
+				}
+}
+
 int
 main(void)
 {
@@ -135,6 +169,7 @@ main(void)
 	    cmocka_unit_test(test_depth),
 	    cmocka_unit_test(test_walk),
 	    cmocka_unit_test(test_decode),
+	    cmocka_unit_test(test_every_byte_at_every_place),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
