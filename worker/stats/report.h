@@ -20,7 +20,7 @@
 #include "common/region.h"
 
 enum {
-	REPORT_BYTES_MAX = 100 << 10, /* longer ones are not read; ours have about 500 */
+	REPORT_BYTES_MAX = 100 << 10, /* longer ones are not read; ours have 200 to 500 */
 	REPORT_INSTANCES_MAX = 8192,
 };
 /* So many times REPORT_INSTANCES_MAX fits into 64 bits. */
