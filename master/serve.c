@@ -81,11 +81,20 @@ on_reloaded(void *arg, bool is_adopted)
 }
 
 static void
-on_stopped(void *arg)
+on_tool_servers_stopped(void *arg)
 {
 	struct server *s = arg;
 
 	event_base_loopbreak(s->base);
+}
+
+/* Whoever used them is gone. */
+static void
+on_stopped(void *arg)
+{
+	struct server *s = arg;
+
+	tool_servers_stop(s->tool_servers, on_tool_servers_stopped, s);
 }
 
 static void
@@ -181,6 +190,7 @@ reload(struct server *s, struct buf *errors)
 	notify_reloading();
 	if (server_open_log(conf) != 0)
 		server_open_log(supervise_conf(s->supervise));
+	tool_servers_learn(s->tool_servers, conf);
 	supervise_reload(s->supervise, conf, conf_workers(conf));
 	return true;
 }

@@ -132,6 +132,16 @@ open_control(struct server *s, const struct conf *conf)
 }
 
 static bool
+open_tool_servers(struct server *s, const struct conf *conf)
+{
+	s->tool_servers = tool_servers_new(s->base, s->shm);
+	if (s->tool_servers == NULL)
+		return false;
+	tool_servers_learn(s->tool_servers, conf);
+	return true;
+}
+
+static bool
 open_run_dir(struct server *s, const struct conf *conf)
 {
 	if (s->takeover == NULL) {
@@ -189,7 +199,8 @@ server_prepare(struct server *s, const struct conf *conf)
 		return false;
 	if ((s->takeover == NULL && !pidfile_write(conf->pid_file)) || !drop_privileges(conf))
 		return false;
-	if (!open_shm(s, conf) || !open_control(s, conf) || !migrate_run(conf))
+	if (!open_shm(s, conf) || !open_tool_servers(s, conf) || !open_control(s, conf) ||
+	    !migrate_run(conf))
 		return false;
 	if (s->takeover == NULL)
 		s->ticket_keys = ticket_keys_new(s->base, s->shm, conf);
@@ -218,6 +229,7 @@ void
 server_finish(struct server *s)
 {
 	supervise_free(&s->supervise);
+	tool_servers_free(&s->tool_servers);
 	ticket_keys_free(&s->ticket_keys);
 	upgrade_free(&s->upgrade);
 	control_free(&s->control);

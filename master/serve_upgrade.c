@@ -47,6 +47,7 @@ on_successor_failed(void *arg, const char *reason)
 	log_error("upgrade failed reason=\"%s\"", reason);
 	control_answer(s->control, "upgrade", false, str_of(reason));
 	upgrade_free(&s->upgrade);
+	tool_servers_publish(s->tool_servers);
 	supervise_other_gone(s->supervise);
 }
 
@@ -98,7 +99,8 @@ server_upgrade(struct server *s, struct buf *error)
 void
 server_child_ended(struct server *s, pid_t pid, int status)
 {
-	upgrade_child_ended(s->upgrade, pid, status);
+	if (!tool_servers_ended(s->tool_servers, pid, status))
+		upgrade_child_ended(s->upgrade, pid, status);
 }
 
 /* ---- we are the new binary ---- */

@@ -25,6 +25,7 @@
 #include "master/signals.h"
 #include "master/supervise.h"
 #include "master/ticket_keys.h"
+#include "master/tool_servers.h"
 #include "master/upgrade.h"
 
 /* What is to be waited for beyond the drain's pause and timeout. */
@@ -44,6 +45,7 @@ struct server {
 	struct control *control;
 	struct supervise *supervise;
 	struct ticket_keys *ticket_keys;
+	struct tool_servers *tool_servers;
 	uint64_t stop_wanted_ms; /* when the last signal asked for it; 0: never */
 	bool is_reload_wanted;   /* asked for while another one was under way */
 
