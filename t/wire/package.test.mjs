@@ -139,7 +139,9 @@ test('an upgrade while requests come: the new program serves, and nobody was ref
 test('removed it is stopped, purged it leaves nothing', { skip }, async (t) => {
   if (skipped(t)) return;
   await machine.run('dpkg', '--remove', 'parley');
-  assert.equal(await machine.property('parleyd', 'ActiveState'), 'inactive');
+  const journal = await machine.run('journalctl', '--no-pager');
+  assert.equal(await machine.property('parleyd', 'ActiveState'), 'inactive', journal);
+  assert.match(journal.slice(journal.lastIndexOf('taken over')), /INFO {2}draining[^]*INFO {2}stopped\n/, 'the new program drained');
   assert.ok(fs.existsSync(machine.file('/etc/parley/parley.yaml')), 'the configuration stays');
   assert.ok(fs.existsSync(machine.file('/var/lib/parley/parley.db')), 'and the record');
   await assert.rejects(request(`${url}/health/live`), /ECONNREFUSED/);
