@@ -25,11 +25,17 @@ enum proto_type {
 	PROTO_READY = 1, /* worker: I accept */
 	PROTO_LOAD,      /* worker, every second: I turn (connections in `value`) */
 	PROTO_DRAIN,     /* master: finish; `value` is the time for it in ms */
-	PROTO_HANDOFF,   /* master: descriptors follow (a later release) */
+	PROTO_HANDOFF,   /* master, with a descriptor: enum proto_handoff in `value` */
 	PROTO_BYE,       /* worker: drained, about to exit */
 	PROTO_CLOSED,    /* worker, draining: I accept no more, and nobody waits in my queues */
 	PROTO_REOPEN,    /* master: reopen the log file */
 	PROTO_CERTS,     /* master: read the certificate files again */
+};
+
+/* The descriptor is a SOCK_SEQPACKET socket to another worker: WebSockets go over it. */
+enum proto_handoff {
+	PROTO_GIVE, /* yours are given to it when you drain */
+	PROTO_TAKE, /* it gives you its own */
 };
 
 struct proto_message {
@@ -43,5 +49,10 @@ struct proto_message {
 int proto_send(int fd, const struct proto_message *);
 /* 1: one message; 0: the other end is gone; -EAGAIN: none now; other -errno. */
 int proto_recv(int fd, struct proto_message *ret);
+
+/* The same with a descriptor, -1: none. Who sends it keeps his own; one that comes is the caller's.
+ */
+int proto_send_fd(int fd, const struct proto_message *, int passed);
+int proto_recv_fd(int fd, struct proto_message *ret, int *ret_fd);
 
 #endif

@@ -234,6 +234,19 @@ child_tell(struct child *c, enum proto_type type, int64_t value)
 }
 
 void
+child_hand(struct child *c, int fd, enum proto_handoff what)
+{
+	struct proto_message m = {
+	    .type = PROTO_HANDOFF, .slot = c->slot->index, .who = c->who, .value = what};
+	int err = proto_send_fd(c->proto_fd, &m, fd);
+
+	/* Nothing is lost: the other end of the socket finds it closed. */
+	if (err != 0)
+		log_warn("worker not told of another slot=%u pid=%d error=\"%s\"", c->slot->index,
+		    (int)c->pid, strerror(-err));
+}
+
+void
 child_drain(struct child *c, uint64_t timeout_ms)
 {
 	if (c->state == CHILD_KILLED)

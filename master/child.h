@@ -81,6 +81,7 @@ void child_free(struct child **); /* after it was reaped */
  */
 void child_drain(struct child *, uint64_t timeout_ms);
 void child_tell(struct child *, enum proto_type, int64_t value);
+void child_hand(struct child *, int fd, enum proto_handoff); /* the fd stays the caller's */
 
 const char *child_state_name(enum child_state);
 

@@ -9,7 +9,9 @@
  *       | stops listening to commands, tells systemd who is the service now
  *       | READY                                  |
  *       |--------------------------------------->| listens to commands, is in charge
- *       | its workers drain, then it ends        |
+ *       | a socket for each slot                 |
+ *       |--------------------------------------->| passed on to its workers: idle WebSockets come
+ * over it | its workers drain, then it ends        |
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -20,6 +22,14 @@
 #include "master/server.h"
 
 /* ---- a new binary takes over from us ---- */
+
+static void
+pass_to_successor(void *arg, uint32_t slot, int fd)
+{
+	struct server *s = arg;
+
+	upgrade_pass(s->upgrade, slot, fd);
+}
 
 static void
 on_successor_ready(void *arg, pid_t pid)
@@ -36,7 +46,7 @@ on_successor_ready(void *arg, pid_t pid)
 	buf_printf(&text, "process %d has taken over", (int)pid);
 	control_answer(s->control, "upgrade", true, buf_str(&text));
 	buf_fini(&text);
-	supervise_retire(s->supervise);
+	supervise_retire(s->supervise, pass_to_successor, s);
 }
 
 static void
@@ -131,7 +141,15 @@ on_not_wanted(void *arg)
 
 	log_warn("not wanted reason=\"the old server goes on\"");
 	s->has_successor = true; /* it was there before */
-	supervise_retire(s->supervise);
+	supervise_retire(s->supervise, NULL, NULL);
+}
+
+static void
+on_passed(void *arg, uint32_t slot, int fd)
+{
+	struct server *s = arg;
+
+	supervise_take(s->supervise, slot, fd);
 }
 
 static void
@@ -143,4 +161,4 @@ on_old_gone(void *arg)
 	supervise_other_gone(s->supervise);
 }
 
-const struct takeover_handlers server_takeover = {on_taken, on_not_wanted, on_old_gone};
+const struct takeover_handlers server_takeover = {on_taken, on_not_wanted, on_passed, on_old_gone};

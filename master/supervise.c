@@ -7,7 +7,10 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "common/check.h"
 #include "common/clock.h"
@@ -169,6 +172,29 @@ adopt_trial(struct supervise *s)
 	}
 }
 
+/* Two ends, the first for who gives its WebSockets. False: they are closed instead, logged. */
+static bool
+make_bridge(int ends[2])
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0)
+		return true;
+	log_warn("no socket between workers error=\"%s\"", strerror(errno));
+	return false;
+}
+
+static void
+bridge(struct child *from, struct child *to)
+{
+	int ends[2];
+
+	if (to == NULL || !make_bridge(ends))
+		return;
+	child_hand(from, ends[0], PROTO_GIVE);
+	child_hand(to, ends[1], PROTO_TAKE);
+	close(ends[0]);
+	close(ends[1]);
+}
+
 /* The remaining workers accept from their sockets already. */
 static void
 drain_surplus(struct supervise *s)
@@ -177,8 +203,10 @@ drain_surplus(struct supervise *s)
 		struct place *p = &s->places[i];
 
 		evtimer_del(p->respawn);
-		if (p->slot.current != NULL)
-			child_drain(p->slot.current, s->conf->drain.timeout_ms);
+		if (p->slot.current == NULL)
+			continue;
+		bridge(p->slot.current, s->places[i % s->workers].slot.current);
+		child_drain(p->slot.current, s->conf->drain.timeout_ms);
 		p->slot.current = NULL;
 	}
 }
@@ -265,6 +293,7 @@ succeed(struct supervise *s, struct place *p)
 	p->slot.current = p->slot.successor;
 	p->slot.successor = NULL;
 	if (old != NULL) {
+		bridge(old, p->slot.current);
 		child_drain(old, s->conf->drain.timeout_ms);
 		metric_add(METRIC_WORKER_RESTARTS, RESTART_RELOAD, 0, 1);
 	}
@@ -488,15 +517,43 @@ supervise_stop(struct supervise *s)
 
 /* ---- another master beside us ---- */
 
+static void
+bridge_all(struct supervise *s, supervise_give *give, void *arg)
+{
+	int ends[2];
+
+	for (uint32_t i = 0; i < s->workers; i++) {
+		struct child *c = s->places[i].slot.current;
+
+		if (c == NULL || !make_bridge(ends))
+			continue;
+		child_hand(c, ends[0], PROTO_GIVE);
+		give(arg, i, ends[1]);
+		close(ends[0]);
+		close(ends[1]);
+	}
+}
+
 void
-supervise_retire(struct supervise *s)
+supervise_retire(struct supervise *s, supervise_give *give, void *arg)
 {
 	if (s->phase >= PHASE_DRAINING)
 		return;
 	if (s->trial != NULL)
 		conf_free(&s->trial);
 	s->is_reloading = false;
+	if (give != NULL)
+		bridge_all(s, give, arg);
 	enter_draining(s, s->conf->drain.timeout_ms);
+}
+
+void
+supervise_take(struct supervise *s, uint32_t slot, int fd)
+{
+	struct child *c = s->places[slot % s->workers].slot.current;
+
+	if (c != NULL)
+		child_hand(c, fd, PROTO_TAKE);
 }
 
 static bool

@@ -57,8 +57,11 @@ void supervise_stop(struct supervise *); /* again: at once */
  * as many workers as the shared memory has slots. */
 bool supervise_reload(struct supervise *, struct conf *, uint32_t workers);
 /* The host goes on with another master's workers: ours drain and leave their queues to those, then
- * on_stopped. */
-void supervise_retire(struct supervise *);
+ * on_stopped. give (NULL: nobody takes them): called here for each slot, with a socket to its
+ * worker for that master's supervise_take(); the fd is not kept by either. */
+typedef void supervise_give(void *arg, uint32_t slot, int fd);
+void supervise_retire(struct supervise *, supervise_give *give, void *arg);
+void supervise_take(struct supervise *, uint32_t slot, int fd);
 /* A master that shared the memory has ended: what its workers left there is cleaned up. */
 void supervise_other_gone(struct supervise *);
 void supervise_reopen_logs(struct supervise *);

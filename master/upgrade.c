@@ -125,6 +125,16 @@ upgrade_hand_over(struct upgrade *u)
 }
 
 void
+upgrade_pass(struct upgrade *u, uint32_t slot, int fd)
+{
+	struct proto_message m = {.type = PROTO_HANDOFF, .slot = slot};
+	int err = proto_send_fd(u->fd, &m, fd);
+
+	if (err != 0)
+		log_warn("sockets not passed slot=%u error=\"%s\"", slot, strerror(-err));
+}
+
+void
 upgrade_child_ended(struct upgrade *u, pid_t pid, int status)
 {
 	char how[REAP_TEXT_MAX], reason[REAP_TEXT_MAX + 64];
@@ -216,11 +226,15 @@ on_old_talks(evutil_socket_t fd, short what, void *arg)
 {
 	struct takeover *t = arg;
 	struct proto_message m;
-	int got = proto_recv((int)fd, &m);
+	int passed = -1, got = proto_recv_fd((int)fd, &m, &passed);
 
 	(void)what;
 	if (got == -EAGAIN)
 		return;
+	if (got > 0 && m.type == PROTO_HANDOFF && passed >= 0)
+		t->handlers->on_passed(t->arg, m.slot, passed);
+	if (got > 0 && passed >= 0)
+		close(passed);
 	if (got > 0 && m.type == PROTO_READY) {
 		take(t);
 	} else if (got > 0 && m.type == PROTO_DRAIN) {

@@ -42,7 +42,11 @@ struct upgrade *upgrade_new(struct event_base *, const struct upgrade_order *, s
  * one has gone. */
 void upgrade_free(struct upgrade **);
 
-void upgrade_hand_over(struct upgrade *);                   /* all is yours */
+void upgrade_hand_over(struct upgrade *); /* all is yours */
+void upgrade_pass(
+    struct upgrade *, uint32_t slot, int fd); /* after that; the fd stays the caller's */
+/* After that; the fd stays the caller\'s. */
+void upgrade_pass(struct upgrade *, uint32_t slot, int fd);
 void upgrade_give_up(struct upgrade *, const char *reason); /* on_failed follows */
 /* A child that is no worker has ended. */
 void upgrade_child_ended(struct upgrade *, pid_t, int status);
@@ -54,7 +58,9 @@ struct takeover;
 struct takeover_handlers {
 	void (*on_taken)(void *arg);      /* everything is ours; once, after takeover_say_ready() */
 	void (*on_not_wanted)(void *arg); /* drain and end: the old one goes on */
-	void (*on_old_gone)(void *arg);   /* the old master has ended */
+	/* upgrade_pass(); the fd is closed after it. */
+	void (*on_passed)(void *arg, uint32_t slot, int fd);
+	void (*on_old_gone)(void *arg); /* the old master has ended */
 };
 
 /* Takes the fd over. */

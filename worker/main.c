@@ -497,6 +497,16 @@ drain(struct worker *w, int64_t time_ms)
 	loop_timer_set(w->loop, &w->drain_look, 0);
 }
 
+/* fd is ours. */
+static void
+on_handoff(struct worker *w, enum proto_handoff what, int fd)
+{
+	if (what == PROTO_GIVE)
+		api_give_sockets(&w->api, fd);
+	else
+		api_take_sockets(&w->api, fd);
+}
+
 static void
 on_message(struct worker *w, const struct proto_message *m)
 {
@@ -521,11 +531,15 @@ on_master(struct loop_watch *watch, uint32_t events)
 {
 	struct worker *w = container_of(watch, struct worker, master);
 	struct proto_message m;
-	int r;
+	int r, passed;
 
 	(void)events;
-	while ((r = proto_recv(watch->fd, &m)) == 1)
-		on_message(w, &m);
+	while ((r = proto_recv_fd(watch->fd, &m, &passed)) == 1) {
+		if (passed >= 0 && m.type == PROTO_HANDOFF)
+			on_handoff(w, (enum proto_handoff)m.value, passed);
+		else
+			on_message(w, &m);
+	}
 	if (r == 0) {
 		log_info("worker ends slot=%u reason=master_gone", w->handoff->slot);
 		w->status = EXIT_MASTER_GONE;

@@ -341,14 +341,16 @@ test_draining_takes_no_new_ones(void **state)
 	send_queued(&waiting, 0, "later");
 	client_attach(&c, 1, &turn, 0);
 	turns_drain(world.workers[0].turns);
-	world_run(0);
+	world_run(1999);
+	assert_int_equal(waiting.answers, 0);
+	world_run(1);
 	assert_int_equal(waiting.answers, 1);
 	assert_int_equal(waiting.err, E_DRAINING);
 	send_with_id(&late, 0, "late", NULL);
 	assert_int_equal(late.err, E_DRAINING);
 	assert_int_equal(turns_live(world.workers[0].turns), 1); /* it gets its time */
 	fake_provider_say(world.model, "Still ");
-	world_run(28999);
+	world_run(26999);
 	assert_int_equal(c.ends, 0);
 	world_run(1001);
 	client_expect(&c, "turn.started text.delta usage turn.failed");

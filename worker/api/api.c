@@ -66,6 +66,18 @@ api_drain(struct api *api)
 	chats_drain(api->chats);
 }
 
+void
+api_give_sockets(struct api *api, int fd)
+{
+	chats_give(api->chats, fd);
+}
+
+void
+api_take_sockets(struct api *api, int fd)
+{
+	chats_take(api->chats, fd);
+}
+
 bool
 api_is_idle(const struct api *api)
 {

@@ -45,6 +45,11 @@ struct api {
  */
 void api_add_routes(struct api *);
 void api_drain(struct api *);
+/* Idle WebSockets go over this socket when we drain; come over it from one that drains. Takes the
+ * fd.
+ */
+void api_give_sockets(struct api *, int fd);
+void api_take_sockets(struct api *, int fd);
 bool api_is_idle(const struct api *); /* no call goes on without a client */
 void api_fini(struct api *);          /* the server is idle */
 

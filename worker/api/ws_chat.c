@@ -9,6 +9,8 @@
 #include "common/metric.h"
 #include "worker/api/farewell.h"
 
+enum { GIVE_BATCH = 128, GIVE_AGAIN_MS = 50 };
+
 /* ---- what a socket is told ---- */
 
 struct chat_socket *
@@ -44,8 +46,8 @@ chat_socket_tell_error(struct chat_socket *cs, const struct chat_error *error)
 
 /* ---- draining ---- */
 
-static void
-say_goodbye(struct chat_socket *cs)
+void
+chat_socket_say_goodbye(struct chat_socket *cs)
 {
 	char reason[WS_REASON_MAX];
 
@@ -57,11 +59,34 @@ say_goodbye(struct chat_socket *cs)
 	ws_socket_close(&cs->ws, WS_CLOSE_GOING_AWAY, str_of(reason));
 }
 
+/* False: it stays where it is for now. */
+static bool
+leave(struct chat_socket *cs)
+{
+	switch (chat_hand_give(cs)) {
+	case CHAT_GIVEN:
+		return true;
+	case CHAT_GIVE_LATER:
+	case CHAT_GIVE_WHEN_IDLE:
+		return false;
+	case CHAT_NOT_GIVEN:
+		break;
+	}
+	chat_socket_say_goodbye(cs);
+	return true;
+}
+
 void
 chat_socket_consider_drain(struct chat_socket *cs)
 {
-	if (cs->chats->is_draining && cs->follow_count == 0 && cs->ask_count == 0)
-		say_goodbye(cs);
+	struct chats *c = cs->chats;
+
+	if (!c->is_draining || cs->follow_count > 0 || cs->ask_count > 0 ||
+	    !ws_socket_is_open(&cs->ws) || leave(cs))
+		return;
+	c->is_giving_wanted = true;
+	if (!loop_timer_is_set(&c->drain_step))
+		loop_timer_set(c->api->loop, &c->drain_step, GIVE_AGAIN_MS);
 }
 
 void
@@ -75,18 +100,72 @@ chat_socket_consider_key(struct chat_socket *cs)
 	ws_socket_close(&cs->ws, WS_CLOSE_POLICY, str_of(reason));
 }
 
+/* The first sweep gives, as fast as the successor takes; those that cannot be given are told to go
+ * in the second, spread over time. */
+enum sweep { SWEEP_ON, SWEEP_WAIT, SWEEP_END };
+
+static enum sweep
+sweep_one(struct chats *c)
+{
+	uint32_t here = c->drain_cursor;
+	struct chat_socket *cs = idmap_next(c->sockets, &c->drain_cursor);
+
+	if (cs == NULL)
+		return SWEEP_END;
+	if (!c->is_giving) {
+		chat_socket_consider_drain(cs);
+		return SWEEP_ON;
+	}
+	enum chat_given given = ws_socket_is_open(&cs->ws) ? chat_hand_give(cs) : CHAT_GIVEN;
+	c->is_giving_wanted = c->is_giving_wanted || given == CHAT_GIVE_WHEN_IDLE;
+	if (given != CHAT_GIVE_LATER)
+		return SWEEP_ON;
+	c->drain_cursor = here;
+	return SWEEP_WAIT; /* an answer goes on */
+}
+
+static void
+begin_sweep(struct chats *c, bool is_giving)
+{
+	c->is_giving = is_giving;
+	c->is_giving_wanted = c->is_giving_wanted && !is_giving;
+	c->drain_cursor = 0;
+	c->drain_batch =
+	    is_giving ? GIVE_BATCH : farewell_batch(c->api->conf, idmap_count(c->sockets));
+}
+
 static void
 on_drain_step(struct loop_timer *t)
 {
 	struct chats *c = container_of(t, struct chats, drain_step);
-	struct chat_socket *cs = NULL;
+	enum sweep sweep = SWEEP_ON;
 
-	for (uint32_t i = 0; i < c->drain_batch; i++) {
-		if ((cs = idmap_next(c->sockets, &c->drain_cursor)) == NULL)
-			return;
-		chat_socket_consider_drain(cs);
+	for (uint32_t i = 0; i < c->drain_batch && sweep == SWEEP_ON; i++)
+		sweep = sweep_one(c);
+	if (sweep == SWEEP_WAIT)
+		return;
+	if (sweep == SWEEP_ON) {
+		loop_timer_set(c->api->loop, t, c->is_giving ? 0 : FAREWELL_STEP_MS);
+	} else if (c->is_giving) {
+		begin_sweep(c, false);
+		loop_timer_set(c->api->loop, t, 0);
+	} else if (c->is_giving_wanted) {
+		begin_sweep(c, c->giving != NULL);
+		loop_timer_set(c->api->loop, t, GIVE_AGAIN_MS);
 	}
-	loop_timer_set(c->api->loop, t, FAREWELL_STEP_MS);
+}
+
+void
+chats_drain_on(struct chats *c)
+{
+	if (!c->is_draining)
+		return;
+	if (c->giving == NULL && c->is_giving)
+		begin_sweep(c, false);
+	else if (!c->is_giving && c->is_giving_wanted)
+		begin_sweep(c, c->giving != NULL);
+	if (!loop_timer_is_set(&c->drain_step))
+		loop_timer_set(c->api->loop, &c->drain_step, 0);
 }
 
 static void
@@ -96,7 +175,7 @@ on_drain_end(struct loop_timer *t)
 	uint32_t cursor = 0;
 
 	for (struct chat_socket *cs; (cs = idmap_next(c->sockets, &cursor)) != NULL;)
-		say_goodbye(cs);
+		chat_socket_say_goodbye(cs);
 }
 
 void
@@ -107,7 +186,7 @@ chats_drain(struct chats *c)
 	if (c->is_draining)
 		return;
 	c->is_draining = true;
-	c->drain_batch = farewell_batch(conf, idmap_count(c->sockets));
+	begin_sweep(c, c->giving != NULL);
 	loop_timer_set(c->api->loop, &c->drain_step, 0);
 	loop_timer_set(c->api->loop, &c->drain_end, farewell_end_ms(conf));
 }
@@ -172,6 +251,21 @@ chat_socket_open(struct chats *c, struct http_req *req, const struct principal *
 	ws_socket_open(&cs->ws, req, accept, protocol, &handlers);
 }
 
+struct chat_socket *
+chat_socket_adopt(struct chats *c, int fd, const struct principal *who)
+{
+	struct chat_socket *cs = xcalloc(1, sizeof(*cs));
+
+	if (!ws_socket_adopt(&cs->ws, c->api->http, fd, &handlers)) {
+		free(cs);
+		return NULL;
+	}
+	cs->chats = c;
+	cs->key = chat_key_get(c, who);
+	cs->handle = idmap_add(c->sockets, cs);
+	return cs;
+}
+
 /* ---- all of them ---- */
 
 struct chats *
@@ -186,6 +280,7 @@ chats_new(struct api *api)
 	c->drain_end.on_fire = on_drain_end;
 	chat_keys_init(c);
 	chat_follow_init(c);
+	chat_hands_init(c);
 	http_server_add_routes(api->http, &chat_route, 1, c);
 	return c;
 }
@@ -203,6 +298,7 @@ chats_free(struct chats **ref)
 		chat_ask_end(list_entry(node, struct chat_ask, node));
 	loop_timer_stop(c->api->loop, &c->drain_step);
 	loop_timer_stop(c->api->loop, &c->drain_end);
+	chat_hands_fini(c);
 	chat_follow_fini(c);
 	chat_keys_fini(c);
 	idmap_free(&c->sockets);

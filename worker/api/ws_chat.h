@@ -18,4 +18,9 @@ void chats_free(struct chats **);      /* no socket is open */
  * drain.timeout; those that are idle spread over drain.spread. New ones are refused. */
 void chats_drain(struct chats *);
 
+/* Over this socket, which is taken: idle plain sockets go to the successor when this worker drains;
+ * come from a predecessor. */
+void chats_give(struct chats *, int fd);
+void chats_take(struct chats *, int fd);
+
 #endif

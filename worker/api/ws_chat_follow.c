@@ -329,6 +329,7 @@ chat_turn_begun(
 static void
 on_turn_begun(void *arg, const struct id *session_id, const struct id *turn_id, uint64_t originator)
 {
+	chat_hand_turn_begun(arg, session_id, turn_id);
 	chat_turn_begun(arg, session_id, turn_id, originator);
 }
 

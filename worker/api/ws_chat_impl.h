@@ -12,6 +12,7 @@
  *   ws_chat_audience.c  .. many with one listener
  *   ws_chat_missed.c  turns of other hosts that were not heard of
  *   ws_chat_frame.c   what is sent
+ *   ws_chat_handoff.c  idle sockets go to the successor of a worker that drains
  */
 #ifndef WORKER_API_WS_CHAT_IMPL_H
 #define WORKER_API_WS_CHAT_IMPL_H
@@ -59,7 +60,13 @@ struct chats {
 	} missed; /* ws_chat_missed.c's */
 
 	bool is_draining;
+	bool is_giving;        /* the sweep that gives; the next tells those that are left to go */
+	bool is_giving_wanted; /* one has become idle since */
 	uint32_t drain_cursor, drain_batch;
+	struct chat_hand *giving; /* to the successor; NULL: none */
+	struct list takings;      /* struct chat_hand: from predecessors */
+	struct chat_heard *heard; /* turns, lately */
+	uint64_t heard_count;
 	struct loop_timer drain_step, drain_end;
 };
 
@@ -85,7 +92,11 @@ struct chat_socket *chat_socket_find(struct chats *, uint64_t handle); /* NULL: 
 void chat_socket_tell(struct chat_socket *, const struct buf *frame);
 void chat_socket_tell_error(struct chat_socket *, const struct chat_error *);
 void chat_socket_consider_drain(struct chat_socket *); /* something that it waited for has ended */
-void chat_socket_consider_key(struct chat_socket *);   /* closed when it holds no more */
+void chat_socket_say_goodbye(struct chat_socket *);
+void chats_drain_on(struct chats *); /* sockets that were given have been answered */
+/* An open one of another worker; NULL: not taken, and the fd is the caller's. */
+struct chat_socket *chat_socket_adopt(struct chats *, int fd, const struct principal *);
+void chat_socket_consider_key(struct chat_socket *); /* closed when it holds no more */
 
 /* ---- ws_chat_open.c ---- */
 
@@ -172,6 +183,20 @@ bool chat_audience_catch_up(struct chat_follow *);
 void chat_audience_leave(struct chat_follow *, bool is_disconnect); /* if it is in one */
 void chat_audiences_init(struct chats *);
 void chat_audiences_fini(struct chats *);
+
+/* ---- ws_chat_handoff.c ---- */
+
+enum chat_given {
+	CHAT_GIVEN,
+	CHAT_GIVE_LATER,     /* enough are under way */
+	CHAT_GIVE_WHEN_IDLE, /* it is in the midst of something */
+	CHAT_NOT_GIVEN,      /* nor will it be */
+};
+enum chat_given chat_hand_give(struct chat_socket *);
+/* This worker has heard of it. */
+void chat_hand_turn_begun(struct chats *, const struct id *session_id, const struct id *turn_id);
+void chat_hands_init(struct chats *);
+void chat_hands_fini(struct chats *);
 
 /* ---- ws_chat_missed.c ---- */
 

@@ -102,7 +102,7 @@ may_open(struct chats *c, struct http_req *req, const struct principal *who,
 		    "Sec-WebSocket-Protocol must be a list of different tokens.");
 		return false;
 	}
-	if (c->is_draining) {
+	if (c->is_draining && c->giving == NULL) { /* else the successor gets it */
 		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_DRAINING, 0, 1);
 		http_reply_retry(req, E_DRAINING, 1, NULL);
 		return false;

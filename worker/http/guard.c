@@ -125,6 +125,27 @@ guard_admit(struct http_conn *c)
 	return true;
 }
 
+uint16_t
+guard_adopt(struct http_server *s, int fd)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	uint16_t place = 0;
+	uint64_t hash;
+
+	if (s->conf->limits.address_connections == 0 ||
+	    getpeername(fd, (struct sockaddr *)&sa, &len) != 0)
+		return 0;
+	struct addr a = addr_of_sockaddr((struct sockaddr *)&sa);
+	if (!is_limited(s, &a))
+		return 0;
+	struct limiter_key key = key_of(&a, GUARD_CONNECTIONS);
+	memcpy(&hash, key.bytes, sizeof(hash));
+	/* It was let in long ago: counted as far as there is a place, never refused. */
+	return peers_enter(s->handoff->shm, s->handoff->who, hash, PEERS_LIMIT_MAX, &place) ? place
+											    : 0;
+}
+
 void
 guard_leave(struct http_server *s, uint16_t place, bool is_over)
 {

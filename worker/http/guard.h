@@ -12,6 +12,8 @@
 /* A new connection, its client known, before TLS. False: close it. It may also have been let in
  * only to be told why not: guard_refuse(). */
 bool guard_admit(struct http_conn *);
+/* The place of a connection that another worker had accepted. */
+uint16_t guard_adopt(struct http_server *, int fd);
 void guard_leave(struct http_server *, uint16_t place, bool is_over); /* it is closed */
 
 /* A request on a connection that was let in to be refused: 429. */

@@ -12,6 +12,7 @@
 #include "common/check.h"
 #include "worker/http/guard.h"
 #include "worker/http/server.h"
+#include "worker/loop/h2o_loop.h"
 
 #include <h2o/http1.h> /* wants h2o.h before it */
 
@@ -58,7 +59,8 @@ run_closing(struct loop_post *post)
 		if ((s = list_first(&server->closing_sockets, struct http_socket, node)) == NULL)
 			return;
 		list_del(&s->node);
-		shutdown(h2o_socket_get_fd(s->sock), SHUT_RDWR);
+		if (!s->is_given)
+			shutdown(h2o_socket_get_fd(s->sock), SHUT_RDWR);
 		h2o_socket_close(s->sock);
 	}
 	loop_post(server->loop, post);
@@ -78,6 +80,53 @@ http_socket_close(struct http_socket *s)
 	list_add_tail(&server->closing_sockets, &s->node);
 	server->close_sockets.run = run_closing;
 	loop_post(server->loop, &server->close_sockets);
+}
+
+/* ---- from one process to another ---- */
+
+bool
+http_socket_is_plain(const struct http_socket *s)
+{
+	const h2o_socket_t *sock = s->sock;
+
+	return sock->ssl == NULL;
+}
+
+int
+http_socket_fd(const struct http_socket *s)
+{
+	check(s->is_open && !s->is_writing && !s->is_closing);
+	return h2o_socket_get_fd(s->sock);
+}
+
+void
+http_socket_let_go(struct http_socket *s)
+{
+	s->is_given = true;
+	http_socket_close(s);
+}
+
+bool
+http_socket_adopt(struct http_server *server, struct http_socket *s, int fd,
+    const struct http_socket_handlers *handlers, unsigned kind)
+{
+	if (server->open >= server->open_max || server->is_draining)
+		return false;
+	*s = (struct http_socket){
+	    .handlers = handlers, .server = server, .kind = (uint8_t)kind, .is_counted = true};
+	h2o_socket_t *sock = h2o_evloop_socket_create(loop_h2o(server->loop), fd, 0);
+	sock->on_close.cb = on_sock_closed;
+	sock->on_close.data = s;
+	sock->data = s;
+	s->sock = sock;
+	s->is_open = true;
+	s->peer_place = guard_adopt(server, fd);
+	server->open++;
+	server->sockets++;
+	server->active++;
+	metric_gauge(METRIC_CONNECTIONS, s->kind, 0, 1);
+	http_socket_resume(s);
+	return true;
 }
 
 void

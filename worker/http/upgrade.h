@@ -36,6 +36,7 @@ struct http_socket {
 	uint8_t kind;
 	uint16_t peer_place;
 	bool is_counted, is_open, is_reading, is_writing, is_closing;
+	bool is_given; /* another process has it: closed without a word */
 };
 
 bool http_may_upgrade(const struct http_req *); /* HTTP/2 may not */
@@ -64,6 +65,18 @@ void http_socket_pause(struct http_socket *); /* nothing is read until .. */
 void http_socket_resume(struct http_socket *);
 void http_socket_end_output(struct http_socket *); /* the peer sees the end of what was written */
 void http_socket_close(struct http_socket *);      /* soon; on_closed follows, nothing else */
+
+/*
+ * From one process to another: who gives pauses it, sends the descriptor, and lets it go when the
+ * other has it; on_closed follows. One over TLS cannot be given.
+ */
+bool http_socket_is_plain(const struct http_socket *);
+int http_socket_fd(const struct http_socket *); /* borrowed; nothing is being written */
+void http_socket_let_go(struct http_socket *);
+/* Takes the fd over, beyond max_connections if need be: who is connected is not disturbed. False:
+ * not taken, there is no descriptor left to be spared, or this worker drains. */
+bool http_socket_adopt(struct http_server *, struct http_socket *, int fd,
+    const struct http_socket_handlers *, unsigned kind);
 
 static inline bool
 http_socket_is_closing(const struct http_socket *s)

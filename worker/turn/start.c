@@ -273,7 +273,7 @@ refused_by_record(struct turn *t, int err, const struct store_turn *existing)
 		log_error("turn id malformed in the record session=%s", t->session_id.s);
 	if (t->has_outcome)
 		turn_refuse(t, t->outcome == TURN_CANCELLED ? E_CANCELLED : t->err, NULL, NULL);
-	else if (err == E_TURN_IN_PROGRESS && t->may_queue && t->turns->is_draining)
+	else if (err == E_TURN_IN_PROGRESS && t->may_queue && t->turns->is_refusing)
 		turn_refuse(t, E_DRAINING, NULL, NULL);
 	else if (err == E_TURN_IN_PROGRESS && t->may_queue)
 		wait_in_queue(t, &id);
@@ -405,7 +405,7 @@ turn_start(struct turns *ts, const struct turn_start *s, turn_on_started *on_sta
 	t->on_started_arg = arg;
 	/* Monotonic time is the same in all workers: whoever came first is first. */
 	t->ticket = t->requested_ms << 16 | (ts->ticket_count++ & 0xFFFF);
-	if (ts->is_draining)
+	if (ts->is_refusing)
 		turn_refuse(t, E_DRAINING, NULL, NULL);
 	else if (t->model != NULL && !providers_know_model(ts->providers, t->model))
 		turn_refuse(t, E_INVALID_VALUE, NULL, "There is no such model.");

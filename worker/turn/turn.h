@@ -46,8 +46,9 @@ void turns_use_runner(struct turns *, const struct tool_runner *);
 /* Silently: nobody is called back. The loop does not turn between this and the end of the store,
  * the backplane and the providers, which call nobody back either. */
 void turns_free(struct turns **);
-void turns_drain(
-    struct turns *); /* no new ones (E_DRAINING); what runs at the time limit fails with it */
+/* Soon no new ones, and none that still wait (E_DRAINING); what runs at the time limit fails with
+ * it. Who was let in before the drain may still begin one. */
+void turns_drain(struct turns *);
 uint32_t turns_live(const struct turns *);
 
 /* ---- events ---- */

@@ -63,8 +63,8 @@ struct turns {
 	struct idmap *listeners;  /* of this worker's clients */
 	uint32_t live;
 	uint32_t ticket_count;
-	bool is_draining;
-	struct loop_timer drain_timer;
+	bool is_draining, is_refusing; /* the latter a moment later */
+	struct loop_timer refuse_timer, drain_timer;
 
 	struct list retained; /* ended turns, oldest first */
 	size_t retained_bytes, retained_count;

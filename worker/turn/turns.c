@@ -11,10 +11,14 @@
 
 static void on_retain(struct loop_timer *);
 static void on_drain_end(struct loop_timer *);
+static void on_refuse(struct loop_timer *);
 
 enum {
 	FOLLOWER_PATIENCE_MS = 5000, /* beyond retention, for followers that have not got the end */
 	DRAIN_MARGIN_MS = 1000,      /* the last events and commits go out within drain.timeout */
+	/* Requests that were let in before the drain still come in. */
+	DRAIN_TAKING_MS = 2000,
+	DRAIN_TAKING_PART = 4, /* of a short timeout */
 };
 
 /* ---- gaps ---- */
@@ -328,6 +332,7 @@ turns_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct ba
 	list_init(&ts->gaps);
 	ts->retain_timer.on_fire = on_retain;
 	ts->drain_timer.on_fire = on_drain_end;
+	ts->refuse_timer.on_fire = on_refuse;
 	route_init(ts);
 	follow_init(ts);
 	listener_init(ts);
@@ -367,6 +372,7 @@ turns_free(struct turns **ret)
 	announce_fini(ts);
 	loop_timer_stop(ts->loop, &ts->retain_timer);
 	loop_timer_stop(ts->loop, &ts->drain_timer);
+	loop_timer_stop(ts->loop, &ts->refuse_timer);
 	list_for_safe (node, &ts->gaps)
 		free(list_entry(node, struct turn_gap, node));
 	strmap_free(&ts->by_id);
@@ -394,18 +400,30 @@ on_drain_end(struct loop_timer *timer)
 		turn_fail(t, E_DRAINING, NULL);
 }
 
+static void
+on_refuse(struct loop_timer *timer)
+{
+	struct turns *ts = container_of(timer, struct turns, refuse_timer);
+	uint32_t cursor = 0;
+
+	ts->is_refusing = true;
+	for (struct turn *t; (t = idmap_next(ts->handles, &cursor)) != NULL;)
+		turn_on_drain(t);
+}
+
 void
 turns_drain(struct turns *ts)
 {
 	uint64_t timeout_ms = ts->conf->drain.timeout_ms, margin_ms = timeout_ms / 10;
-	uint32_t cursor = 0;
+	uint64_t taking_ms = timeout_ms / DRAIN_TAKING_PART;
 
 	if (ts->is_draining)
 		return;
 	ts->is_draining = true;
 	if (margin_ms > DRAIN_MARGIN_MS)
 		margin_ms = DRAIN_MARGIN_MS;
+	if (taking_ms > DRAIN_TAKING_MS)
+		taking_ms = DRAIN_TAKING_MS;
 	loop_timer_set(ts->loop, &ts->drain_timer, timeout_ms - margin_ms);
-	for (struct turn *t; (t = idmap_next(ts->handles, &cursor)) != NULL;)
-		turn_on_drain(t);
+	loop_timer_set(ts->loop, &ts->refuse_timer, taking_ms);
 }

@@ -292,6 +292,51 @@ on_closed(struct http_socket *http)
 
 static const struct http_socket_handlers http_handlers = {on_open, on_read, on_written, on_closed};
 
+/* ---- from one process to another ---- */
+
+int
+ws_socket_give(struct ws_socket *w)
+{
+	if (!ws_socket_is_open(w) || !http_socket_is_plain(&w->http))
+		return WS_GIVE_NEVER;
+	if (w->is_slow || w->in_flight > 0 || !ws_queue_is_empty(&w->out) ||
+	    !ws_message_is_idle(&w->in))
+		return WS_GIVE_LATER;
+	w->state = WS_SOCKET_GIVEN;
+	http_socket_pause(&w->http);
+	stop_timer(w);
+	return http_socket_fd(&w->http);
+}
+
+void
+ws_socket_take_back(struct ws_socket *w)
+{
+	check(w->state == WS_SOCKET_GIVEN);
+	w->state = WS_SOCKET_OPEN;
+	http_socket_resume(&w->http);
+	await_silence(w);
+}
+
+void
+ws_socket_let_go(struct ws_socket *w)
+{
+	check(w->state == WS_SOCKET_GIVEN);
+	http_socket_let_go(&w->http);
+}
+
+bool
+ws_socket_adopt(
+    struct ws_socket *w, struct http_server *server, int fd, const struct ws_handlers *handlers)
+{
+	*w = (struct ws_socket){
+	    .handlers = handlers, .timer.on_fire = on_timer, .state = WS_SOCKET_OPEN};
+	if (!http_socket_adopt(server, &w->http, fd, &http_handlers, KIND_WEBSOCKET))
+		return false;
+	w->heard_ms = loop_now_ms(http_server_loop(server));
+	await_silence(w);
+	return true;
+}
+
 bool
 ws_socket_check(struct http_req *req, char ret_accept[WS_ACCEPT_LEN + 1])
 {

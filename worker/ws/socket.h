@@ -3,7 +3,8 @@
  * closing handshake, each with its time limit.
  *
  *   OPENING -> OPEN --ws_socket_close()--> CLOSING --the peer's close--> ENDING -> closed
- *                +----the peer's close, or a fault of its---------------> ^
+ *              |  +----the peer's close, or a fault of its---------------> ^
+ *              +-ws_socket_give()-> GIVEN --ws_socket_let_go()--> closed here, goes on elsewhere
  *
  * What the peer does not take waits in a queue. Above half of websocket.max_queue
  * the socket is slow: nothing is read any more, who sends is told, and it has
@@ -31,7 +32,13 @@ struct ws_handlers {
 	void (*on_closed)(struct ws_socket *);   /* last, once; the struct may be freed in it */
 };
 
-enum ws_socket_state { WS_SOCKET_OPENING, WS_SOCKET_OPEN, WS_SOCKET_CLOSING, WS_SOCKET_ENDING };
+enum ws_socket_state {
+	WS_SOCKET_OPENING,
+	WS_SOCKET_OPEN,
+	WS_SOCKET_GIVEN, /* to another process, which has not said yet that it has it */
+	WS_SOCKET_CLOSING,
+	WS_SOCKET_ENDING,
+};
 
 /* Embedded in the caller's struct. All of it is socket.c's. */
 struct ws_socket {
@@ -68,6 +75,19 @@ enum ws_sent ws_socket_send(struct ws_socket *, struct ws_out *); /* keeps a ref
 /* In order, after what is queued; a peer that does not answer is cut after
  * websocket.close_timeout. Closing already: nothing happens. */
 void ws_socket_close(struct ws_socket *, uint16_t code, struct str reason);
+
+/*
+ * To another process: an idle one, between messages, with nothing on its way, not over TLS. The
+ * descriptor to be sent, still ours. Nothing is read or written until it is taken back or let
+ * go; who asks meanwhile finds it closed.
+ */
+enum { WS_GIVE_NEVER = -1, WS_GIVE_LATER = -2 };
+int ws_socket_give(struct ws_socket *);
+void ws_socket_take_back(struct ws_socket *);
+void ws_socket_let_go(struct ws_socket *); /* on_closed follows */
+/* The other side: it is open at once, without on_open. False: not taken, and the fd is the
+ * caller's. */
+bool ws_socket_adopt(struct ws_socket *, struct http_server *, int fd, const struct ws_handlers *);
 
 static inline bool
 ws_socket_is_open(const struct ws_socket *w)
