@@ -15,6 +15,7 @@ static const struct api_endpoint *const tables[] = {
     tool_results_endpoints,
     client_keys_endpoints,
     gateway_endpoints,
+    answers_endpoints,
     usage_endpoints,
     admin_keys_endpoints,
     host_endpoints,

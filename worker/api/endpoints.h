@@ -12,6 +12,7 @@ extern const struct api_endpoint turns_endpoints[];
 extern const struct api_endpoint tool_results_endpoints[];
 extern const struct api_endpoint client_keys_endpoints[];
 extern const struct api_endpoint gateway_endpoints[];
+extern const struct api_endpoint answers_endpoints[];
 extern const struct api_endpoint usage_endpoints[];
 extern const struct api_endpoint admin_keys_endpoints[];
 extern const struct api_endpoint host_endpoints[];

@@ -5,7 +5,7 @@
  *                  \--whole or failed----/
  *
  * A client that goes stops the provider at once, unless it said X-Parley-On-Disconnect:
- * continue; then the answer is read to its end, for nobody.
+ * continue; then the answer is read to its end, and kept (gateway_keep.h).
  */
 #include "worker/api/gateway.h"
 
@@ -15,12 +15,14 @@
 #include "common/check.h"
 #include "common/metric.h"
 #include "worker/api/endpoints.h"
+#include "worker/api/gateway_keep.h"
 #include "worker/api/gateway_money.h"
 #include "worker/http/stream.h"
 #include "worker/provider/relay.h"
 
 struct gateways {
 	struct list calls;
+	struct answer_sweeper *sweeper;
 };
 
 struct gateway {
@@ -31,7 +33,7 @@ struct gateway {
 	struct relay *relay;
 	struct http_stream *stream; /* NULL: the answer has not begun, or nobody reads it */
 	bool is_stream;             /* of events */
-	bool outlives_client;
+	struct gateway_keep *keep;  /* NULL: it ends with its client */
 	uint32_t reserved_tokens;
 	struct gateway_money money;
 	struct body body; /* the request's, until it is asked */
@@ -59,6 +61,7 @@ gateway_free(struct gateway *g)
 {
 	account(g);
 	relay_free(&g->relay);
+	gateway_keep_free(&g->keep);
 	list_del(&g->node);
 	free(g);
 }
@@ -78,7 +81,7 @@ on_client_gone(void *arg)
 	struct gateway *g = arg;
 
 	g->stream = NULL;
-	if (!g->outlives_client || g->relay == NULL)
+	if (g->keep == NULL || g->relay == NULL)
 		gateway_end(g);
 	else
 		relay_resume(g->relay); /* it may have waited for the client */
@@ -114,6 +117,7 @@ on_begin(void *arg, struct str content_type, bool is_stream)
 	struct http_req *req = call_req(g->call);
 
 	g->is_stream = is_stream;
+	gateway_keep_begin(g->keep, content_type);
 	if (req == NULL)
 		return;
 	add_headers(g, req);
@@ -134,6 +138,7 @@ on_bytes(void *arg, struct str bytes)
 {
 	struct gateway *g = arg;
 
+	gateway_keep_add(g->keep, bytes);
 	if (g->stream == NULL)
 		return true;
 	http_stream_send(g->stream, bytes);
@@ -200,6 +205,10 @@ on_done(void *arg, const struct relay_result *r)
 	struct gateway *g = arg;
 	struct http_req *req = call_req(g->call);
 
+	if (r->status != 0)
+		gateway_keep_store_whole(g->keep, r->status, r->content_type, r->body);
+	else
+		gateway_keep_store(g->keep, r->err, r->message, r->is_told);
 	if (g->stream != NULL)
 		end_stream(g, r);
 	else if (req != NULL)
@@ -283,7 +292,8 @@ begin_call(struct api_call *call, struct http_req *req, enum relay_kind kind,
 	g->alias = alias;
 	g->body = *body;
 	g->reserved_tokens = reserved_tokens;
-	g->outlives_client = str_ieq(http_header(req, "x-parley-on-disconnect"), STR("continue"));
+	if (str_ieq(http_header(req, "x-parley-on-disconnect"), STR("continue")))
+		g->keep = gateway_keep_new(call, http_request_id(req));
 	gateway_money_init(&g->money);
 	list_add_tail(&call->api->gateways->calls, &g->node);
 	http_on_gone(req, on_client_gone, g);
@@ -433,8 +443,8 @@ gateways_new(struct api *api)
 {
 	struct gateways *gs = xcalloc(1, sizeof(*gs));
 
-	(void)api;
 	list_init(&gs->calls);
+	gs->sweeper = answer_sweeper_new(api);
 	return gs;
 }
 
@@ -455,6 +465,7 @@ gateways_free(struct gateways **gsp)
 	*gsp = NULL;
 	while ((g = list_first(&gs->calls, struct gateway, node)) != NULL)
 		gateway_end(g);
+	answer_sweeper_free(&gs->sweeper);
 	free(gs);
 }
 

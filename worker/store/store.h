@@ -315,6 +315,22 @@ typedef void store_on_usage_days(void *arg, int err, const struct store_usage_da
 void store_usage_days(
     struct store *, const struct store_usage_filter *, store_on_usage_days *, void *arg);
 
+/* ---- answers that are kept for clients that may have gone ---- */
+
+struct store_answer {
+	const char *key_id, *request_id; /* not told by store_answer_get() */
+	int status;
+	const char *content_type;
+	struct str body; /* any bytes */
+	int64_t created_at, expires_at;
+};
+/* In the place of an earlier one of the same key and request. */
+void store_answer_put(struct store *, const struct store_answer *, store_on_done *, void *arg);
+typedef void store_on_answer(void *arg, int err, const struct store_answer *);
+void store_answer_get(struct store *, const char *key_id, const char *request_id, int64_t now,
+    store_on_answer *, void *arg); /* E_NOT_FOUND: also of one that has expired */
+void store_answer_sweep(struct store *, int64_t now, store_on_count *, void *arg); /* how many */
+
 /* ---- budgets: money held for calls in progress ---- */
 
 struct store_budget_hold {
