@@ -39,8 +39,8 @@ uint64_t pipes_program(const struct conf_mcp_server *);
 /* The master's end: listening, non-blocking; the name is in the shared memory then. -errno. */
 int pipes_listen(struct shm *);
 void pipes_publish(int fd, struct shm *); /* once more: another master had put its own there */
-int pipes_accept(int fd);        /* -EAGAIN: none; -EACCES: somebody else's, closed */
-int pipes_connect(struct shm *); /* a worker's; non-blocking. -errno */
+int pipes_accept(int fd);                 /* -EAGAIN: none; -EACCES: somebody else's, closed */
+int pipes_connect(struct shm *);          /* a worker's; non-blocking. -errno */
 
 /* 0 or -errno. fds NULL: none; else two, which stay the caller's. */
 int pipes_send(int fd, const struct pipes_message *, const int *fds);

@@ -104,7 +104,7 @@ enum shm_word {
 	SHM_WORD_BACKPLANE_AWAY, /* 1: somebody has warned that Redis is */
 	SHM_WORD_WORKERS,        /* as configured; 0: all slots */
 	SHM_WORD_STATS_SEEN, /* when the fleet's sums were last seen to be fresh, monotonic ms */
-	SHM_WORD_PIPES, /* the name of the master's socket for them (pipes.h); 0: none */
+	SHM_WORD_PIPES,      /* the name of the master's socket for them (pipes.h); 0: none */
 	SHM_WORD_COUNT = 64
 };
 _Atomic uint64_t *shm_word(const struct shm *, enum shm_word);

@@ -221,6 +221,7 @@ mcp_init(struct worker *w)
 	    .backplane = w->backplane,
 	    .shm = w->handoff->shm,
 	    .who = w->handoff->who,
+	    .slot = w->handoff->slot,
 	};
 
 	w->upstreams = mcp_upstreams_new(&of);

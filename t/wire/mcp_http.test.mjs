@@ -2,18 +2,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { startModern, startOldStream, startSessions } from './lib/mcp.mjs';
-import { keys, newSession, startServer, streamTurn } from './lib/server.mjs';
+import { of, ready, run } from './lib/programs.mjs';
+import { keys, newSession, startServer } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
-
-const ready = (server, name) => waitFor(() => server.lines.filter((line) => line.includes(`mcp server ready server=${name} `)).length >= 4, `${name} ready in all workers`);
-
-/** A turn in a session of its own, on whichever worker: its events. */
-async function run(server, input, more = {}) {
-  const { id } = await newSession(server);
-  return streamTurn(server, id, { input, ...more });
-}
-
-const of = (events, name) => events.filter(({ event }) => event === name).map(({ data }) => data);
 
 for (const [era, start, revision] of [['modern', startModern, '2026-07-28'], ['sessions', startSessions, '2025-11-25'], ['old', startOldStream, '2024-11-05']]) {
   describe(era, () => {

@@ -37,6 +37,11 @@ enum backplane_method {
 	BACKPLANE_SESSION_TURN, /* turn: one has begun */
 	BACKPLANE_KEYS_CHANGED, /* keys: one was revoked on another host */
 	BACKPLANE_PEER_GONE,    /* its own: a worker of the sender's host is dead */
+	BACKPLANE_MCP_ASK,      /* mcp: who speaks to tool servers? */
+	BACKPLANE_MCP_STATE,    /* mcp: I do, and this is what one offers */
+	BACKPLANE_MCP_CALL,     /* mcp: a request for one */
+	BACKPLANE_MCP_CANCEL,   /* mcp: nobody waits for it any more */
+	BACKPLANE_MCP_SAID,     /* mcp: progress of one */
 	BACKPLANE_METHOD_COUNT = 64
 };
 

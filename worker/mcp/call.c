@@ -144,8 +144,8 @@ call_repeat(struct call *c)
 
 /* ---- verbs ---- */
 
-static void
-fail_soon(struct call *c, int err)
+void
+call_fail_soon(struct call *c, int err)
 {
 	c->err = err;
 	loop_post(c->upstream->all->of.loop, &c->post);
@@ -173,9 +173,9 @@ mcp_call(struct mcp_upstreams *all, size_t server, const struct mcp_request *req
 	struct call *c = call_new(u, &r, handlers, arg);
 	all->call_count++;
 	if (u->call_count > (uint64_t)all->of.conf->mcp.max_calls)
-		fail_soon(c, E_BUSY);
+		call_fail_soon(c, E_BUSY);
 	else if (u->step == STEP_OFF || u->step == STEP_PAUSE)
-		fail_soon(c, E_UNAVAILABLE);
+		call_fail_soon(c, E_UNAVAILABLE);
 	else if (u->step == STEP_READY || u->step == STEP_FOLLOW)
 		call_send(c);
 	else

@@ -16,8 +16,11 @@ listing_set(struct upstream *u, enum mcp_kind kind, struct mcp_list *list)
 	struct mcp_list *old = u->lists[kind];
 
 	u->lists[kind] = list;
-	if (!mcp_list_equal(old, list))
+	if (!mcp_list_equal(old, list)) {
 		mcp_upstreams_changed(u->all, u->index, kind);
+		if (u->step == STEP_READY)
+			errands_announce(u);
+	}
 	mcp_list_unref(&old);
 }
 

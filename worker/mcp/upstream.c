@@ -8,7 +8,7 @@
  *   LIST      its lists are read for the first time
  *   READY     requests go out
  *   PAUSE     it failed: WAIT again after the back-off
- *   FOLLOW    another worker speaks to it (relay_link.c)
+ *   FOLLOW    another worker speaks to it (errands.c)
  *
  * What the era was is remembered for mcp.verdict_age, so that a legacy server is not asked
  * each time what it does not understand.
@@ -67,6 +67,7 @@ upstream_failed(struct upstream *u, const char *why)
 	loop_timer_set(u->all->of.loop, &u->pause_timer, pause_ms);
 	listing_stop(u);
 	u->transport->end(u);
+	errands_announce(u);
 	calls_fail_waiting(u, E_UNAVAILABLE, "The tool server is not reachable.");
 }
 
@@ -137,6 +138,8 @@ remember(struct upstream *u, enum mcp_revision verdict)
 {
 	u->verdict = verdict;
 	u->verdict_ms = loop_now_ms(u->all->of.loop);
+	if (u->transport == &stdio_transport)
+		stdio_tell_era(u->all->stdio, u);
 }
 
 /* ---- PROBE ---- */
@@ -266,6 +269,7 @@ on_handshake(void *arg, const struct mcp_answer *a)
 {
 	struct upstream *u = arg;
 
+	u->handshake_call = 0;
 	if (u->step == STEP_PROBE)
 		on_discovered(u, a);
 	else if (u->step == STEP_INIT)
@@ -277,7 +281,8 @@ static const struct mcp_handlers handshake = {NULL, on_handshake};
 static void
 ask_discover(struct upstream *u)
 {
-	call_ask(u, "server/discover", STR_NONE, probe_timeout_ms(u), &handshake, u);
+	u->handshake_call =
+	    call_ask(u, "server/discover", STR_NONE, probe_timeout_ms(u), &handshake, u);
 }
 
 static void
@@ -290,7 +295,8 @@ ask_initialize(struct upstream *u)
 	    "{\"protocolVersion\":\"%s\",\"capabilities\":{},\"clientInfo\":{\"name\":\"parley\","
 	    "\"version\":\"" PARLEY_VERSION "\"}}",
 	    mcp_revision_info(u->is_fallback ? MCP_2024_11_05 : MCP_REVISION_LEGACY)->text);
-	call_ask(u, "initialize", buf_str(&params), probe_timeout_ms(u), &handshake, u);
+	u->handshake_call =
+	    call_ask(u, "initialize", buf_str(&params), probe_timeout_ms(u), &handshake, u);
 	buf_fini(&params);
 }
 
@@ -325,6 +331,43 @@ upstream_connected(struct upstream *u)
 }
 
 void
+upstream_greeted(struct upstream *u)
+{
+	check(u->step == STEP_WAIT && u->revision != MCP_REVISION_NONE);
+	upstream_enter(u, STEP_LIST);
+	listing_begin(u, LISTING_ALL);
+}
+
+void
+upstream_restart(struct upstream *u)
+{
+	mcp_cancel(u->all, u->handshake_call);
+	u->handshake_call = 0;
+	listing_stop(u);
+	u->transport->end(u);
+	loop_timer_stop(u->all->of.loop, &u->pause_timer);
+	begin(u);
+}
+
+void
+upstream_follow(struct upstream *u)
+{
+	if (u->step == STEP_FOLLOW)
+		return;
+	mcp_cancel(u->all, u->handshake_call);
+	u->handshake_call = 0;
+	listing_stop(u);
+	u->transport->end(u);
+	loop_timer_stop(u->all->of.loop, &u->pause_timer);
+	upstream_enter(u, STEP_FOLLOW);
+	u->has_failed = false;
+	log_info("mcp server ready server=%s revision=%s tools=%zu by_row=%u", u->conf->name,
+	    mcp_revision_info(u->revision)->text, mcp_list_count(u->lists[MCP_TOOLS]),
+	    u->speaker.who.row);
+	calls_flush(u);
+}
+
+void
 upstream_listed(struct upstream *u)
 {
 	if (u->step != STEP_LIST)
@@ -337,6 +380,7 @@ upstream_listed(struct upstream *u)
 	    mcp_list_count(u->lists[MCP_TOOLS]), mcp_list_count(u->lists[MCP_PROMPTS]),
 	    mcp_list_count(u->lists[MCP_RESOURCES]));
 	listing_follow(u);
+	errands_announce(u);
 	calls_flush(u);
 }
 
@@ -364,7 +408,7 @@ transport_of(const struct conf_mcp_server *conf)
 		return NULL;
 	if (*conf->url != '\0')
 		return &http_transport;
-	return NULL; /* a later commit */
+	return &stdio_transport;
 }
 
 struct upstream *
@@ -376,6 +420,8 @@ upstream_new(struct mcp_upstreams *all, size_t index)
 	u->index = index;
 	u->conf = &all->of.conf->mcp.servers.v[index];
 	u->transport = transport_of(u->conf);
+	if (u->transport == &stdio_transport)
+		stdio_link_new(u);
 	u->step = STEP_OFF;
 	u->verdict = u->revision = MCP_REVISION_NONE;
 	u->backoff_ms = all->of.conf->mcp.backoff_ms;

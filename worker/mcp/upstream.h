@@ -31,6 +31,7 @@ struct mcp_upstreams_of { /* all borrowed */
 	struct backplane *backplane;
 	struct shm *shm;
 	struct shm_who who;
+	uint32_t slot;
 	const char
 	    *stdio_address; /* the master's (common/stdio.h); NULL: no server with a command */
 };

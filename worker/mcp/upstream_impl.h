@@ -8,8 +8,9 @@
  *   listing.c     its lists: pages, changes, refreshing
  *   http_link.c   carries over HTTP: one POST for each call, streams
  *   http_feed.c   the bytes of an HTTP answer on their way to messages
- *   stdio_link.c  carries over pipes that the master owns
- *   relay_link.c  carries to the worker that has the pipes, and is that one's other end
+ *   stdio.c       the connection to the master, who has the pipes
+ *   stdio_link.c  carries over pipes, where this worker was given them
+ *   errands.c       carries to the worker that was, and is that one's other end
  */
 #ifndef WORKER_MCP_UPSTREAM_IMPL_H
 #define WORKER_MCP_UPSTREAM_IMPL_H
@@ -70,7 +71,8 @@ struct mcp_upstreams {
 	struct mcp_view *views[MCP_KIND_COUNT];
 	struct list old_views; /* until the loop turns */
 	struct loop_post drop_views;
-	struct stdio *stdio; /* NULL: no server with a command */
+	struct stdio *stdio;     /* NULL: no server with a command */
+	struct errands *errands; /* likewise */
 };
 
 struct upstream {
@@ -78,8 +80,9 @@ struct upstream {
 	size_t index;
 	const struct conf_mcp_server *conf;
 	const struct transport *transport;
-	struct http_link *http;   /* of that transport */
-	struct stdio_link *pipes; /* of that transport */
+	struct http_link *http;        /* of that transport */
+	struct stdio_link *pipes;      /* of that transport */
+	struct backplane_addr speaker; /* in FOLLOW */
 	enum step step;
 	bool has_failed; /* its last attempt: what follows is logged quietly */
 	struct loop_timer pause_timer;
@@ -106,7 +109,7 @@ struct upstream {
 	enum mcp_kind listing_kind;
 	unsigned listing_pages;
 	uint32_t to_list; /* kinds, as bits */
-	uint64_t list_call, listen_call;
+	uint64_t list_call, listen_call, handshake_call;
 	struct loop_timer relist_timer, refresh_timer, listen_timer;
 	uint64_t listen_backoff_ms;
 };
@@ -127,9 +130,10 @@ struct call {
 	struct loop_post post; /* failed at once */
 	int err;
 	uint32_t timeout_ms;
-	int status;           /* of the HTTP answer; 0: none */
-	struct feed_in *feed; /* http_feed.c: the transfer that carries it; NULL: none */
-	uint64_t relayed;     /* stdio.c: for whom */
+	int status;                    /* of the HTTP answer; 0: none */
+	struct feed_in *feed;          /* http_feed.c: the transfer that carries it; NULL: none */
+	bool is_relayed;               /* another worker was given it .. */
+	struct backplane_addr carrier; /* .. this one */
 };
 
 /* ---- upstreams.c ---- */
@@ -147,6 +151,7 @@ void call_take(struct upstream *, struct call *, struct str text);
 void call_format(const struct call *, struct buf *); /* as a request, in the server's form */
 void call_answer(struct call *, const struct jsonrpc *);
 void call_fail(struct call *, int err, const char *why);
+void call_fail_soon(struct call *, int err); /* from inside of a transport's verb */
 void call_repeat(struct call *);     /* it was not done: once more when the upstream is ready */
 void calls_flush(struct upstream *); /* those that wait are sent */
 void calls_fail_waiting(struct upstream *, int err, const char *why);
@@ -163,11 +168,39 @@ bool upstream_is_modern(const struct upstream *);
 void upstream_connected(struct upstream *); /* transport: messages can be sent */
 void upstream_notified(struct upstream *);
 void upstream_failed(struct upstream *, const char *why); /* it is tried again later */
-void upstream_session_lost(struct upstream *);            /* begins anew, at once */
-void upstream_listed(struct upstream *);                  /* listing.c: all lists were read */
+void upstream_greeted(struct upstream *);      /* .. and it was greeted before; revision is set */
+void upstream_restart(struct upstream *);      /* transport: another connection, or none */
+void upstream_follow(struct upstream *);       /* errands.c: another worker speaks to it */
+void upstream_session_lost(struct upstream *); /* begins anew, at once */
+void upstream_listed(struct upstream *);       /* listing.c: all lists were read */
 /* A legacy server asks or says something that belongs to no call. */
 void upstream_asked(struct upstream *, const struct jsonrpc *);
 bool upstream_has_capability(const struct upstream *, const char *name, bool with_changes);
+
+/* ---- stdio.c ---- */
+
+struct stdio *stdio_new(struct mcp_upstreams *);
+void stdio_free(struct stdio **);
+void stdio_want(struct stdio *, struct upstream *);           /* once */
+void stdio_tell_era(struct stdio *, const struct upstream *); /* what was found out */
+
+/* ---- stdio_link.c ---- */
+
+void stdio_link_new(struct upstream *);
+/* The descriptors are its own now. */
+void stdio_link_given(struct upstream *, uint64_t life, uint32_t value, const int fds[2]);
+void stdio_link_gone(struct upstream *, uint64_t life);
+bool stdio_link_has_pipes(const struct upstream *);
+uint64_t stdio_link_program(const struct upstream *); /* pipes_program() */
+
+/* ---- errands.c ---- */
+
+struct errands *errands_new(struct mcp_upstreams *);
+void errands_free(struct errands **);
+void errands_ask(struct errands *);       /* all workers of the host: who speaks? */
+void errands_announce(struct upstream *); /* we do, and it is so */
+void errands_send(struct call *);
+void errands_abandon(struct call *);
 
 /* ---- listing.c ---- */
 

@@ -145,6 +145,18 @@ mcp_upstreams_on_changed(struct mcp_upstreams *all, mcp_on_changed *on_changed, 
 
 /* ---- life ---- */
 
+static bool
+has_commands(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->mcp.servers.n; i++) {
+		const struct conf_mcp_server *s = &conf->mcp.servers.v[i];
+
+		if (s->enabled && *s->command != '\0')
+			return true;
+	}
+	return false;
+}
+
 struct mcp_upstreams *
 mcp_upstreams_new(const struct mcp_upstreams_of *of)
 {
@@ -159,6 +171,10 @@ mcp_upstreams_new(const struct mcp_upstreams_of *of)
 	all->all = xcalloc(all->count + 1, sizeof(struct upstream *));
 	for (size_t i = 0; i < all->count; i++)
 		all->all[i] = upstream_new(all, i);
+	if (has_commands(of->conf)) {
+		all->stdio = stdio_new(all);
+		all->errands = errands_new(all);
+	}
 	return all;
 }
 
@@ -185,6 +201,8 @@ mcp_upstreams_free(struct mcp_upstreams **ref)
 	*ref = NULL;
 	for (size_t i = 0; i < all->count; i++)
 		upstream_free(&all->all[i]);
+	stdio_free(&all->stdio);
+	errands_free(&all->errands);
 	for (enum mcp_kind k = 0; k < MCP_KIND_COUNT; k++)
 		mcp_view_free(&all->views[k]);
 	loop_post_cancel(all->of.loop, &all->drop_views);

@@ -1,0 +1,75 @@
+// Tool servers that are programs: one for the host, whichever worker a turn is on; its life, its end; 4 workers.
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { call, everything, gives, is_alive, ready, sdk, start } from './lib/programs.mjs';
+import { waitFor } from './lib/wait.mjs';
+
+for (const [era, revision] of [['legacy', '2025-11-25'], ['modern', '2026-07-28']]) {
+  test(`${era}: one process for all workers, with a minimal environment`, async (t) => {
+    const server = await start(t, [sdk('tools', era, { env: { GREETING: 'hello' } })]);
+    await ready(server, 'tools');
+    assert.match(server.output(), new RegExp(`mcp server ready server=tools revision=${revision} tools=6`));
+    assert.match(server.output(), /mcp server says server=tools text="begins as/);
+    const seen = [];
+    for (let i = 0; i < 8; i++) seen.push(JSON.parse(await call(server, 'tools__where')));
+    assert.equal(new Set(seen.map(({ pid }) => pid)).size, 1);
+    assert.equal(seen[0].env.GREETING, 'hello');
+    const known = ['GREETING', 'HOME', 'LANG', 'LOGNAME', 'PATH', 'SHELL', 'TERM', 'USER'];
+    assert.deepEqual(Object.keys(seen[0].env).filter((name) => !known.includes(name)), []);
+    assert.ok(is_alive(seen[0].pid));
+    await server.stop();
+    assert.ok(!is_alive(seen[0].pid));
+  });
+
+  test(`${era}: it outlives the worker that speaks to it, and goes on with another`, async (t) => {
+    const server = await start(t, [sdk('tools', era)]);
+    await ready(server, 'tools');
+    const { pid } = JSON.parse(await call(server, 'tools__where'));
+    for (let slot = 0; slot < 4; slot++) {
+      const old = server.killWorker(slot);
+      await server.replaced(slot, old);
+    }
+    await gives(server, 'tools__add', { a: 1, b: 2 }, 'sum 3');
+    assert.equal(JSON.parse(await call(server, 'tools__where')).pid, pid);
+    assert.equal(server.lines.filter((line) => line.includes('mcp server started server=tools')).length, 1);
+  });
+
+  test(`${era}: it dies in a call, is started again, and its tools change while it runs`, async (t) => {
+    const server = await start(t, [sdk('tools', era)]);
+    server.expectLog(/mcp server ended server=tools .* exit=7/);
+    await ready(server, 'tools');
+    const { pid } = JSON.parse(await call(server, 'tools__where'));
+    assert.match(await call(server, 'tools__die'), /ended|gone/);
+    await gives(server, 'tools__add', { a: 2, b: 2 }, 'sum 4');
+    assert.notEqual(JSON.parse(await call(server, 'tools__where')).pid, pid);
+    assert.equal(await call(server, 'tools__grow', { name: 'later' }), 'grown');
+    await gives(server, 'tools__later', {}, 'later here');
+  });
+}
+
+test('many calls at once in one process, from all workers', async (t) => {
+  const server = await start(t, [sdk('tools', 'legacy')]);
+  await ready(server, 'tools');
+  const file = path.join(server.dir, 'go');
+  const slow = Array.from({ length: 12 }, () => call(server, 'tools__slow', { file }));
+  const quick = await Promise.all(Array.from({ length: 12 }, (_, i) => call(server, 'tools__add', { a: i, b: 0 })));
+  assert.deepEqual(quick, quick.map((_, i) => `sum ${i}`));
+  fs.writeFileSync(file, '');
+  assert.deepEqual(new Set(await Promise.all(slow)), new Set(['at last']));
+});
+
+test('per: worker has a process for each', async (t) => {
+  const server = await start(t, [sdk('tools', 'legacy', { per: 'worker' })]);
+  await ready(server, 'tools');
+  const pids = new Set();
+  await waitFor(async () => { pids.add(JSON.parse(await call(server, 'tools__where')).pid); return pids.size === 4; }, 'four processes');
+});
+
+test('a real server of the project: everything', async (t) => {
+  const server = await start(t, [everything('all')]);
+  await ready(server, 'all');
+  assert.match(await call(server, 'all__echo', { message: 'hi there' }), /hi there/);
+  assert.match(JSON.stringify(await call(server, 'all__get-tiny-image')), /image\/png/);
+});

@@ -1,0 +1,50 @@
+// hostile - a tool server on standard input and output, written by hand, with what argv[2] says is wrong with it:
+//   flood     says without end, on both outputs, what nobody asked
+//   garbage   lines that are no JSON, before each answer
+//   huge      an answer of 11 MiB in one line to the tool `big`, one of 3 MiB to `large`
+//   picky     exits at a first request that is not initialize
+//   deaf      answers initialize and lists, then reads nothing more
+//   mute      never says anything
+//   crash     ends at once
+//   stubborn  ignores the end of its input and SIGTERM
+import readline from 'node:readline';
+
+const [,, kind] = process.argv;
+const say = (message) => process.stdout.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`);
+const tool = (name) => ({ name, inputSchema: { type: 'object' } });
+let is_first = true;
+
+function answer({ id, method, params }) {
+  if (kind === 'garbage') process.stdout.write('Listening on stdio..\n{"not": "for you"}\n[1,2\n\r\n');
+  if (method === 'initialize') return say({ id, result: { protocolVersion: '2025-06-18', capabilities: { tools: {} }, serverInfo: { name: kind, version: '1' } } });
+  if (method === 'tools/list') {
+    say({ id, result: { tools: [tool('echo'), tool('big'), tool('large')] } });
+    if (kind === 'deaf') process.stdin.pause();
+    return undefined;
+  }
+  if (method === 'tools/call') {
+    const length = { big: 11 << 20, large: 3 << 20 }[params.name];
+    return say({ id, result: { content: [{ type: 'text', text: length ? 'x'.repeat(length) : 'echo' }] } });
+  }
+  return say({ id, error: { code: -32601, message: 'no such method' } });
+}
+
+if (kind === 'crash') process.exit(3);
+if (kind === 'stubborn') process.on('SIGTERM', () => {});
+if (kind === 'stubborn') setInterval(() => {}, 1000);
+if (kind === 'flood') {
+  const junk = `${JSON.stringify({ jsonrpc: '2.0', method: 'notifications/message', params: { level: 'info', data: 'x'.repeat(1000) } })}\n`.repeat(64);
+  const pour = (stream) => { while (stream.write(junk)); stream.once('drain', () => setImmediate(pour, stream)); };
+  pour(process.stdout);
+  pour(process.stderr);
+}
+const lines = readline.createInterface({ input: process.stdin });
+lines.on('line', (line) => {
+  if (kind === 'mute') return;
+  let message;
+  try { message = JSON.parse(line); } catch { return; }
+  if (kind === 'picky' && is_first && message.method !== 'initialize') process.exit(1);
+  is_first = false;
+  if (message.id !== undefined && message.method) answer(message);
+});
+lines.on('close', () => { if (kind !== 'stubborn') process.exit(0); });

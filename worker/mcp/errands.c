@@ -1,0 +1,480 @@
+/*
+ * errands - requests to a program that another worker of the host speaks to, and the other end of
+ * that: one worker has the pipes (stdio_link.c), the others have what it says of the program, and
+ * give it their calls over the bus.
+ *
+ *   ASK     a worker begins: who speaks to programs?
+ *   STATE   I do to this one; it is ready or not, and offers this
+ *   CALL    a request, by the asker's number; answered when it is
+ *   CANCEL  nobody waits for it any more
+ *   SAID    a notification of it, on the way back
+ */
+#include <stdlib.h>
+
+#include "common/log.h"
+#include "worker/backplane/owner.h"
+#include "worker/mcp/upstream_impl.h"
+
+enum { CALL_MARGIN_MS = 1000, NO_TIMEOUT_MS = 24 * 3600 * 1000 };
+
+enum answer_kind { ANSWER_FAILED, ANSWER_RESULT, ANSWER_ERROR };
+
+struct errand { /* of another worker */
+	struct list node;
+	struct errands *errands;
+	struct backplane_addr from;
+	uint64_t call_id, number, handle;
+};
+
+struct gap { /* a call of ours that another worker has */
+	struct list node;
+	struct errands *errands;
+	uint64_t handle;
+};
+
+struct errands {
+	struct mcp_upstreams *all;
+	struct list errands, gaps;
+};
+
+static struct upstream *
+find(const struct errands *r, uint64_t program)
+{
+	for (size_t i = 0; i < r->all->count; i++) {
+		struct upstream *u = r->all->all[i];
+
+		if (u->transport == &stdio_transport && stdio_link_program(u) == program)
+			return u;
+	}
+	return NULL;
+}
+
+static bool
+is_shared(const struct upstream *u)
+{
+	return u->transport == &stdio_transport && strcmp(u->conf->per, "host") == 0;
+}
+
+/* ---- what the one who speaks says ---- */
+
+static void
+put_state(struct buf *b, const struct upstream *u)
+{
+	struct buf text = BUF_INIT;
+
+	backplane_put_u64(b, stdio_link_program(u));
+	backplane_put_u64(b, stdio_link_has_pipes(u) && u->step == STEP_READY);
+	backplane_put_u64(b, u->revision);
+	backplane_put_str(b, buf_str(&u->server_info));
+	backplane_put_str(b, buf_str(&u->capabilities));
+	backplane_put_str(b, buf_str(&u->instructions));
+	for (enum mcp_kind k = 0; k < MCP_KIND_COUNT; k++) {
+		buf_clear(&text);
+		if (u->lists[k] != NULL)
+			mcp_list_format(u->lists[k], &text);
+		backplane_put_str(b, buf_str(&text));
+	}
+	buf_fini(&text);
+}
+
+static void
+tell(const struct errands *r, struct backplane_addr to, enum backplane_method method,
+    struct str payload)
+{
+	int err = backplane_cast(r->all->of.backplane, to, method, payload);
+
+	if (err != 0 && err != E_GONE)
+		log_warn("mcp errand not told row=%u method=%d", to.who.row, method);
+}
+
+static void
+tell_all(const struct errands *r, enum backplane_method method, struct str payload)
+{
+	struct backplane_addr to = backplane_self(r->all->of.backplane);
+	struct shm_row_info row;
+
+	for (uint32_t i = 0; i < shm_rows(r->all->of.shm); i++) {
+		if (i == r->all->of.who.row || !shm_row_get(r->all->of.shm, i, &row) ||
+		    row.state == SHM_DEAD || row.state == SHM_FREE)
+			continue;
+		to.who = row.who;
+		tell(r, to, method, payload);
+	}
+}
+
+void
+errands_announce(struct upstream *u)
+{
+	struct buf b = BUF_INIT;
+
+	if (!is_shared(u))
+		return;
+	put_state(&b, u);
+	tell_all(u->all->errands, BACKPLANE_MCP_STATE, buf_str(&b));
+	buf_fini(&b);
+}
+
+static void
+on_ask(void *arg, const struct backplane_call *call)
+{
+	struct errands *r = arg;
+	struct buf b = BUF_INIT;
+
+	for (size_t i = 0; i < r->all->count; i++) {
+		struct upstream *u = r->all->all[i];
+
+		if (!is_shared(u) || !stdio_link_has_pipes(u) || u->step != STEP_READY)
+			continue;
+		buf_clear(&b);
+		put_state(&b, u);
+		tell(r, call->from, BACKPLANE_MCP_STATE, buf_str(&b));
+	}
+	buf_fini(&b);
+}
+
+void
+errands_ask(struct errands *r)
+{
+	tell_all(r, BACKPLANE_MCP_ASK, STR(""));
+}
+
+/* ---- what we hear from it ---- */
+
+static void
+keep(struct buf *b, struct str text)
+{
+	buf_clear(b);
+	buf_add_str(b, text);
+}
+
+static void
+take_list(struct upstream *u, enum mcp_kind kind, struct str text)
+{
+	const struct mcp_list_limits limits = {.items_max = SIZE_MAX, .bytes_max = SIZE_MAX};
+	struct buf cursor = BUF_INIT;
+	struct mcp_list *list = text.len > 0 ? mcp_list_new(kind) : NULL;
+
+	if (list != NULL && mcp_list_add_page(list, text, &limits, &cursor) == 0)
+		mcp_list_close(list);
+	else
+		mcp_list_unref(&list);
+	buf_fini(&cursor);
+	listing_set(u, kind, list);
+}
+
+static bool
+take_state(struct upstream *u, struct str rest)
+{
+	struct str info, capabilities, instructions, lists[MCP_KIND_COUNT];
+	uint64_t revision;
+
+	if (!backplane_take_u64(&rest, &revision) || revision > MCP_REVISION_COUNT ||
+	    !backplane_take_str(&rest, &info) || !backplane_take_str(&rest, &capabilities) ||
+	    !backplane_take_str(&rest, &instructions))
+		return false;
+	for (enum mcp_kind k = 0; k < MCP_KIND_COUNT; k++) {
+		if (!backplane_take_str(&rest, &lists[k]))
+			return false;
+	}
+	u->revision = (enum mcp_revision)revision;
+	keep(&u->server_info, info);
+	keep(&u->capabilities, capabilities);
+	keep(&u->instructions, instructions);
+	for (enum mcp_kind k = 0; k < MCP_KIND_COUNT; k++)
+		take_list(u, k, lists[k]);
+	return true;
+}
+
+static void
+on_state(void *arg, const struct backplane_call *call)
+{
+	struct errands *r = arg;
+	struct str rest = call->payload;
+	uint64_t program, is_ready;
+	struct upstream *u;
+
+	if (!backplane_take_u64(&rest, &program) || !backplane_take_u64(&rest, &is_ready))
+		return;
+	u = find(r, program);
+	if (u == NULL || !is_shared(u) || stdio_link_has_pipes(u))
+		return;
+	if (is_ready == 0) {
+		if (u->step == STEP_FOLLOW && owner_equal(u->speaker, call->from))
+			upstream_restart(u);
+		return;
+	}
+	if (!take_state(u, rest)) {
+		log_error("mcp state not understood row=%u", call->from.who.row);
+		return;
+	}
+	u->speaker = call->from;
+	upstream_follow(u);
+}
+
+static void
+on_peer_gone(void *arg, struct backplane_addr peer)
+{
+	struct errands *r = arg;
+
+	for (size_t i = 0; i < r->all->count; i++) {
+		struct upstream *u = r->all->all[i];
+
+		if (u->step == STEP_FOLLOW && owner_equal(u->speaker, peer))
+			upstream_restart(u);
+	}
+	list_for_safe (node, &r->errands) {
+		struct errand *e = list_entry(node, struct errand, node);
+
+		if (!owner_equal(e->from, peer))
+			continue;
+		mcp_cancel(r->all, e->handle);
+		list_del(&e->node);
+		free(e);
+	}
+}
+
+/* ---- calls of ours ---- */
+
+static bool
+take_answer(struct call *c, struct str rest)
+{
+	struct jsonrpc m = {.kind = JSONRPC_RESULT};
+	uint64_t kind, number;
+	struct str why;
+
+	if (!backplane_take_u64(&rest, &kind))
+		return false;
+	if (kind == ANSWER_FAILED) {
+		if (!backplane_take_u64(&rest, &number) || number == 0 || number > ERR_COUNT ||
+		    !backplane_take_str(&rest, &why))
+			return false;
+		char *text = xstrndup(why.p, why.len);
+		call_fail(c, -(int)number, text);
+		free(text);
+		return true;
+	}
+	if (kind == ANSWER_RESULT) {
+		if (!backplane_take_str(&rest, &m.result))
+			return false;
+	} else {
+		m.kind = JSONRPC_ERROR;
+		if (!backplane_take_u64(&rest, &number) || !backplane_take_str(&rest, &m.message) ||
+		    !backplane_take_str(&rest, &m.data))
+			return false;
+		m.code = (int64_t)number;
+	}
+	call_answer(c, &m);
+	return true;
+}
+
+static void
+on_reply(void *arg, int err, struct str payload)
+{
+	struct gap *gap = arg;
+	struct call *c = call_by_handle(gap->errands->all, gap->handle);
+
+	list_del(&gap->node);
+	free(gap);
+	if (c == NULL)
+		return;
+	if (err == E_OWNER_UNAVAILABLE)
+		call_fail(c, E_TIMEOUT, "The tool server did not answer in time.");
+	else if (err == E_GONE)
+		call_fail(c, E_GONE, "The worker that spoke to the tool server is gone.");
+	else if (err != 0)
+		call_fail(c, err, "The tool server is not reachable.");
+	else if (!take_answer(c, payload))
+		call_fail(c, E_INTERNAL, "The answer got lost.");
+}
+
+void
+errands_send(struct call *c)
+{
+	struct upstream *u = c->upstream;
+	struct errands *r = u->all->errands;
+	struct gap *gap;
+	struct buf b = BUF_INIT;
+
+	if (u->step != STEP_FOLLOW) {
+		call_fail_soon(c, E_UNAVAILABLE);
+		return;
+	}
+	c->carrier = u->speaker;
+	c->is_relayed = true;
+	gap = xcalloc(1, sizeof(*gap));
+	gap->errands = r;
+	gap->handle = c->handle;
+	list_add_tail(&r->gaps, &gap->node);
+	backplane_put_u64(&b, stdio_link_program(u));
+	backplane_put_u64(&b, c->handle);
+	backplane_put_u64(&b, c->timeout_ms);
+	backplane_put_u64(&b, c->wants_progress);
+	backplane_put_str(&b, str_of(c->method));
+	backplane_put_str(&b, buf_str(&c->params));
+	backplane_send_call(r->all->of.backplane, u->speaker, BACKPLANE_MCP_CALL, buf_str(&b),
+	    c->timeout_ms > 0 && c->timeout_ms < NO_TIMEOUT_MS ? c->timeout_ms + CALL_MARGIN_MS
+							       : NO_TIMEOUT_MS,
+	    on_reply, gap);
+	buf_fini(&b);
+}
+
+void
+errands_abandon(struct call *c)
+{
+	struct errands *r = c->upstream->all->errands;
+	struct buf b = BUF_INIT;
+
+	backplane_put_u64(&b, c->handle);
+	tell(r, c->carrier, BACKPLANE_MCP_CANCEL, buf_str(&b));
+	buf_fini(&b);
+}
+
+static void
+on_said(void *arg, const struct backplane_call *call)
+{
+	struct errands *r = arg;
+	struct str rest = call->payload, text;
+	struct jsonrpc m;
+	uint64_t handle;
+
+	if (!backplane_take_u64(&rest, &handle) || !backplane_take_str(&rest, &text))
+		return;
+	struct call *c = call_by_handle(r->all, handle);
+	if (c != NULL && c->handlers.on_notification != NULL && jsonrpc_parse(text, &m) == 0 &&
+	    m.kind == JSONRPC_NOTIFICATION)
+		c->handlers.on_notification(c->arg, &m);
+}
+
+/* ---- calls of others ---- */
+
+static void
+on_errand_said(void *arg, const struct jsonrpc *m)
+{
+	struct errand *e = arg;
+	struct buf b = BUF_INIT, text = BUF_INIT;
+
+	jsonrpc_add_notification(&text, m->method, m->params);
+	backplane_put_u64(&b, e->number);
+	backplane_put_str(&b, buf_str(&text));
+	tell(e->errands, e->from, BACKPLANE_MCP_SAID, buf_str(&b));
+	buf_fini(&b);
+	buf_fini(&text);
+}
+
+static void
+on_errand_done(void *arg, const struct mcp_answer *a)
+{
+	struct errand *e = arg;
+	struct buf b = BUF_INIT;
+
+	if (a->err != 0) {
+		backplane_put_u64(&b, ANSWER_FAILED);
+		backplane_put_u64(&b, (uint64_t)-a->err);
+		backplane_put_str(&b, str_of(a->why));
+	} else if (a->result.len > 0) {
+		backplane_put_u64(&b, ANSWER_RESULT);
+		backplane_put_str(&b, a->result);
+	} else {
+		backplane_put_u64(&b, ANSWER_ERROR);
+		backplane_put_u64(&b, (uint64_t)a->upstream_code);
+		backplane_put_str(&b, a->message);
+		backplane_put_str(&b, a->data);
+	}
+	backplane_reply(e->errands->all->of.backplane, e->from, e->call_id, 0, buf_str(&b));
+	buf_fini(&b);
+	list_del(&e->node);
+	free(e);
+}
+
+static void
+on_call(void *arg, const struct backplane_call *call)
+{
+	static const struct mcp_handlers handlers = {on_errand_said, on_errand_done};
+	struct errands *r = arg;
+	struct str rest = call->payload, method, params;
+	uint64_t program, number, timeout_ms, wants_progress;
+
+	if (!backplane_take_u64(&rest, &program) || !backplane_take_u64(&rest, &number) ||
+	    !backplane_take_u64(&rest, &timeout_ms) ||
+	    !backplane_take_u64(&rest, &wants_progress) || !backplane_take_str(&rest, &method) ||
+	    !backplane_take_str(&rest, &params)) {
+		backplane_reply(
+		    r->all->of.backplane, call->from, call->call_id, E_INTERNAL, STR_NONE);
+		return;
+	}
+	struct upstream *u = find(r, program);
+	if (u == NULL || !stdio_link_has_pipes(u)) {
+		backplane_reply(
+		    r->all->of.backplane, call->from, call->call_id, E_UNAVAILABLE, STR_NONE);
+		return;
+	}
+	struct errand *e = xcalloc(1, sizeof(*e));
+	e->errands = r;
+	e->from = call->from;
+	e->call_id = call->call_id;
+	e->number = number;
+	list_add_tail(&r->errands, &e->node);
+	char *name = xstrndup(method.p, method.len);
+	e->handle = mcp_call(r->all, u->index,
+	    &(struct mcp_request){.method = name,
+		.params = params,
+		.wants_progress = wants_progress != 0,
+		.timeout_ms = timeout_ms < UINT32_MAX ? (uint32_t)timeout_ms : UINT32_MAX},
+	    &handlers, e);
+	free(name);
+}
+
+static void
+on_cancel(void *arg, const struct backplane_call *call)
+{
+	struct errands *r = arg;
+	struct str rest = call->payload;
+	uint64_t number;
+
+	if (!backplane_take_u64(&rest, &number))
+		return;
+	list_for_safe (node, &r->errands) {
+		struct errand *e = list_entry(node, struct errand, node);
+
+		if (e->number != number || !owner_equal(e->from, call->from))
+			continue;
+		mcp_cancel(r->all, e->handle);
+		list_del(&e->node);
+		free(e);
+	}
+}
+
+/* ---- life ---- */
+
+struct errands *
+errands_new(struct mcp_upstreams *all)
+{
+	struct errands *r = xcalloc(1, sizeof(*r));
+	struct backplane *b = all->of.backplane;
+
+	r->all = all;
+	list_init(&r->errands);
+	list_init(&r->gaps);
+	backplane_serve(b, BACKPLANE_MCP_ASK, on_ask, r);
+	backplane_serve(b, BACKPLANE_MCP_STATE, on_state, r);
+	backplane_serve(b, BACKPLANE_MCP_CALL, on_call, r);
+	backplane_serve(b, BACKPLANE_MCP_CANCEL, on_cancel, r);
+	backplane_serve(b, BACKPLANE_MCP_SAID, on_said, r);
+	backplane_on_peer_gone(b, on_peer_gone, r);
+	return r;
+}
+
+void
+errands_free(struct errands **ref)
+{
+	struct errands *r = *ref;
+
+	if (r == NULL)
+		return;
+	*ref = NULL;
+	list_for_safe (node, &r->errands)
+		free(list_entry(node, struct errand, node));
+	list_for_safe (node, &r->gaps)
+		free(list_entry(node, struct gap, node));
+	free(r);
+}
