@@ -61,6 +61,7 @@ struct bus {
 	void *arg;
 	int epoll_fd;
 	struct link listener, wake;
+	bool is_finishing;       /* finish_leaving() is under way */
 	bool is_listener_paused; /* no descriptors left: until the next step */
 	struct list links, closed;
 	unsigned strangers;
@@ -422,10 +423,14 @@ finish_leaving(struct bus *bus)
 {
 	struct peer *peer;
 
+	/* To greet may bring us here again, in the midst of a walk over links that must not be
+	 * closed: who leaves meanwhile has his turn below. */
+	if (bus->is_finishing)
+		return;
+	bus->is_finishing = true;
 	while ((peer = list_first(&bus->leaving, struct peer, node)) != NULL) {
 		struct shm_who who = peer->who;
 
-		/* Off the list: to greet may bring us here again. */
 		list_del(&peer->node);
 		if (peer->in == NULL)
 			greet_strangers(bus);
@@ -439,6 +444,7 @@ finish_leaving(struct bus *bus)
 		if (bus->handlers.on_peer_gone != NULL)
 			bus->handlers.on_peer_gone(bus->arg, who);
 	}
+	bus->is_finishing = false;
 }
 
 static void

@@ -346,6 +346,33 @@ test_last_words(void **state)
 	close(ready[1]);
 }
 
+/* Who both say a word and die before we look: the end of one leads to the greeting of the other. */
+static void
+test_two_last_words(void **state)
+{
+	enum { ENDS = 3 };
+	static struct end ends[ENDS];
+	unsigned started = 0;
+
+	(void)state;
+	for (uint32_t i = 0; i < ENDS; i++) {
+		end_open(&ends[i], i % 2 + 2);
+		assert_int_equal(bus_send(a.bus, ends[i].who, 1, STR("x")), 0);
+		while (ends[i].messages == 0)
+			bus_step(ends[i].bus);
+		started += ends[i].messages;
+	}
+	assert_int_equal(started, ENDS);
+	for (uint32_t i = 0; i < ENDS; i++) {
+		assert_int_equal(bus_send(ends[i].bus, a.who, 1, STR("bye")), 0);
+		bus_step(ends[i].bus);
+	}
+	for (uint32_t i = 0; i < ENDS; i++)
+		end_close(&ends[i]);
+	run_until(&a.gone, ENDS);
+	assert_int_equal(a.messages, ENDS);
+}
+
 static int
 connect_to(const struct end *e)
 {
@@ -425,6 +452,7 @@ main(void)
 	    TEST(test_refused),
 	    TEST(test_successor),
 	    TEST(test_last_words),
+	    TEST(test_two_last_words),
 	    TEST(test_strangers),
 	};
 
