@@ -76,7 +76,8 @@ pipes_listen(struct shm *shm)
 
 	if (fd < 0)
 		return fd;
-	if (bind(fd, (struct sockaddr *)&any, sizeof(sa_family_t)) != 0 || listen(fd, BACKLOG) != 0) {
+	if (bind(fd, (struct sockaddr *)&any, sizeof(sa_family_t)) != 0 ||
+	    listen(fd, BACKLOG) != 0) {
 		int err = -errno;
 
 		close(fd);

@@ -5,7 +5,7 @@ import { call, gives, hostile, is_alive, ready, sdk, start } from './lib/program
 import { waitFor } from './lib/wait.mjs';
 
 test('hostile ones are borne, and the good one beside them is not disturbed', async (t) => {
-  const kinds = ['flood', 'garbage', 'huge', 'picky', 'deaf'];
+  const kinds = ['flood', 'garbage', 'huge', 'picky', 'deaf', 'shut'];
   const never = ['mute', 'crash'];
   const server = await start(t, [sdk('good', 'modern'), ...kinds.map((kind) => hostile(kind, { probe_timeout: '1s' })), ...never.map((kind) => hostile(kind, { probe_timeout: '500ms', connect_timeout: '500ms' })),
     { name: 'nothere', command: '/no/such/program', connect_timeout: '500ms' }], { tools: { server_timeout: '1s' } });
@@ -17,6 +17,7 @@ test('hostile ones are borne, and the good one beside them is not disturbed', as
   assert.match(await call(server, 'huge__large'), /^x{1000,}\n\[cut/);
   assert.match(await call(server, 'huge__big'), /did not answer in time/);
   assert.match(await call(server, 'deaf__echo'), /did not answer in time/);
+  assert.match(await call(server, 'shut__echo'), /did not answer in time|in progress|went/);
   assert.equal(await call(server, 'huge__echo'), 'echo');
   for (let i = 0; i < 8; i++) assert.equal(await call(server, 'good__add', { a: i, b: 1 }), `sum ${i + 1}`);
   const { status } = await server.request('/health/live');

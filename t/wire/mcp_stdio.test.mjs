@@ -49,6 +49,24 @@ for (const [era, revision] of [['legacy', '2025-11-25'], ['modern', '2026-07-28'
   });
 }
 
+test('a new binary starts its own, and the old one ends with the old server', async (t) => {
+  const server = await start(t, [sdk('tools', 'legacy')]);
+  await ready(server, 'tools');
+  const { pid } = JSON.parse(await call(server, 'tools__where'));
+  await server.upgrade();
+  await waitFor(() => !is_alive(pid), 'the old program to end');
+  await gives(server, 'tools__add', { a: 1, b: 2 }, 'sum 3');
+  // One that fails is forgotten: workers that start later find this master's programs.
+  const good = server.config.run_dir;
+  server.changeConfig({ run_dir: path.join(server.dir, 'elsewhere') });
+  server.expectLog(/run_dir has changed|upgrade failed/);
+  server.kill('SIGUSR2');
+  await server.line(/upgrade failed/);
+  server.changeConfig({ run_dir: good });
+  await server.replaced(0, server.killWorker(0));
+  await gives(server, 'tools__add', { a: 1, b: 3 }, 'sum 4');
+});
+
 test('many calls at once in one process, from all workers', async (t) => {
   const server = await start(t, [sdk('tools', 'legacy')]);
   await ready(server, 'tools');

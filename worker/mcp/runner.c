@@ -284,7 +284,9 @@ end_by_error(struct run *run, const struct mcp_answer *a)
 {
 	struct buf text = BUF_INIT;
 
-	if (a->err == 0 && (a->message.len == 0 || !json_scan_decode(a->message, &text)))
+	if (a->err == 0 && a->message.len > 0)
+		json_scan_decode(a->message, &text);
+	if (a->err == 0 && text.len == 0)
 		buf_printf(&text, "The tool server refused with code %lld.", (long long)a->code);
 	end_run(run, &(struct tool_outcome){.error = a->err != 0 ? a->why : text.data,
 			 .is_timeout = a->err == E_TIMEOUT});

@@ -34,6 +34,7 @@ struct stdio_link {
 	struct loop_watch in, out;
 	struct buf line, to_write;
 	bool skips_line; /* too long */
+	bool is_deaf;    /* it has closed its input */
 	uint64_t window_ms;
 	size_t window_bytes, window_lines;
 	struct loop_timer resume, late;
@@ -185,10 +186,13 @@ on_input(struct loop_watch *watch, uint32_t events)
 {
 	struct stdio_link *l = container_of(watch, struct stdio_link, in);
 
-	if ((events & EPOLLERR) != 0 && (events & EPOLLOUT) == 0)
-		loop_watch_change(l->upstream->all->of.loop, watch, 0);
-	else
+	if ((events & EPOLLERR) == 0) {
 		write_more(l);
+		return;
+	}
+	l->is_deaf = true; /* its output may still have something to say */
+	buf_fini(&l->to_write);
+	loop_watch_stop(l->upstream->all->of.loop, watch);
 }
 
 /* False: it does not read. */
@@ -197,7 +201,8 @@ write_line(struct stdio_link *l, struct str message)
 {
 	bool is_idle = l->to_write.len == 0;
 
-	if (l->to_write.len + message.len > 2 * l->upstream->all->of.conf->mcp.max_message_bytes)
+	if (l->is_deaf ||
+	    l->to_write.len + message.len > 2 * l->upstream->all->of.conf->mcp.max_message_bytes)
 		return false;
 	buf_add_str(&l->to_write, message);
 	buf_add_char(&l->to_write, '\n');
@@ -216,8 +221,10 @@ close_pipes(struct stdio_link *l)
 	if (l->life == 0)
 		return;
 	l->life = 0;
-	loop_watch_stop(loop, &l->in);
+	if (!l->is_deaf)
+		loop_watch_stop(loop, &l->in);
 	loop_watch_stop(loop, &l->out);
+	l->is_deaf = false;
 	close(l->in_fd);
 	close(l->out_fd);
 	l->in_fd = l->out_fd = -1;

@@ -4,9 +4,11 @@
 //   huge      an answer of 11 MiB in one line to the tool `big`, one of 3 MiB to `large`
 //   picky     exits at a first request that is not initialize
 //   deaf      answers initialize and lists, then reads nothing more
+//   shut      closes its input after initialize and lists
 //   mute      never says anything
 //   crash     ends at once
 //   stubborn  ignores the end of its input and SIGTERM
+import fs from 'node:fs';
 import readline from 'node:readline';
 
 const [,, kind] = process.argv;
@@ -20,6 +22,7 @@ function answer({ id, method, params }) {
   if (method === 'tools/list') {
     say({ id, result: { tools: [tool('echo'), tool('big'), tool('large')] } });
     if (kind === 'deaf') process.stdin.pause();
+    if (kind === 'shut') fs.closeSync(0), setInterval(() => {}, 1000);
     return undefined;
   }
   if (method === 'tools/call') {
