@@ -166,6 +166,10 @@ test('a thousand instances are added up right, and garbage among them does no ha
     }
     assert.equal(all.regions[name].p50_us, 250);
   }
+  // Many at once, on any worker: each hears of all.
+  for (const { instances, data, has_more } of await Promise.all(Array.from({ length: 16 }, () => read(host)))) {
+    assert.deepEqual([instances, data.length, has_more], [1001, 1000, true]);
+  }
   const [name] = fleet.names;
   const bad = ['', 'x', 'v=2 at=1', '\u0000\u0001', `v=1 at=${2n ** 64n}`, 'v=1 at=1 interval=1 hits=-1', 'a'.repeat(300000), `${await redis.command('GET', `many:stats:${name}:keys`)} more=1`];
   for (let i = 0; i < bad.length; i++) await fleet.command('SET', `many:stats:${fleet.names[i]}:keys`, bad[i]);
@@ -237,6 +241,13 @@ test('Redis lost: figures of this host, marked; back by itself', async (t) => {
     await waitFor(async () => { const h = await health(host); return h.status === 'degraded' && h.reason === 'redis_away'; }, 'in /health');
   }
   await mine.again();
+  await Promise.all(two.map((host) => knows(host, 2)));
+  // Silent, while several wait for it: all are answered, of the one host.
+  mine.child.kill('SIGSTOP');
+  for (const s of await Promise.all(Array.from({ length: 12 }, () => read(two[0])))) {
+    assert.deepEqual([s.mode, s.instances, s.data.length], ['degraded', 1, 1]);
+  }
+  mine.child.kill('SIGCONT');
   await Promise.all(two.map((host) => knows(host, 2)));
   await waitFor(async () => (await Promise.all(two.map(health))).every(({ status }) => status === 'ok'), 'well again', 20000);
 });
