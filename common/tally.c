@@ -37,6 +37,15 @@ epoch_of(uint64_t number)
 	return number % EPOCH_MASK + 1;
 }
 
+/* The bucket is of a later window: who counts now was stopped for one, and what he saw is over. */
+static bool
+is_later(uint64_t bucket_epoch, uint64_t epoch)
+{
+	uint64_t ahead = (bucket_epoch + EPOCH_MASK - epoch) % EPOCH_MASK;
+
+	return bucket_epoch != 0 && ahead > 0 && ahead < EPOCH_MASK / 2;
+}
+
 void
 tally_add(struct tally *t, uint32_t window_ms, uint32_t a, uint32_t b, uint64_t now_ms)
 {
@@ -46,6 +55,8 @@ tally_add(struct tally *t, uint32_t window_ms, uint32_t a, uint32_t b, uint64_t 
 	uint64_t word = atomic_load(bucket);
 
 	do {
+		if (is_later(word >> (2 * COUNT_BITS), epoch_of(number)))
+			return;
 		bool is_fresh = word >> (2 * COUNT_BITS) != epoch_of(number);
 		uint64_t has_a = is_fresh ? 0 : count_a(word), has_b = is_fresh ? 0 : count_b(word);
 
