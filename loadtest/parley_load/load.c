@@ -290,6 +290,11 @@ load_run(const struct options *o, const struct scenario *scenario, uint32_t proc
 	run.load.target.base = event_base_new();
 	run.load.target.tally = tally;
 	check(run.load.target.base != NULL);
+	run.load.other = run.load.target;
+	if (o->other_port != 0) {
+		run.load.other.host = o->other_host;
+		run.load.other.port = o->other_port;
+	}
 	start();
 	event_base_dispatch(run.load.target.base);
 	tally->took_us = clock_mono_us() - tally->began_us;

@@ -13,6 +13,7 @@
 struct load {
 	const struct options *options;
 	struct conn_target target;
+	struct conn_target other; /* where tool results and attaches go */
 	struct tally *tally;
 	const struct crowd *crowd;
 	uint32_t users; /* our share */

@@ -8,7 +8,7 @@
 #include "common/check.h"
 #include "common/conf_value.h"
 
-enum kind { TARGET, TEXT, SIZE, SHARE, U32, U64, REAL, FLAG, WHERE, EXPECT, HELP };
+enum kind { TARGET, OTHER, TEXT, SIZE, SHARE, U32, U64, REAL, FLAG, WHERE, EXPECT, HELP };
 
 struct row {
 	const char *name, *arg, *help;
@@ -22,6 +22,8 @@ struct row {
 static const struct row rows[] = {
     {"target", "HOST:PORT", "where Parley (or the mock) listens; IPv4 (127.0.0.1:8080)", TARGET, 0,
 	0},
+    {"other", "HOST:PORT",
+	"another host, which gets the tool results and the attaches (the target)", OTHER, 0, 0},
     {"key", "KEY", "bearer token", TEXT, AT(key), 0},
     {"header", "TEXT", "one more header of every request, Name: value", TEXT, AT(header), 0},
     {"processes", "N", "that share the load (as many as the sockets need)", U32, AT(processes), 1},
@@ -77,19 +79,19 @@ static const struct row rows[] = {
 };
 
 static bool
-parse_target(struct options *o, const char *text)
+parse_address(const char *text, char host[OPTIONS_HOST_MAX], uint16_t *ret_port)
 {
 	const char *colon = strrchr(text, ':');
 	struct in_addr address;
 	uint64_t port;
 
-	if (colon == NULL || (size_t)(colon - text) >= sizeof(o->host) ||
+	if (colon == NULL || (size_t)(colon - text) >= OPTIONS_HOST_MAX ||
 	    !str_to_u64(str_of(colon + 1), &port) || port == 0 || port > UINT16_MAX)
 		return false;
-	memcpy(o->host, text, (size_t)(colon - text));
-	o->host[colon - text] = '\0';
-	o->port = (uint16_t)port;
-	return inet_pton(AF_INET, o->host, &address) == 1;
+	memcpy(host, text, (size_t)(colon - text));
+	host[colon - text] = '\0';
+	*ret_port = (uint16_t)port;
+	return inet_pton(AF_INET, host, &address) == 1;
 }
 
 static bool
@@ -146,7 +148,9 @@ parse_value(struct options *o, const struct row *row, const char *text)
 
 	switch (row->kind) {
 	case TARGET:
-		return parse_target(o, text);
+		return parse_address(text, o->host, &o->port);
+	case OTHER:
+		return parse_address(text, o->other_host, &o->other_port);
 	case TEXT:
 		*(const char **)at = text;
 		return true;

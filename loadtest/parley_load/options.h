@@ -16,6 +16,8 @@ enum key_in { KEY_IN_HEADER, KEY_IN_PROTOCOL, KEY_IN_QUERY };
 struct options {
 	char host[OPTIONS_HOST_MAX]; /* IPv4 */
 	uint16_t port;
+	char other_host[OPTIONS_HOST_MAX]; /* "": the same as the target */
+	uint16_t other_port;
 	const char *key;    /* borrowed from argv, as expects; NULL: none */
 	const char *header; /* of each request, "Name: value"; NULL: none */
 	const char *scenario;

@@ -158,7 +158,7 @@ test('clients that hop between two hosts, whatever becomes of Redis and the work
   const cutters = await Promise.all([1, 2].map(() => startCutter(t, redis)));
   const store_url = await postgres.newDatabase(), database = new URL(store_url).pathname.slice(1);
   const hosts = await startHosts(t, { redis, store_url, mock, cutters, config: { workers, store: { pool_size: 3 } } });
-  for (const host of hosts) for (const line of [/worker died /, /backplane degraded /, /turn (hop|end) not saved /]) host.expectLog(line);
+  for (const host of hosts) for (const line of [/worker died /, /backplane degraded /, /turn (hop|end) not saved /, /stats /]) host.expectLog(line);
 
   // Clients and havoc draw from generators of their own: how they interleave changes nothing.
   const worldOf = (n) => {

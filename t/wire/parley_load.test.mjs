@@ -139,6 +139,15 @@ test('results posted again and again', async () => {
   ordered(result.whole_us, 100);
 });
 
+test('a turn replayed again and again, and results, on the host that --other names', async () => {
+  const result = await passed(['--users', 2, '--count', 20, '--tokens', 10, '--interval', 3, '--other', server.address, 'replay']);
+  ordered(result.whole_us, 20);
+  ordered(result.first_us, 20);
+  assert.ok(result.deltas >= 20 * 4, `${result.deltas}`);
+  const { code } = await run(server.address, ['--users', 1, '--count', 1, '--limit', 5, '--other', '127.0.0.1:9', 'tool-results']);
+  assert.notEqual(code, 0);
+});
+
 test('followers of one turn have all events, together', async () => {
   const result = await passed(['--users', 20, '--count', 40, '--tokens', 10, '--interval', 2, 'followers']);
   assert.ok(result.deltas >= 40 * 2, `${result.deltas}`);

@@ -15,7 +15,7 @@ import { waitFor } from './lib/wait.mjs';
 const key = keys.client;
 const tools = [{ type: 'function', function: { name: 'weather', parameters: { type: 'object' } } }];
 const away = [/backplane degraded /, /store /, /session sweep failed/, /usage not written/, /turns? .*(not recorded|not saved|not stored)/,
-  /keys .*(fail|cannot)/, /statistics/, /lease/, /turn /];
+  /keys .*(fail|cannot)/, /stats /, /lease/, /turn /];
 
 async function startIn(t, place, postgres, redis, mock, url) {
   const relay = (target, host) => startCutter(t, target, { host });

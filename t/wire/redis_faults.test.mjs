@@ -31,6 +31,7 @@ async function startBehind(t, cutter, { name = '127.0.0.1', ...options } = {}) {
   const host = await startServer(t, { ...options, mock, config: {
     workers, keys: with_limit, backplane: { url: `redis://${name}:${cutter.port}`, key_prefix: `${cutter.port}:` }, ...options.config,
   } });
+  host.expectLog(/stats (slow|not reported)/); // it took as long as Redis
   await isUp(host);
   return host;
 }

@@ -5,7 +5,7 @@
  *
  * Each user holds one streamed turn with two client tools open, answers the
  * first, and posts that result again and again over a second connection, which
- * reaches whatever worker the kernel chose.
+ * reaches whatever worker the kernel chose, of the same host or of another (--other).
  */
 #include <stdlib.h>
 
@@ -100,7 +100,7 @@ begin(struct load *load, uint32_t user)
 	(void)user;
 	p->load = load;
 	p->stream = conn_new(&load->target, &stream_handlers, p);
-	p->conn = conn_new(&load->target, &post_handlers, p);
+	p->conn = conn_new(&load->other, &post_handlers, p);
 	user_open_session(load, on_session, p);
 }
 
