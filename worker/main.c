@@ -82,6 +82,7 @@ backplane_init(struct worker *w)
 	if (w->backplane == NULL || backplane_reach(w->backplane, conf) < 0)
 		return -1;
 	w->limits = limits_new(w->handoff->shm, backplane_redis(w->backplane), conf->key_prefix);
+	backplane_on_resumed(w->backplane, limits_resumed, w->limits);
 	return 0;
 }
 

@@ -113,6 +113,7 @@ struct limits {
 	struct redis *redis;
 	const char *key_prefix;
 	char sha[2 * SHA1_LEN + 1];
+	uint64_t alone_ms; /* clock_mono_ms() when this host last decided alone; 0: never */
 };
 
 /* ---- this host alone ---- */
@@ -122,6 +123,8 @@ take_here(struct limits *l, struct limit_ask *ask)
 {
 	bool is_refused = false;
 
+	if (l->redis != NULL)
+		l->alone_ms = clock_mono_ms();
 	for (ask->decided = 0; ask->decided < ask->count && !is_refused; ask->decided++) {
 		const struct limit_window *w = &ask->windows[ask->decided];
 		struct limiter_verdict *v = &ask->verdicts[ask->decided];
@@ -237,15 +240,43 @@ read_verdicts(struct limit_ask *ask, const redisReply *reply)
 	return true;
 }
 
-/* This host's share, for when Redis goes away. */
-static void
-count_here(struct limits *l, const struct limit_ask *ask)
+static void correct(struct limits *, const struct limit_window *, const char *sign);
+
+/* Redis does not know what this host has given out alone, until that has left the window. */
+static bool
+was_alone_within(const struct limits *l, const struct limit_window *w, uint64_t now_ms)
 {
+	return l->alone_ms != 0 && now_ms - l->alone_ms < w->rule.window_ms;
+}
+
+/* Redis has allowed it, and is told that it was not used from window `from` on. */
+static void
+refuse_here(struct limits *l, struct limit_ask *ask, size_t from, struct limiter_verdict verdict)
+{
+	for (size_t i = from; i < ask->decided; i++)
+		if (ask->windows[i].rule.limit != 0 && ask->verdicts[i].is_allowed)
+			correct(l, &ask->windows[i], "-");
+	ask->verdicts[from] = verdict;
+	ask->decided = from + 1;
+}
+
+/* This host's share, for when Redis goes away; and what it gave out while Redis was away. */
+static void
+count_here(struct limits *l, struct limit_ask *ask)
+{
+	uint64_t now_ms = clock_mono_ms();
+
 	for (size_t i = 0; i < ask->decided; i++) {
 		const struct limit_window *w = &ask->windows[i];
+		struct limiter_verdict v;
 
-		if (w->rule.limit != 0 && ask->verdicts[i].is_allowed && w->cost > 0)
-			limiter_take(l->shm, w->key, w->rule, w->cost, clock_mono_ms());
+		if (w->rule.limit == 0 || !ask->verdicts[i].is_allowed || w->cost == 0)
+			continue;
+		v = limiter_take(l->shm, w->key, w->rule, w->cost, now_ms);
+		if (!v.is_allowed && was_alone_within(l, w, now_ms)) {
+			refuse_here(l, ask, i, v);
+			return;
+		}
 	}
 }
 
@@ -280,6 +311,12 @@ on_reply_to_sha(void *arg, const redisReply *reply)
 }
 
 /* ---- verbs ---- */
+
+void
+limits_resumed(void *limits)
+{
+	((struct limits *)limits)->alone_ms = clock_mono_ms();
+}
 
 bool
 limits_take(struct limits *l, struct limit_ask *ask)

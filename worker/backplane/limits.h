@@ -4,7 +4,9 @@
  *
  * Redis decides in one script, by its own clock. What it allows is counted here as well, so
  * that a host whose Redis goes away knows what it has given out itself. An answer that does not
- * come in time is this host's.
+ * come in time is this host's. When Redis is back it does not know what hosts have given out alone:
+ * for a window's length after that this host's own count must agree as well, so that no host gives
+ * out more than the limit; what several gave out alone, each up to it, stays given.
  */
 #ifndef WORKER_BACKPLANE_LIMITS_H
 #define WORKER_BACKPLANE_LIMITS_H
@@ -38,6 +40,9 @@ struct limit_ask {
 /* redis NULL: this host alone. All is borrowed. */
 struct limits *limits_new(struct shm *, struct redis *, const char *key_prefix);
 void limits_free(struct limits **);
+
+/* Redis is back; for backplane_on_resumed(). */
+void limits_resumed(void *limits);
 
 /* Takes from each window until one refuses. True: decided, on_decided is not called; false: it
  * comes later, from the loop. */
