@@ -144,6 +144,12 @@ $(B)/t/replay/provider_test: $(B)/t/replay/provider_test.o $(B)/t/replay/fake_lo
 	@echo '  LINK  $@'
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) $(CMOCKA)
 
+# A tool server, likewise.
+$(B)/t/replay/mcp_upstream_test: $(B)/t/replay/mcp_upstream_test.o $(B)/t/replay/fake_loop.o \
+    $(B)/t/replay/fake_client.o $(LIB)
+	@echo '  LINK  $@'
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) $(CMOCKA)
+
 # A fuzz target replays the files named on its command line; KIND=fuzz links libFuzzer instead.
 $(B)/t/fuzz/%_fuzz: $(B)/t/fuzz/%_fuzz.o $(if $(FUZZ_ENGINE),,$(B)/t/fuzz/replay_main.o) $(LIB)
 	@echo '  LINK  $@'

@@ -20,7 +20,8 @@ struct client_pool {
 
 struct request {
 	struct client_pool *pool; /* NULL: ended */
-	char *url;
+	char *url, *method;
+	struct buf headers; /* "name: value\n" */
 	struct buf body;
 	struct client_handlers handlers;
 	void *arg;
@@ -104,7 +105,11 @@ client_start(struct client_pool *p, const struct client_request *asked,
 
 	*r = (struct request){.pool = p, .handlers = *handlers, .arg = arg};
 	r->url = xstrdup(asked->url);
+	r->method = xstrdup(asked->method);
 	buf_add_str(&r->body, asked->body);
+	for (size_t h = 0; h < asked->header_count; h++)
+		buf_printf(
+		    &r->headers, "%s: %s\n", asked->headers[h].name, asked->headers[h].value);
 	r->first_byte.on_fire = on_no_first_byte;
 	if (asked->first_byte_timeout_ms > 0)
 		loop_timer_set(p->client->loop, &r->first_byte, asked->first_byte_timeout_ms);
@@ -164,6 +169,44 @@ fake_client_body(unsigned i)
 {
 	check(i < count);
 	return requests[i].body.data;
+}
+
+const char *
+fake_client_method(unsigned i)
+{
+	check(i < count);
+	return requests[i].method;
+}
+
+const char *
+fake_client_header(unsigned i, const char *name)
+{
+	static char value[256];
+	struct str rest, line;
+
+	check(i < count);
+	rest = buf_str(&requests[i].headers);
+	while (rest.len > 0) {
+		line = str_split(&rest, '\n');
+		struct str found = str_split(&line, ':');
+
+		if (!str_ieq(found, str_of(name)))
+			continue;
+		line = str_trim(line);
+		snprintf(value, sizeof(value), "%.*s", (int)line.len, line.p);
+		return value;
+	}
+	return NULL;
+}
+
+void
+fake_client_head_kept(unsigned i, int status, const char *type, const char *kept)
+{
+	struct client_head head = {
+	    .status = status, .content_type = str_of(type), .kept = str_of(kept)};
+
+	check(fake_client_is_open(i));
+	requests[i].handlers.on_head(requests[i].arg, &head);
 }
 
 void
@@ -253,6 +296,8 @@ fake_client_forget(void)
 	check(fake_client_open() == 0);
 	for (unsigned i = 0; i < count; i++) {
 		free(requests[i].url);
+		free(requests[i].method);
+		buf_fini(&requests[i].headers);
 		buf_fini(&requests[i].body);
 	}
 	count = 0;

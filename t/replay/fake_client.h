@@ -14,8 +14,12 @@ unsigned fake_client_open(void);     /* neither ended nor cancelled */
 bool fake_client_is_open(unsigned i);
 const char *fake_client_url(unsigned i);
 const char *fake_client_body(unsigned i);
+const char *fake_client_method(unsigned i);
+const char *fake_client_header(unsigned i, const char *name); /* NULL: it has none */
 
 void fake_client_head(unsigned i, int status, const char *type, const char *retry_after);
+/* With a value of the header that the request keeps. */
+void fake_client_head_kept(unsigned i, int status, const char *type, const char *kept);
 void fake_client_say(unsigned i, const char *bytes);
 void fake_client_end(unsigned i, enum client_outcome);
 

@@ -102,7 +102,7 @@ test('a server that forgets its sessions is greeted anew, and the call is made o
     tools.forgetSessions();
     tools.calls.length = 0;
     const events = await run(server, '[[mock tool=web__add args={"a":1,"b":2} tool=web__add args={"a":3,"b":4}]]');
-    assert.deepEqual(of(events, 'tool.result').map(({ output }) => output), ['sum 3', 'sum 7']);
+    assert.deepEqual(of(events, 'tool.result').map(({ output }) => output).sort(), ['sum 3', 'sum 7']);
     assert.equal(tools.calls.length, 2);
   }
 });
@@ -138,6 +138,33 @@ test('names that clash, which servers an app may use, which tools of a server', 
   assert.equal(await server_of('one__numbers', mine), 'one');
   assert.equal(await server_of('three__add'), undefined);
   assert.equal(await server_of('off__add'), undefined);
+});
+
+test('a call goes on when the user has gone, if the turn does; else its server is told', async (t) => {
+  const tools = await startModern(t);
+  const server = await startServer(t, { config: { turns: { disconnect_grace: '100ms' }, mcp: { servers: [{ name: 'web', url: tools.url }] } } });
+  await ready(server, 'web');
+  const leave = async (on_disconnect) => {
+    const { id } = await newSession(server);
+    const events = await server.stream(`/v1/sessions/${id}/turns`, { key: keys.client, body: { input: '[[mock tool=web__slow args={"text":"done"}]]', stream: true, on_disconnect } });
+    let turn;
+    for await (const { event, data } of events) {
+      if (event === 'turn.started') turn = data.turn_id;
+      if (event === 'tool.call') break;
+    }
+    await waitFor(() => tools.waiting.length > 0, 'the call to arrive');
+    events.close();
+    return `/v1/sessions/${id}/turns/${turn}`;
+  };
+  const cancelled = await leave('cancel');
+  await waitFor(() => tools.aborted === 1, 'the call to be aborted');
+  assert.equal((await server.request(`${cancelled}?wait=10`, { key: keys.client })).json.state, 'cancelled');
+  tools.release();
+  const continued = await leave('continue');
+  tools.release();
+  const { json } = await server.request(`${continued}?wait=10`, { key: keys.client });
+  assert.equal(json.state, 'completed');
+  assert.match(json.message.content, /at last done/);
 });
 
 test('tools of servers count as hops', async (t) => {

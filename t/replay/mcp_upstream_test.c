@@ -1,0 +1,611 @@
+/*
+ * mcp_upstream_test - one tool server over HTTP, with the clock and the server in the test's hand:
+ * which era it is found to be of, when it is tried again, calls with progress, late, cancelled.
+ */
+#include "t/unit/unit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/check.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "t/replay/fake_client.h"
+#include "t/replay/fake_loop.h"
+#include "worker/mcp/upstream.h"
+
+#define CAPABILITIES "\"capabilities\":{\"tools\":{\"listChanged\":true}}"
+#define DISCOVERED                                                                                 \
+	"{\"resultType\":\"complete\",\"supportedVersions\":[\"2026-07-28\"]," CAPABILITIES        \
+	",\"instructions\":\"be kind\"}"
+#define INITIALIZED                                                                                \
+	"{\"protocolVersion\":\"2025-06-18\"," CAPABILITIES                                        \
+	",\"serverInfo\":{\"name\":\"s\",\"version\":\"1\"}}"
+#define TOOLS(name) "{\"tools\":[{\"name\":\"" name "\",\"inputSchema\":{}}]}"
+
+static struct loop *loop;
+static struct client *client;
+static struct mcp_upstreams *upstreams;
+static struct conf conf;
+static struct conf_mcp_server server;
+static unsigned changes;
+
+static struct heard {
+	unsigned answers, notes;
+	struct mcp_answer answer;
+	char result[64], message[64], progress[64];
+} heard;
+
+static void
+on_changed(void *arg, size_t index, enum mcp_kind kind)
+{
+	changes += index == 0 && kind == MCP_TOOLS;
+}
+
+static int
+setup(void **state)
+{
+	memset(&conf, 0, sizeof(conf));
+	memset(&heard, 0, sizeof(heard));
+	changes = 0;
+	server = (struct conf_mcp_server){.name = "web",
+	    .url = "http://tools/mcp",
+	    .command = "",
+	    .enabled = true,
+	    .prefix = "auto",
+	    .per = "host",
+	    .probe_timeout_ms = 10000,
+	    .connect_timeout_ms = 30000,
+	    .max_connections = 10};
+	conf.mcp.servers.v = &server;
+	conf.mcp.servers.n = 1;
+	conf.mcp.prefix = true;
+	conf.mcp.max_message_bytes = 1 << 20;
+	conf.mcp.max_items = 100;
+	conf.mcp.max_calls = 3;
+	conf.mcp.backoff_ms = 1000;
+	conf.mcp.backoff_max_ms = 30000;
+	conf.mcp.verdict_age_ms = 3600 * 1000;
+	conf.mcp.refresh_ms = 300 * 1000;
+	conf.tools.server_timeout_ms = 60000;
+	loop = loop_new();
+	client = client_new(loop);
+	upstreams = mcp_upstreams_new(&(struct mcp_upstreams_of){
+	    .loop = loop, .client = client, .conf = &conf, .who = {0, 1}});
+	mcp_upstreams_on_changed(upstreams, on_changed, NULL);
+	mcp_upstreams_start(upstreams);
+	fake_loop_settle();
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	mcp_upstreams_free(&upstreams);
+	assert_int_equal(fake_client_open(), 0);
+	assert_int_equal(fake_loop_timers(), 0);
+	fake_client_forget();
+	client_free(&client);
+	loop_free(&loop);
+	return 0;
+}
+
+/* ---- the server's side ---- */
+
+static unsigned
+last(void)
+{
+	return fake_client_requests() - 1;
+}
+
+static bool
+asks(unsigned i, const char *method)
+{
+	char text[100];
+
+	snprintf(text, sizeof(text), "\"method\":\"%s\"", method);
+	return strcmp(fake_client_method(i), "POST") == 0 &&
+	       strstr(fake_client_body(i), text) != NULL;
+}
+
+static void
+format(unsigned i, const char *member, const char *value, char out[4096])
+{
+	struct jsonrpc m;
+
+	assert_int_equal(jsonrpc_parse(str_of(fake_client_body(i)), &m), 0);
+	snprintf(out, 4096, "{\"jsonrpc\":\"2.0\",\"id\":%.*s,\"%s\":%s}", (int)m.id.len, m.id.p,
+	    member, value);
+}
+
+static void
+reply(unsigned i, const char *result)
+{
+	char text[4096];
+
+	format(i, "result", result, text);
+	fake_client_refuse(i, 200, text, "");
+	fake_loop_settle();
+}
+
+static void
+refuse(unsigned i, int status, const char *error)
+{
+	char text[4096];
+
+	format(i, "error", error, text);
+	fake_client_refuse(i, status, text, "");
+	fake_loop_settle();
+}
+
+static enum mcp_upstream_state
+state_now(void)
+{
+	struct mcp_upstream_info info;
+
+	mcp_upstream_get(upstreams, 0, &info);
+	return info.state;
+}
+
+/* Its tools were asked for by the last request but the listening, which is returned. */
+static unsigned
+become_modern(void)
+{
+	assert_true(asks(last(), "server/discover"));
+	reply(last(), DISCOVERED);
+	assert_true(asks(last(), "tools/list"));
+	reply(last(), TOOLS("a"));
+	assert_int_equal(state_now(), MCP_UPSTREAM_READY);
+	assert_true(asks(last(), "subscriptions/listen"));
+	return last();
+}
+
+/* .. the stream that it may speak on. */
+static unsigned
+become_legacy(void)
+{
+	char text[4096];
+	unsigned i = last();
+
+	assert_true(asks(i, "initialize"));
+	assert_null(fake_client_header(i, "MCP-Protocol-Version"));
+	format(i, "result", INITIALIZED, text);
+	fake_client_head_kept(i, 200, "application/json", "session-1");
+	fake_client_say(i, text);
+	fake_client_end(i, CLIENT_OK);
+	fake_loop_settle();
+	assert_true(asks(last(), "notifications/initialized"));
+	assert_string_equal(fake_client_header(last(), "Mcp-Session-Id"), "session-1");
+	assert_string_equal(fake_client_header(last(), "MCP-Protocol-Version"), "2025-06-18");
+	fake_client_refuse(last(), 202, "", "");
+	fake_loop_settle();
+	assert_true(asks(last(), "tools/list"));
+	assert_null(strstr(fake_client_body(last()), "_meta"));
+	reply(last(), TOOLS("a"));
+	assert_int_equal(state_now(), MCP_UPSTREAM_READY);
+	for (i = last(); strcmp(fake_client_method(i), "GET") != 0; i--)
+		assert_true(asks(i, "tools/call")); /* what has waited for this */
+	assert_true(fake_client_is_open(i));
+	return i;
+}
+
+static const char *
+tool(size_t i)
+{
+	const struct mcp_view *v = mcp_upstreams_view(upstreams, MCP_TOOLS);
+
+	return i < mcp_view_count(v) ? mcp_view_at(v, i)->name.p : "-";
+}
+
+/* ---- who asks ---- */
+
+static void
+on_notification(void *arg, const struct jsonrpc *m)
+{
+	struct str progress = STR("?");
+
+	heard.notes++;
+	jsonrpc_member(m->params, "progress", &progress);
+	snprintf(heard.progress, sizeof(heard.progress), "%.*s", (int)progress.len, progress.p);
+}
+
+static void
+on_answer(void *arg, const struct mcp_answer *a)
+{
+	heard.answers++;
+	heard.answer = *a;
+	snprintf(heard.result, sizeof(heard.result), "%.*s", (int)a->result.len, a->result.p);
+	snprintf(heard.message, sizeof(heard.message), "%.*s", (int)a->message.len, a->message.p);
+}
+
+static uint64_t
+call(void)
+{
+	static const struct mcp_handlers handlers = {on_notification, on_answer};
+	uint64_t handle = mcp_call(upstreams, 0,
+	    &(struct mcp_request){.method = "tools/call",
+		.params =
+		    STR("{\"name\":\"a\",\"arguments\":{},\"_meta\":{\"x\":1,\"progressToken\":9,"
+			"\"io.modelcontextprotocol/protocolVersion\":\"1\"}}"),
+		.wants_progress = true},
+	    &handlers, NULL);
+
+	fake_loop_settle();
+	return handle;
+}
+
+/* ---- tests ---- */
+
+static void
+test_modern(void **state)
+{
+	struct mcp_upstream_info info;
+
+	assert_string_equal(fake_client_header(0, "MCP-Protocol-Version"), "2026-07-28");
+	assert_string_equal(fake_client_header(0, "Mcp-Method"), "server/discover");
+	assert_non_null(strstr(fake_client_body(0),
+	    "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\""));
+	reply(0, DISCOVERED);
+	reply(1, "{\"tools\":[{\"name\":\"b\"}],\"nextCursor\":\"p 2\"}");
+	assert_non_null(strstr(fake_client_body(2), "\"cursor\":\"p 2\""));
+	assert_int_equal(state_now(), MCP_UPSTREAM_CONNECTING);
+	reply(2, TOOLS("a"));
+	assert_int_equal(state_now(), MCP_UPSTREAM_READY);
+	assert_string_equal(tool(0), "web__a");
+	assert_string_equal(tool(1), "web__b");
+	assert_int_equal(changes, 1);
+	mcp_upstream_get(upstreams, 0, &info);
+	assert_int_equal(info.revision, MCP_REVISION_MODERN);
+	assert_true(str_eq(info.instructions, STR("be kind")));
+}
+
+static void
+test_legacy(void **state)
+{
+	refuse(0, 404, "{\"code\":-32601,\"message\":\"no such method\"}");
+	become_legacy();
+	/* What it asks on its stream is answered. */
+	fake_client_stream(last());
+	fake_client_say(last(), "data: {\"jsonrpc\":\"2.0\",\"id\":\"p\",\"method\":\"ping\"}\n\n");
+	fake_loop_settle();
+	assert_string_equal(
+	    fake_client_body(last()), "{\"jsonrpc\":\"2.0\",\"id\":\"p\",\"result\":{}}");
+	fake_client_refuse(last(), 202, "", "");
+}
+
+static void
+test_not_ours_to_know(void **state)
+{
+	/* A page of a proxy, or an old server's words: all lead to initialize. */
+	fake_client_refuse(0, 200, "<html>", "");
+	fake_loop_settle();
+	become_legacy();
+}
+
+static void
+test_other_revisions(void **state)
+{
+	refuse(0, 400,
+	    "{\"code\":-32022,\"message\":\"\",\"data\":{\"supported\":[\"2025-06-18\",\"x\"]}}");
+	assert_true(asks(1, "initialize"));
+	refuse(1, 400, "{\"code\":-32600,\"message\":\"\"}");
+	/* Neither: perhaps it has the stream of the first revision. */
+	assert_string_equal(fake_client_method(2), "GET");
+	fake_client_refuse(2, 404, "", "");
+	fake_loop_settle();
+	assert_int_equal(state_now(), MCP_UPSTREAM_AWAY);
+}
+
+static void
+test_back_off(void **state)
+{
+	static const uint64_t pauses_ms[] = {1000, 2000, 4000, 8000, 16000, 30000, 30000};
+	static const int statuses[] = {401, 403, 500, 503};
+
+	for (size_t i = 0; i < 7; i++) {
+		fake_client_refuse((unsigned)i, statuses[i % 4], "", "");
+		fake_loop_settle();
+		assert_int_equal(state_now(), MCP_UPSTREAM_AWAY);
+		fake_loop_advance(pauses_ms[i] - 1);
+		assert_int_equal(fake_client_requests(), i + 1);
+		fake_loop_advance(1);
+		assert_int_equal(fake_client_requests(), i + 2);
+		assert_true(asks(last(), "server/discover"));
+	}
+	/* When it has been ready it begins with a second again. */
+	unsigned listen = become_modern();
+	call();
+	fake_client_end(last(), CLIENT_CONNECT_FAILED);
+	fake_loop_settle();
+	assert_int_equal(heard.answer.err, E_UNAVAILABLE);
+	assert_false(fake_client_is_open(listen));
+	fake_loop_advance(999);
+	assert_int_equal(state_now(), MCP_UPSTREAM_AWAY);
+	fake_loop_advance(1);
+	assert_true(asks(last(), "server/discover"));
+}
+
+static void
+test_silence(void **state)
+{
+	fake_loop_advance(9999);
+	assert_int_equal(state_now(), MCP_UPSTREAM_CONNECTING);
+	assert_int_equal(fake_client_requests(), 1);
+	call();
+	assert_int_equal(heard.answers, 0);
+	fake_loop_advance(1);
+	assert_int_equal(state_now(), MCP_UPSTREAM_AWAY);
+	assert_int_equal(heard.answer.err, E_UNAVAILABLE);
+	call();
+	assert_int_equal(heard.answers, 2);
+}
+
+static void
+test_call(void **state)
+{
+	char text[4096], event[4200];
+	unsigned i;
+
+	become_modern();
+	call();
+	i = last();
+	assert_string_equal(fake_client_header(i, "Mcp-Name"), "a");
+	assert_non_null(strstr(fake_client_body(i), ",\"x\":1}"));
+	assert_null(strstr(fake_client_body(i), "\"progressToken\":9"));
+	fake_client_stream(i);
+	fake_client_say(i,
+	    "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{"
+	    "\"progressToken\":\"other\",\"progress\":1}}\n\n: keep-alive\n\n");
+	assert_int_equal(heard.notes, 0);
+	const char *token = strstr(fake_client_body(i), "\"progressToken\":");
+	snprintf(event, sizeof(event),
+	    "event: message\ndata: "
+	    "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":"
+	    "{\"progressToken\":%.*s,\"progress\":50}}\n\n",
+	    (int)strcspn(token + 16, ",}"), token + 16);
+	fake_client_say(i, event);
+	assert_int_equal(heard.notes, 1);
+	assert_string_equal(heard.progress, "50");
+	format(i, "result", "{\"content\": []}", text);
+	snprintf(event, sizeof(event), "data: %s\n\n", text);
+	fake_client_say(i, event);
+	assert_int_equal(heard.answers, 1);
+	assert_string_equal(heard.result, "{\"content\": []}");
+	assert_true(mcp_upstreams_are_idle(upstreams));
+	/* The connection may end by itself, but not for ever. */
+	assert_true(fake_client_is_open(i));
+	fake_loop_advance(1000);
+	assert_false(fake_client_is_open(i));
+}
+
+static void
+test_errors(void **state)
+{
+	become_modern();
+	call();
+	refuse(last(), 200, "{\"code\":-32602,\"message\":\"Unknown tool\",\"data\":[1]}");
+	assert_int_equal(heard.answer.code, MCP_INVALID_PARAMS);
+	assert_string_equal(heard.message, "\"Unknown tool\"");
+	call();
+	refuse(last(), 400, "{\"code\":-32021,\"message\":\"m\",\"data\":{}}");
+	assert_int_equal(heard.answer.code, MCP_INTERNAL_ERROR);
+	assert_int_equal(heard.answer.upstream_code, MCP_CAPABILITY_MISSING);
+	assert_int_equal(heard.answer.data.len, 0);
+	call();
+	fake_client_refuse(last(), 502, "bad gateway", "");
+	assert_int_equal(heard.answer.err, E_UNAVAILABLE);
+	call();
+	fake_client_refuse(last(), 200, "{\"jsonrpc\":\"2.0\",\"id\":12345,\"result\":{}}", "");
+	assert_int_equal(heard.answer.err, E_PROVIDER);
+	call();
+	fake_client_stream(last());
+	fake_client_end(last(), CLIENT_BROKEN);
+	assert_int_equal(heard.answer.err, E_GONE);
+	assert_int_equal(heard.answers, 5);
+	assert_int_equal(state_now(), MCP_UPSTREAM_READY);
+}
+
+static void
+test_limits(void **state)
+{
+	char *large = xcalloc(1, (1 << 20) + 2);
+
+	become_modern();
+	call();
+	fake_client_head(last(), 200, "application/json", "");
+	memset(large, ' ', (1 << 20) + 1);
+	fake_client_say(last(), large);
+	assert_int_equal(heard.answer.err, E_PAYLOAD_TOO_LARGE);
+	assert_false(fake_client_is_open(last()));
+	free(large);
+	/* The listening counts, too. */
+	call();
+	call();
+	call();
+	assert_int_equal(heard.answers, 2);
+	assert_int_equal(heard.answer.err, E_BUSY);
+	fake_loop_advance(60000);
+	assert_int_equal(heard.answers, 4);
+	assert_int_equal(heard.answer.err, E_TIMEOUT);
+}
+
+static void
+test_cancel(void **state)
+{
+	unsigned i;
+
+	become_modern();
+	uint64_t handle = call();
+	i = last();
+	mcp_cancel(upstreams, handle);
+	fake_loop_settle();
+	assert_false(fake_client_is_open(i));
+	assert_int_equal(last(), i); /* that was all */
+	mcp_cancel(upstreams, handle);
+	assert_int_equal(heard.answers, 0);
+}
+
+static void
+test_cancel_legacy(void **state)
+{
+	unsigned i;
+
+	refuse(0, 404, "{\"code\":-32601,\"message\":\"\"}");
+	become_legacy();
+	uint64_t handle = call();
+	i = last();
+	mcp_cancel(upstreams, handle);
+	fake_loop_settle();
+	assert_false(fake_client_is_open(i));
+	assert_true(asks(last(), "notifications/cancelled"));
+	assert_string_equal(fake_client_header(last(), "Mcp-Session-Id"), "session-1");
+	fake_client_refuse(last(), 202, "", "");
+	assert_int_equal(heard.answers, 0);
+}
+
+/* It is greeted at once without being asked what it is; when that is long ago, it is asked. */
+static void
+test_verdict(void **state)
+{
+	refuse(0, 404, "{\"code\":-32601,\"message\":\"\"}");
+	become_legacy();
+	call();
+	fake_client_end(last(), CLIENT_CONNECT_FAILED);
+	fake_loop_advance(1000);
+	become_legacy();
+	fake_loop_advance(3600 * 1000 + 1);
+	call();
+	fake_client_end(last(), CLIENT_CONNECT_TIMEOUT);
+	fake_loop_advance(1000);
+	assert_true(asks(last(), "server/discover"));
+}
+
+static void
+test_session_gone(void **state)
+{
+	unsigned first;
+
+	refuse(0, 404, "{\"code\":-32601,\"message\":\"\"}");
+	become_legacy();
+	call();
+	first = last();
+	call();
+	fake_client_refuse(first, 404, "", "");
+	fake_loop_settle();
+	assert_true(asks(last(), "initialize"));
+	fake_client_refuse(first + 1, 404, "", ""); /* of the same session: not once more */
+	fake_loop_settle();
+	assert_int_equal(heard.answers, 0);
+	become_legacy();
+	/* Both were sent again, with the new session. */
+	unsigned again = 0;
+	for (unsigned i = first + 2; i <= last(); i++) {
+		if (fake_client_is_open(i) && asks(i, "tools/call")) {
+			again++;
+			reply(i, "{}");
+		}
+	}
+	assert_int_equal(again, 2);
+	assert_int_equal(heard.answers, 2);
+	assert_int_equal(heard.answer.err, 0);
+}
+
+static void
+test_changes(void **state)
+{
+	static const char changed[] =
+	    "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
+	unsigned listen = become_modern(), before = fake_client_requests();
+
+	assert_int_equal(changes, 1);
+	fake_client_stream(listen);
+	for (int i = 0; i < 5; i++)
+		fake_client_say(listen, changed);
+	fake_loop_advance(50);
+	assert_int_equal(fake_client_requests(), before + 1);
+	reply(last(), TOOLS("a"));
+	assert_int_equal(changes, 1); /* it was the same */
+	fake_client_say(listen, changed);
+	fake_loop_advance(50);
+	reply(last(), TOOLS("b"));
+	assert_int_equal(changes, 2);
+	assert_string_equal(tool(0), "web__b");
+	/* What cannot be read leaves what was there. */
+	fake_client_say(listen, changed);
+	fake_loop_advance(50);
+	reply(last(), "{\"tools\":7}");
+	assert_string_equal(tool(0), "web__b");
+	/* The stream ends: another one, and the list anew. */
+	fake_client_end(listen, CLIENT_BROKEN);
+	fake_loop_advance(1000);
+	assert_true(asks(last() - 1, "subscriptions/listen"));
+	assert_true(asks(last(), "tools/list"));
+}
+
+static void
+test_fallback(void **state)
+{
+	char text[4096], event[4200];
+
+	fake_client_refuse(0, 404, "", "");
+	fake_loop_settle();
+	fake_client_refuse(1, 405, "", "");
+	fake_loop_settle();
+	assert_string_equal(fake_client_method(2), "GET");
+	fake_client_stream(2);
+	fake_client_say(2, "event: endpoint\ndata: /messages?s=1\n\n");
+	fake_loop_settle();
+	assert_string_equal(fake_client_url(3), "http://tools/messages?s=1");
+	assert_non_null(strstr(fake_client_body(3), "\"protocolVersion\":\"2024-11-05\""));
+	format(3, "result", "{\"protocolVersion\":\"2024-11-05\"," CAPABILITIES "}", text);
+	fake_client_refuse(3, 202, "", "");
+	snprintf(event, sizeof(event), "data: %s\n\n", text);
+	fake_client_say(2, event);
+	fake_loop_settle();
+	fake_client_refuse(4, 202, "", "");
+	fake_loop_settle();
+	format(5, "result", TOOLS("a"), text);
+	fake_client_refuse(5, 202, "", "");
+	snprintf(event, sizeof(event), "data: %s\n\n", text);
+	fake_client_say(2, event);
+	fake_loop_settle();
+	assert_int_equal(state_now(), MCP_UPSTREAM_READY);
+	call();
+	fake_client_refuse(6, 202, "", "");
+	assert_int_equal(heard.answers, 0);
+	/* The stream is the connection. */
+	fake_client_end(2, CLIENT_OK);
+	fake_loop_settle();
+	assert_int_equal(heard.answer.err, E_GONE);
+	assert_int_equal(state_now(), MCP_UPSTREAM_AWAY);
+	fake_loop_advance(1000);
+	assert_string_equal(fake_client_method(last()), "GET");
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    TEST(test_modern),
+	    TEST(test_legacy),
+	    TEST(test_not_ours_to_know),
+	    TEST(test_other_revisions),
+	    TEST(test_back_off),
+	    TEST(test_silence),
+	    TEST(test_call),
+	    TEST(test_errors),
+	    TEST(test_limits),
+	    TEST(test_cancel),
+	    TEST(test_cancel_legacy),
+	    TEST(test_verdict),
+	    TEST(test_session_gone),
+	    TEST(test_changes),
+	    TEST(test_fallback),
+	};
+
+	log_open(&(struct log_conf){.level = LOG_ERROR});
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
