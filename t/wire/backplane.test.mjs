@@ -177,25 +177,34 @@ test('readers and sockets on the other host miss nothing when Redis is away for 
 });
 
 test("a provider's minute and a key's tokens hold exactly over both hosts", async (t) => {
-  const server_key = 'ps_test_tokens_key_0123456789abcdef';
+  const server_key = 'ps_test_tokens_key_0123456789abcdef', turns_key = 'ps_test_turns_key_0123456789abcdef';
   const config = {
     backplane: { url: redis.url, key_prefix: 'minute:' },
     providers: [plainProvider('mock', mock.url, { requests_per_minute: 12, pool_timeout: '100ms' })],
-    keys: [...keys_with(0), { kind: 'server', app: 'demo', secret: server_key, tpm: 5000 }],
+    keys: [...keys_with(0), { kind: 'server', app: 'demo', secret: server_key, tpm: 5000 }, { kind: 'server', app: 'demo', secret: turns_key, tpm: 60 }],
   };
   const two = [await startHost(t, config), await startHost(t, config)];
   for (const host of two) host.expectLog(/provider call failed .*requests_per_minute is spent/);
   await Promise.all(two.map(isUp));
   const ask = (key, i, max_tokens) => two[i % 2].request('/v1/chat/completions', {
     key, body: { model: 'default', max_tokens, messages: [{ role: 'user', content: 'hi' }] } });
+  // What a turn on one host has taken is missing on the other.
+  const say = async (host) => {
+    const { id } = await newSession(host, {}, turns_key);
+    return host.request(`/v1/sessions/${id}/turns`, { key: turns_key, body: { input: 'x'.repeat(200) } });
+  };
+  assert.equal((await say(two[0])).status, 200);
+  const over = await say(two[1]);
+  assert.equal(over.status, 429, over.text);
+  assert.deepEqual([over.json.limit.unit, over.json.limit.amount], ['tokens per minute', 60]);
   // Far more than fit: refused before the provider is asked.
   const large = await Promise.all(Array.from({ length: 8 }, (_, i) => ask(server_key, i, 2400)));
   const passed = large.filter(({ status }) => status === 200).length;
   assert.ok(passed >= 2 && passed < 8, large.map(({ status }) => status).join());
   for (const { status, json } of large) if (status !== 200) assert.equal(json.error.code, 'rate_limited');
   const answers = await Promise.all(Array.from({ length: 40 }, (_, i) => ask(keys.server, i)));
-  assert.equal(answers.filter(({ status }) => status === 200).length, 12 - passed, answers.map(({ status }) => status).join());
-  assert.equal(answers.filter(({ status }) => status === 429).length, 40 - 12 + passed);
+  assert.equal(answers.filter(({ status }) => status === 200).length, 11 - passed, answers.map(({ status }) => status).join());
+  assert.equal(answers.filter(({ status }) => status === 429).length, 40 - 11 + passed);
 });
 
 test('a host that ends signs off, and its workers are no members any more', async (t) => {
