@@ -10,7 +10,7 @@
 #include "common/buf.h"
 #include "common/check.h"
 #include "worker/backplane/redis_io.h"
-#include "worker/backplane/resolve.h"
+#include "worker/loop/resolve.h"
 
 enum { READ_BYTES = 32 << 10, READS_MAX = 16, ARGS_MAX = 32 };
 

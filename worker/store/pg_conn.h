@@ -18,7 +18,7 @@
 
 #include "common/buf.h"
 #include "common/list.h"
-#include "worker/backplane/resolve.h"
+#include "worker/loop/resolve.h"
 #include "worker/loop/loop.h"
 #include "worker/store/ops.h"
 #include "worker/store/pg_pool.h"

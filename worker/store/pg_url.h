@@ -1,7 +1,7 @@
 /*
  * pg_url - a postgres:// address as libpq's keywords, with what we want unless it says otherwise.
  *
- * libpq resolves names while it blocks: names are looked up elsewhere (worker/backplane/resolve.h)
+ * libpq resolves names while it blocks: names are looked up elsewhere (worker/loop/resolve.h)
  * and given as hostaddr, the name staying beside it for TLS.
  */
 #ifndef WORKER_STORE_PG_URL_H

@@ -1,5 +1,5 @@
 /* resolve - see resolve.h. */
-#include "worker/backplane/resolve.h"
+#include "worker/loop/resolve.h"
 
 #include <netdb.h>
 #include <netinet/in.h>

@@ -4,8 +4,8 @@
  * A number or a path is answered at once from a post; a name is looked up by a thread that lives
  * as long as getaddrinfo() takes, also when nobody waits for it any more.
  */
-#ifndef WORKER_BACKPLANE_RESOLVE_H
-#define WORKER_BACKPLANE_RESOLVE_H
+#ifndef WORKER_LOOP_RESOLVE_H
+#define WORKER_LOOP_RESOLVE_H
 
 #include "common/netaddr.h"
 #include "worker/loop/loop.h"
