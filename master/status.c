@@ -20,7 +20,13 @@ static const char *const kinds[LABEL_KIND_SIZE] = {"http", "sse", "websocket"};
 static const char *
 phase_name(const struct supervise *s)
 {
-	static const char *const names[] = {"running", "stopping", "draining", "stopped"};
+	static const char *const names[] = {
+	    [PHASE_RUNNING] = "running",
+	    [PHASE_PAUSING] = "stopping",
+	    [PHASE_SETTLING] = "stopping",
+	    [PHASE_DRAINING] = "draining",
+	    [PHASE_STOPPED] = "stopped",
+	};
 
 	return supervise_is_reloading(s) ? "reloading" : names[supervise_phase(s)];
 }
