@@ -4,10 +4,10 @@ import { startPostgres } from '../../t/wire/lib/postgres.mjs';
 import { startMock, startServer } from '../../t/wire/lib/server.mjs';
 import { all_pids, cpuSeconds, load, median, print } from './lib.mjs';
 
-const rounds = 5, workers = 2;
+const rounds = 3, workers = 2;
 const kinds = [
-  ['not streamed', { plain: true, count: 3000 }],
-  ['streamed, 20 tokens in one piece', { count: 3000 }],
+  ['not streamed', { plain: true, count: 2000 }],
+  ['streamed, 20 tokens in one piece', { count: 2000 }],
 ];
 
 /** Also of backends that have ended meanwhile: PostgreSQL's own processes come and go. */

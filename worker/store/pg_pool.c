@@ -82,6 +82,8 @@ enum pg_move
 pg_pool_next(
     struct pg_pool *pool, bool is_alone, unsigned waiting, uint64_t now_ms, struct pg_slot **ret)
 {
+	if (pg_pool_in_use(pool) >= pool->size)
+		pool->crowd_until_ms = now_ms + PG_CROWD_MS;
 	if (!list_empty(&pool->lists[PG_IDLE])) {
 		/* The last that came back: those that idle long are closed in the end. */
 		*ret = list_entry(pool->lists[PG_IDLE].prev, struct pg_slot, node);
@@ -156,7 +158,7 @@ pg_pool_give(struct pg_pool *pool, struct pg_slot *slot, unsigned waiting, uint6
 	move(pool, slot, PG_IDLE);
 	if (is_old(pool, slot, now_ms))
 		return false;
-	return waiting > 0 || count_all(pool) <= pool->size;
+	return waiting > 0 || count_all(pool) <= pool->size || now_ms < pool->crowd_until_ms;
 }
 
 void

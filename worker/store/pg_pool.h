@@ -5,10 +5,11 @@
  * the connections, each with a pg_slot in it, and the queue of those who wait; it asks
  * pg_pool_next() for the first of them and does what it says.
  *
- * Up to `size` connections stay, up to `overflow` more are closed when they come back
- * and nobody waits. Operations of one statement share a connection that is busy with
- * such (pipelining); a transaction and a slow read have theirs alone. Nobody overtakes
- * the first of the queue.
+ * Up to `size` connections stay, up to `overflow` more are closed when they come back,
+ * nobody waits and `size` has sufficed for PG_CROWD_MS: a crowd comes and goes within
+ * milliseconds, and to open a connection costs more than a turn does. Operations of one
+ * statement share a connection that is busy with such (pipelining); a transaction and a
+ * slow read have theirs alone. Nobody overtakes the first of the queue.
  *
  * When the database goes away all connections break at once, in every worker of every
  * host. Then one connection at a time is tried, later and later, each wait drawn at
@@ -27,6 +28,7 @@ enum pg_state { PG_CONNECTING, PG_CHECKING, PG_IDLE, PG_SHARED, PG_ALONE, PG_STA
 enum {
 	PG_DEPTH_MAX = 8,   /* operations that share a connection */
 	PG_OPENING_MAX = 4, /* connections that are opened at once, while all is well */
+	PG_CROWD_MS = 5000,
 	PG_BACKOFF_FIRST_MS = 100,
 	PG_BACKOFF_MAX_MS = 2000,
 };
@@ -45,9 +47,10 @@ struct pg_pool {
 	uint64_t check_after_ms; /* idle for so long: checked before use. 0: always */
 	struct list lists[PG_STATES];
 	unsigned counts[PG_STATES];
-	unsigned failures;   /* to open one, in a row */
-	bool is_careful;     /* something broke, and none was opened since */
-	uint64_t open_at_ms; /* none is opened before */
+	uint64_t crowd_until_ms; /* more than `size` were wanted a while ago */
+	unsigned failures;       /* to open one, in a row */
+	bool is_careful;         /* something broke, and none was opened since */
+	uint64_t open_at_ms;     /* none is opened before */
 };
 
 enum pg_move {

@@ -102,6 +102,27 @@ overflow_is_closed_on_return_unless_someone_waits(void **state)
 }
 
 static void
+overflow_stays_while_a_crowd_comes_and_goes(void **state)
+{
+	struct pg_slot *slot;
+
+	for (int i = 0; i < SIZE + 1; i++) {
+		next(true, 1, &slot);
+		add_busy(true);
+	}
+	for (int i = 0; i < 3; i++) {
+		assert_true(pg_pool_give(&pool, &slots[SIZE], 0, now));
+		now += PG_CROWD_MS - 1;
+		assert_int_equal(next(true, 1, &slot), PG_TAKE); /* all others are busy */
+		assert_ptr_equal(slot, &slots[SIZE]);
+		pg_pool_take(&pool, slot, true);
+	}
+	assert_true(pg_pool_give(&pool, &slots[0], 0, now));
+	now += PG_CROWD_MS;
+	assert_false(pg_pool_give(&pool, &slots[SIZE], 0, now));
+}
+
+static void
 short_ones_share_and_transactions_do_not(void **state)
 {
 	struct pg_slot *alone = add_busy(true), *shared = add_busy(false), *slot;
@@ -241,6 +262,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    T(as_many_are_opened_as_wait),
 	    T(overflow_is_closed_on_return_unless_someone_waits),
+	    T(overflow_stays_while_a_crowd_comes_and_goes),
 	    T(short_ones_share_and_transactions_do_not),
 	    T(the_least_busy_is_shared),
 	    T(who_idled_is_checked_before_use),
