@@ -286,6 +286,7 @@ test('a client key\'s rate limit holds for chats, not for messages', async (t) =
   for (let i = 0; i < 3; i++) assert.equal((await chat.answer(chat.chat(`${i}`))).at(-1).status, 'complete');
   const [refusal] = await chat.answer(chat.chat('one more'));
   assert.equal(refusal.chunk.code, 'rate_limited');
+  assert.match(refusal.chunk.error, /it has \d+ requests in its window; try again in \d+ s/);
   assert.ok(refusal.chunk.retry_after >= 1 && refusal.chunk.retry_after <= 60);
 });
 

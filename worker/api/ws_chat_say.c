@@ -10,6 +10,7 @@
 #include "worker/api/fields.h"
 #include "worker/api/shapes.h"
 #include "worker/api/ws_chat_impl.h"
+#include "worker/usage/refusal.h"
 
 enum { IDEMPOTENCY_KEY_MAX = 128 };
 
@@ -172,22 +173,33 @@ may_begin(struct chat_ask *ask, struct chat_socket *cs)
 	return false;
 }
 
+/* Which limit, and when it ends. */
+static void
+tell_limit(struct chat_ask *ask, struct chat_socket *cs)
+{
+	const struct rate_ask *r = &ask->call.rate_ask;
+	struct buf message = BUF_INIT;
+
+	refusal_message(&r->verdict, r->unit, &message);
+	chat_socket_tell_error(cs, &(struct chat_error){.err = E_RATE_LIMITED,
+				       .request_id = ask->request_id,
+				       .message = message.data,
+				       .retry_after_s = rate_retry_after_s(&r->verdict)});
+	buf_fini(&message);
+}
+
 /* The windows have been asked; the socket may be gone. */
 static void
 enter_chat(struct chat_ask *ask)
 {
-	const struct rate_ask *r = &ask->call.rate_ask;
 	struct chat_socket *cs = chat_ask_socket(ask);
-	struct chat_error error = {.err = E_RATE_LIMITED,
-	    .request_id = ask->request_id,
-	    .retry_after_s = rate_retry_after_s(&r->verdict)};
 
-	if (cs != NULL && r->verdict.is_allowed) {
+	if (cs != NULL && ask->call.rate_ask.verdict.is_allowed) {
 		choose_session(ask, cs, ask->call.session_id.s[0] != '\0');
 		return;
 	}
 	if (cs != NULL)
-		chat_socket_tell_error(cs, &error);
+		tell_limit(ask, cs);
 	chat_ask_end(ask);
 }
 
