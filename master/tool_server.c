@@ -21,8 +21,6 @@
 #include "master/signals.h"
 #include "master/timer.h"
 
-extern char **environ;
-
 enum {
 	GRACE_MS = 2000,         /* MCP, stdio: between closing its input, SIGTERM and SIGKILL */
 	GOOD_LIFE_MS = 10000,    /* one that ran so long begins anew with the back-off */

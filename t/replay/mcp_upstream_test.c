@@ -583,6 +583,51 @@ test_fallback(void **state)
 	assert_string_equal(fake_client_method(last()), "GET");
 }
 
+/* The stream ends before the answer, twice: the rest is asked for, when the server says. */
+static void
+test_resume(void **state)
+{
+	char text[4096], event[4200];
+	unsigned i;
+
+	refuse(0, 404, "{\"code\":-32601,\"message\":\"\"}");
+	become_legacy();
+	call();
+	i = last();
+	fake_client_stream(i);
+	fake_client_say(i, "id: e-1\nretry: 300\ndata: \n\n");
+	fake_client_end(i, CLIENT_OK);
+	fake_loop_advance(299);
+	assert_int_equal(last(), i);
+	fake_loop_advance(1);
+	assert_string_equal(fake_client_method(i + 1), "GET");
+	assert_string_equal(fake_client_header(i + 1, "Last-Event-ID"), "e-1");
+	assert_string_equal(fake_client_header(i + 1, "Mcp-Session-Id"), "session-1");
+	fake_client_stream(i + 1);
+	fake_client_say(i + 1, "id: e-2\ndata: \n\ndata: cut");
+	fake_client_end(i + 1, CLIENT_BROKEN);
+	fake_loop_advance(300);
+	assert_string_equal(fake_client_header(i + 2, "Last-Event-ID"), "e-2");
+	format(i, "result", "{}", text);
+	snprintf(event, sizeof(event), "data: %s\n\n", text);
+	fake_client_stream(i + 2);
+	fake_client_say(i + 2, event);
+	assert_int_equal(heard.answers, 1);
+	assert_int_equal(heard.answer.err, 0);
+	fake_client_end(i + 2, CLIENT_OK);
+	/* One that is given up is not asked for. */
+	uint64_t handle = call();
+	i = last();
+	fake_client_stream(i);
+	fake_client_say(i, "id: e-3\ndata: \n\n");
+	fake_client_end(i, CLIENT_OK);
+	mcp_cancel(upstreams, handle);
+	fake_client_refuse(last(), 202, "", "");
+	i = last();
+	fake_loop_advance(5000);
+	assert_int_equal(last(), i);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -604,6 +649,7 @@ main(void)
 	    TEST(test_session_gone),
 	    TEST(test_changes),
 	    TEST(test_fallback),
+	    TEST(test_resume),
 	};
 
 	log_open(&(struct log_conf){.level = LOG_ERROR});

@@ -145,7 +145,7 @@ mcp_list_add_page(struct mcp_list *l, struct str result, const struct mcp_list_l
 {
 	struct str page, items, value;
 	struct json_scan s;
-	int more, err = 0;
+	int err = 0;
 
 	check(!l->is_closed);
 	if (result.len > limits->bytes_max - l->bytes)
@@ -157,7 +157,7 @@ mcp_list_add_page(struct mcp_list *l, struct str result, const struct mcp_list_l
 	json_scan_init(&s, items);
 	if (!json_scan_array(&s))
 		return E_INVALID_REQUEST;
-	while (err == 0 && (more = json_scan_element(&s)) == 1) {
+	while (err == 0 && json_scan_element(&s) == 1) {
 		if (!json_scan_skip(&s, &value))
 			return E_INVALID_REQUEST;
 		err = add_item(l, value, limits);

@@ -6,7 +6,8 @@
  * moment when the call was answered, so that the connection can be used again.
  *
  *   feed    for
- *   CALL    a request; its answer, and what is said before that
+ *   CALL    a request; its answer, and what is said before that. A legacy server may end the stream
+ *           before it has answered, if it has given its events ids: it is asked for the rest
  *   NOTE    a message that has no answer
  *   STREAM  GET: what a legacy server says unasked; of 2024-11-05 all that it says
  */
@@ -20,7 +21,15 @@
 #include "worker/mcp/upstream_impl.h"
 #include "worker/provider/sse_parse.h"
 
-enum { LINGER_MS = 1000, KEEPALIVE_MS = 30000, STREAMS_MAX = 2, SESSION_HEADER_MAX = 1024 };
+enum {
+	RESUME_MS = 1000,
+	RESUME_MAX_MS = 30000,
+	RESUMES_MAX = 1000,
+	LINGER_MS = 1000,
+	KEEPALIVE_MS = 30000,
+	STREAMS_MAX = 2,
+	SESSION_HEADER_MAX = 1024
+};
 
 enum feed_kind { FEED_CALL, FEED_NOTE, FEED_STREAM };
 
@@ -47,6 +56,7 @@ struct feed_in {
 	bool is_sse, is_awaited, keeps_session;
 	bool is_feeding, is_dead; /* freed when the bytes at hand are done with */
 	bool is_too_large;
+	unsigned resumes; /* how often the rest of its stream was asked for */
 	struct sse_parse events;
 	struct buf body;
 	struct loop_timer timer;
@@ -96,6 +106,7 @@ http_release(struct call *c)
 		return;
 	c->feed = NULL;
 	f->call = NULL;
+	f->timer.on_fire = on_lingered;
 	loop_timer_set(c->upstream->all->of.loop, &f->timer, LINGER_MS);
 }
 
@@ -240,12 +251,31 @@ repeat_call(struct feed_in *f)
 	calls_flush(u);
 }
 
+static void on_resume(struct loop_timer *);
+
+/* False: it cannot be. The call's own time goes on. */
+static bool
+resume_later(struct feed_in *f)
+{
+	uint64_t delay_ms = f->events.has_retry ? f->events.retry_ms : RESUME_MS;
+
+	if (!f->is_sse || f->events.id.len == 0 || f->resumes++ >= RESUMES_MAX ||
+	    f->upstream->is_fallback || upstream_is_modern(f->upstream))
+		return false;
+	f->timer.on_fire = on_resume;
+	loop_timer_set(f->upstream->all->of.loop, &f->timer,
+	    delay_ms < RESUME_MAX_MS ? delay_ms : RESUME_MAX_MS);
+	return true;
+}
+
 static void
 end_call(struct feed_in *f, enum client_outcome outcome)
 {
 	struct upstream *u = f->upstream;
 	char why[64];
 
+	if (outcome == CLIENT_BROKEN && resume_later(f))
+		return;
 	if (outcome != CLIENT_OK) {
 		fail_call(f, outcome);
 		return;
@@ -256,7 +286,7 @@ end_call(struct feed_in *f, enum client_outcome outcome)
 	}
 	if (!f->is_sse)
 		take_body(f);
-	if (f->call == NULL)
+	if (f->call == NULL || resume_later(f))
 		return;
 	if (u->is_fallback && f->status >= 200 && f->status < 300) {
 		f->call->feed = NULL; /* the answer comes on the stream */
@@ -331,6 +361,8 @@ on_done(void *arg, enum client_outcome outcome, const char *detail)
 	else if (f->kind == FEED_NOTE)
 		end_note(f, outcome);
 	f->is_feeding = false;
+	if (!f->is_dead && f->call != NULL && loop_timer_is_set(&f->timer))
+		return; /* the rest is asked for */
 	feed_free(f);
 	if (is_stream)
 		end_stream(u, status);
@@ -469,6 +501,29 @@ on_no_endpoint(struct loop_timer *timer)
 
 	feed_free(f);
 	end_stream(u, 0);
+}
+
+/* The rest of a call's stream. */
+static void
+on_resume(struct loop_timer *timer)
+{
+	static const struct client_handlers handlers = {on_head, on_body, on_done};
+	struct feed_in *f = container_of(timer, struct feed_in, timer);
+	struct upstream *u = f->upstream;
+	struct http_headers h;
+
+	f->timer.on_fire = on_lingered;
+	sse_parse_restart(&f->events);
+	buf_clear(&f->body);
+	http_headers_init(&h);
+	http_headers_add(&h, "Accept", STR("text/event-stream"));
+	http_headers_add(&h, "Last-Event-ID", buf_str(&f->events.id));
+	add_headers(&h, u, NULL);
+	f->transfer = client_start(u->http->pool,
+	    &(struct client_request){
+		.method = "GET", .url = u->conf->url, .headers = h.v, .header_count = h.n},
+	    &handlers, f);
+	http_headers_fini(&h);
 }
 
 static void

@@ -16,6 +16,16 @@ sse_parse_fini(struct sse_parse *p)
 	buf_fini(&p->line);
 	buf_fini(&p->name);
 	buf_fini(&p->data);
+	buf_fini(&p->id);
+}
+
+void
+sse_parse_restart(struct sse_parse *p)
+{
+	buf_clear(&p->line);
+	buf_clear(&p->name);
+	buf_clear(&p->data);
+	p->has_data = p->skips_lf = p->has_begun = false;
 }
 
 /* An empty line. Without data it only forgets the name. */
@@ -51,6 +61,11 @@ take_field(struct sse_parse *p, struct str line)
 		buf_add_str(&p->data, value);
 		buf_add_char(&p->data, '\n');
 		p->has_data = true;
+	} else if (str_eq(field, STR("id")) && value.len <= SSE_ID_MAX) {
+		buf_clear(&p->id);
+		buf_add_str(&p->id, value);
+	} else if (str_eq(field, STR("retry"))) {
+		p->has_retry = str_to_u64(value, &p->retry_ms) || p->has_retry;
 	}
 	return p->data.len > p->event_bytes_max ? E_PAYLOAD_TOO_LARGE : 0;
 }

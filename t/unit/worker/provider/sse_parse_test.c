@@ -102,6 +102,26 @@ feed_whole(const char *s, size_t len, size_t max, sse_on_event *on_event, void *
 	return rc;
 }
 
+/* For who reconnects. */
+static void
+test_ids(void **state)
+{
+	struct buf out = BUF_INIT;
+	struct sse_parse p;
+
+	sse_parse_init(&p, 1000, note, &out);
+	assert_int_equal(
+	    sse_parse_feed(&p, STR("id: a 1\nretry: 250\ndata: x\n\nretry: no\ndata: cu")), 0);
+	assert_true(str_eq(buf_str(&p.id), STR("a 1")));
+	assert_true(p.has_retry && p.retry_ms == 250);
+	sse_parse_restart(&p);
+	assert_int_equal(sse_parse_feed(&p, STR("data: y\n\n")), 0);
+	assert_string_equal(out.data, "|x;|y;");
+	assert_true(str_eq(buf_str(&p.id), STR("a 1")));
+	sse_parse_fini(&p);
+	buf_fini(&out);
+}
+
 static void
 test_limits(void **state)
 {
@@ -148,6 +168,7 @@ main(void)
 	    cmocka_unit_test(test_line_ends),
 	    cmocka_unit_test(test_what_is_skipped),
 	    cmocka_unit_test(test_cut_end),
+	    cmocka_unit_test(test_ids),
 	    cmocka_unit_test(test_limits),
 	    cmocka_unit_test(test_callback_ends_the_feed),
 	};
