@@ -39,7 +39,7 @@ const json = (response, text) => {
   response.writeHead(200, { 'content-type': 'application/json' });
   response.end(text);
 };
-const chat = (server, key, body = {}) => server.request('/v1/chat/completions', { key, body: { messages: user, max_tokens: 1, ...body } });
+const chat = (server, key, body = {}) => server.request('/v1/chat/completions', { key, body: { messages: user, max_tokens: 1, ...body }, limit_ms: 60000 });
 /** A call whose answer is given as soon as it is asked for, and which is settled after it. */
 const chat_held = async (server, held) => {
   const before = held.length;
