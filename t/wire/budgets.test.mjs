@@ -6,7 +6,7 @@ import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
-import { heldCalls, moneyAhead, usageRows } from './lib/record.mjs';
+import { ask, heldCalls, moneyAhead, usageRows } from './lib/record.mjs';
 import { keys, newSession, plainProvider, startServer, streamTurn } from './lib/server.mjs';
 import { startUpstream } from './lib/upstream.mjs';
 import { waitFor } from './lib/wait.mjs';
@@ -322,14 +322,7 @@ test('a long call keeps what it reserved past its lease', { timeout: 60000 }, as
   const server = await startServer(t, { mock: false, config: config_of(upstream, { budgets: { lease: '1s' } }) });
   const asked = chat(server, ten, { max_tokens: 10 });
   await waitFor(() => held.length === 1, 'the call');
-  const lapses = () => {
-    const db = new DatabaseSync(server.config.store.url.slice('sqlite:'.length));
-    try {
-      return db.prepare('SELECT lapses_at FROM budget_holds').get().lapses_at;
-    } finally {
-      db.close();
-    }
-  };
+  const lapses = () => new Date(ask(server, 'SELECT lapses_at FROM budget_holds')[0].lapses_at).getTime();
   const first = lapses();
   await waitFor(() => lapses() > first + 3000, 'renewals');
   assert.equal((await chat(server, ten)).json.budget.reserved, 10);
@@ -353,9 +346,7 @@ test('rows, their sums and the metrics agree, over turns and routes; nothing is 
   const metrics = parseMetrics((await server.request('/metrics')).text);
   // The rows of the routes wait for others; a stop does not wait so long, and writes them.
   await server.stop();
-  const db = new DatabaseSync(store.url.slice('sqlite:'.length));
-  const rows = { rows: db.prepare('SELECT * FROM usage').all(), days: db.prepare('SELECT * FROM usage_days').all() };
-  db.close();
+  const rows = { rows: ask(server, 'SELECT * FROM usage'), days: ask(server, 'SELECT * FROM usage_days') };
   assert.equal(rows.rows.length, 28);
   assert.equal(sum(rows.days, 'calls'), 28);
   assert.equal(sum(rows.days, 'failed_calls'), 5);

@@ -2,12 +2,12 @@
 // with a reason, the record agrees, and nothing is left behind.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
-import { DatabaseSync } from 'node:sqlite';
 import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { ask, insist, seeded, Turn } from './lib/bot.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
+import { ask as askRecord } from './lib/record.mjs';
 import { keys, startServer } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
 
@@ -123,11 +123,9 @@ test('under random deaths every turn ends once and the host stays whole', { time
   assert.ok(let_through.length > rate.limit, `${let_through.length} let through`);
 
   await waitFor(async () => (await ask(world, 'health', '/health', {})).json.status === 'ok', 'health ok');
-  const database = new DatabaseSync(path.join(server.dir, 'parley.db'), { readOnly: true });
-  const live = () => database.prepare("SELECT id, owner FROM turns WHERE state = 'live'").all();
+  const live = () => askRecord(server, "SELECT id, owner FROM turns WHERE state = 'live'");
   await waitFor(() => live().length === 0, 'end of every turn in the record').catch((e) => assert.fail(`${e.message}: ${JSON.stringify(live())}`));
-  const { n: recorded } = database.prepare("SELECT count(*) AS n FROM turns WHERE state <> 'failed' OR error_code <> 'worker_lost'").get();
-  database.close();
+  const { n: recorded } = askRecord(server, "SELECT count(*) AS n FROM turns WHERE state <> 'failed' OR error_code <> 'worker_lost'")[0];
   const families = await waitFor(async () => {
     const parsed = parseMetrics((await ask(world, 'metrics', '/metrics', {})).text);
     return sumOf(parsed, 'parley_turns_live') === 0 && parsed;

@@ -1,7 +1,17 @@
-// record - what a server has written into its SQLite, looked at from outside.
+// record - what a server has written into its database, SQLite or PostgreSQL, looked at from outside.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { DatabaseSync } from 'node:sqlite';
 
-function ask(server, sql) {
+function askPostgres(url, sql) {
+  const { status, stdout, stderr } = spawnSync('psql', [url, '-XAtq', '-v', 'ON_ERROR_STOP=1', '-c', `SELECT coalesce(json_agg(row_to_json(t)), '[]') FROM (${sql}) AS t`], { encoding: 'utf8', maxBuffer: 64 << 20 });
+  assert.equal(status, 0, stderr);
+  return JSON.parse(stdout);
+}
+
+/** The rows of a query that both databases understand; times are numbers in SQLite, texts in PostgreSQL: new Date() takes both. */
+export function ask(server, sql) {
+  if (server.config.store.url.startsWith('postgres')) return askPostgres(server.config.store.url, sql);
   const db = new DatabaseSync(server.config.store.url.slice('sqlite:'.length));
   try {
     db.exec('PRAGMA busy_timeout = 5000');
