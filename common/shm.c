@@ -39,7 +39,7 @@
 
 #define SHM_MAGIC 0x31594c5241505359ULL
 
-enum { SHM_VERSION = 4, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
+enum { SHM_VERSION = 5, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
 
 /* Everything that must be equal in two binaries that share the memory; at last what need not be. */
 struct shm_shape {
@@ -61,7 +61,9 @@ struct shm_row {
 	_Atomic uint64_t bus_tag; /* number << 32 | length: whose the name is */
 	_Atomic uint64_t bus_name[SHM_BUS_NAME_MAX / 8];
 	_Atomic uint32_t left[SHM_LEFT_MAX]; /* numbers of the dead, 0: none */
-	uint64_t pad[7];                     /* to two cache lines */
+	_Atomic uint64_t request;            /* fingerprint; its lowest bit: it is being handled */
+	_Atomic uint64_t request_name[SHM_REQUEST_NAME_MAX / 8];
+	uint64_t pad[1]; /* to two cache lines */
 };
 
 struct shm_head {
@@ -313,6 +315,7 @@ row_clean(struct shm *shm, uint32_t row)
 	owners_row_clear(shm, row);
 	peers_row_clear(shm, row);
 	atomic_store_explicit(&shm->rows[row].pid, 0, memory_order_relaxed);
+	atomic_store_explicit(&shm->rows[row].request, 0, memory_order_relaxed);
 }
 
 /* Under the lock. The oldest makes room when there is none. */
@@ -416,6 +419,46 @@ shm_row_set_bus_name(struct shm *shm, struct shm_who who, const char *name, size
 	for (size_t i = 0; i < ARRAY_LEN(words); i++)
 		atomic_store_explicit(&r->bus_name[i], words[i], memory_order_relaxed);
 	atomic_store_explicit(&r->bus_tag, (uint64_t)who.number << 32 | len, memory_order_release);
+}
+
+void
+shm_row_begin_request(
+    struct shm *shm, struct shm_who who, uint64_t fingerprint, const char *name, size_t len)
+{
+	struct shm_row *r = row_at(shm, who.row);
+	uint64_t words[SHM_REQUEST_NAME_MAX / 8] = {0};
+
+	memcpy(words, name, len < sizeof(words) ? len : sizeof(words));
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		atomic_store_explicit(&r->request_name[i], words[i], memory_order_relaxed);
+	atomic_store_explicit(&r->request, fingerprint | 1, memory_order_relaxed);
+}
+
+void
+shm_row_end_request(struct shm *shm, struct shm_who who)
+{
+	struct shm_row *r = row_at(shm, who.row);
+	uint64_t request = atomic_load_explicit(&r->request, memory_order_relaxed);
+
+	atomic_store_explicit(&r->request, request & ~1ULL, memory_order_relaxed);
+}
+
+bool
+shm_row_request(const struct shm *shm, struct shm_who who, struct shm_request *ret)
+{
+	struct shm_row *r = row_at(shm, who.row);
+	uint64_t request = atomic_load(&r->request);
+	uint64_t words[SHM_REQUEST_NAME_MAX / 8];
+
+	if (request == 0 || number_of(atomic_load(&r->identity)) != who.number)
+		return false;
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		words[i] = atomic_load_explicit(&r->request_name[i], memory_order_relaxed);
+	ret->fingerprint = request & ~1ULL;
+	ret->is_under_way = request & 1;
+	memcpy(ret->name, words, sizeof(words));
+	ret->name[SHM_REQUEST_NAME_MAX] = '\0';
+	return true;
 }
 
 bool

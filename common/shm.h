@@ -62,6 +62,21 @@ void shm_row_set_pid(struct shm *, struct shm_who, int pid);
 void shm_row_set_state(struct shm *, struct shm_who, enum shm_state);
 void shm_row_set_bus_name(struct shm *, struct shm_who, const char *name, size_t len);
 
+/* The request that is being handled, or was the last: who finds the worker dead can say what it was
+ * at. fingerprint: of method, path and body, even. */
+enum { SHM_REQUEST_NAME_MAX = 40 };
+void shm_row_begin_request(
+    struct shm *, struct shm_who, uint64_t fingerprint, const char *name, size_t len);
+void shm_row_end_request(struct shm *, struct shm_who);
+
+struct shm_request {
+	uint64_t fingerprint;
+	bool is_under_way;
+	char name[SHM_REQUEST_NAME_MAX + 1]; /* cut */
+};
+/* The master's, before it reaps. False: there was none. */
+bool shm_row_request(const struct shm *, struct shm_who, struct shm_request *ret);
+
 /* Anyone's. Consistent snapshots. */
 struct shm_row_info {
 	struct shm_who who;
@@ -103,6 +118,7 @@ enum shm_word {
 	SHM_WORD_RESTARTS,
 	SHM_WORD_BACKPLANE_AWAY, /* 1: somebody has warned that Redis is */
 	SHM_WORD_WORKERS,        /* as configured; 0: all slots */
+	SHM_WORD_CRASHING,       /* so many slots whose workers die again and again */
 	SHM_WORD_STATS_SEEN, /* when the fleet's sums were last seen to be fresh, monotonic ms */
 	SHM_WORD_PIPES,      /* the name of the master's socket for them (pipes.h); 0: none */
 	SHM_WORD_COUNT = 64

@@ -9,17 +9,28 @@ slot_worked(struct slot *s)
 	s->early_deaths = 0;
 }
 
-uint64_t
-slot_died(struct slot *s, bool was_ready, uint64_t backoff_ms, uint64_t backoff_max_ms)
+void
+slot_is_calm(struct slot *s)
 {
-	uint64_t delay_ms = backoff_ms;
+	s->crashes = 0;
+}
 
-	if (was_ready) {
-		s->early_deaths = 0;
+static uint64_t
+doubled(uint64_t ms, uint32_t times, uint64_t max_ms)
+{
+	for (uint32_t i = 0; i < times && ms < max_ms; i++)
+		ms *= 2;
+	return ms < max_ms ? ms : max_ms;
+}
+
+uint64_t
+slot_died(struct slot *s, const struct slot_death *d, uint64_t backoff_ms, uint64_t backoff_max_ms)
+{
+	if (!d->was_ready)
+		return doubled(backoff_ms, s->early_deaths++, backoff_max_ms);
+	s->early_deaths = 0;
+	s->crashes = d->uptime_ms < SLOT_CALM_MS ? s->crashes + 1 : 1;
+	if (!slot_is_crashing(s))
 		return 0;
-	}
-	for (uint32_t i = 0; i < s->early_deaths && delay_ms < backoff_max_ms; i++)
-		delay_ms *= 2;
-	s->early_deaths++;
-	return delay_ms < backoff_max_ms ? delay_ms : backoff_max_ms;
+	return doubled(backoff_ms, s->crashes - SLOT_CRASHES, backoff_max_ms);
 }

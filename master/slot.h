@@ -22,6 +22,7 @@ struct child;
 struct slot {
 	uint32_t index;
 	uint32_t early_deaths; /* in a row, of workers that never became ready */
+	uint32_t crashes;      /* in a row, of workers that were ready and soon died */
 	struct child *current;
 	struct child *successor;
 };
@@ -29,11 +30,31 @@ struct slot {
 /* A worker of the slot became ready: the next death is replaced at once. */
 void slot_worked(struct slot *);
 
+/* A worker of the slot has lived for SLOT_CALM_MS: no series of crashes any more. */
+void slot_is_calm(struct slot *);
+
+struct slot_death {
+	bool was_ready;
+	uint64_t uptime_ms;
+};
+
+enum {
+	SLOT_CALM_MS = 10000,
+	SLOT_CRASHES = 3, /* so many in a row, each after less than that, are no accident */
+};
+
 /*
- * A worker of the slot died. Returns the milliseconds to wait before the next spawn:
- * 0 if it had been ready, else backoff_ms, doubled with each such death in a row, at
- * most backoff_max_ms: only what never worked is delayed.
+ * A worker of the slot died. Returns the milliseconds to wait before the next spawn: 0 if it had
+ * been ready and is not one of a series (something, an input perhaps, kills them again and again),
+ * else backoff_ms, doubled with each such death in a row, at most backoff_max_ms.
  */
-uint64_t slot_died(struct slot *, bool was_ready, uint64_t backoff_ms, uint64_t backoff_max_ms);
+uint64_t slot_died(
+    struct slot *, const struct slot_death *, uint64_t backoff_ms, uint64_t backoff_max_ms);
+
+static inline bool
+slot_is_crashing(const struct slot *s)
+{
+	return s->crashes >= SLOT_CRASHES;
+}
 
 #endif

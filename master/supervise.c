@@ -31,6 +31,7 @@ enum { ORPHAN_LOOKS = 30, ORPHAN_LOOK_MS = 100 };
 struct place { /* a slot and what waits in it */
 	struct slot slot;
 	struct event *respawn; /* pending: something is to be started here later */
+	struct event *calm;    /* pending: after crashes, until its worker has lived for a while */
 	struct supervise *owner;
 };
 
@@ -96,12 +97,41 @@ start_child(struct place *p, const struct conf *conf, uint32_t workers, uint32_t
 }
 
 static uint64_t
-delay_after(struct place *p, bool was_ready)
+delay_after(struct place *p, const struct slot_death *d)
 {
 	const struct conf *conf = p->owner->conf;
 
-	return slot_died(
-	    &p->slot, was_ready, conf->watchdog.backoff_ms, conf->watchdog.backoff_max_ms);
+	return slot_died(&p->slot, d, conf->watchdog.backoff_ms, conf->watchdog.backoff_max_ms);
+}
+
+static uint64_t
+delay_of_next_try(struct place *p)
+{
+	return delay_after(p, &(struct slot_death){.was_ready = false});
+}
+
+/* ---- workers that die again and again ---- */
+
+static void
+count_crashing(struct supervise *s)
+{
+	uint64_t crashing = 0;
+
+	for (uint32_t i = 0; i < s->workers; i++)
+		crashing += slot_is_crashing(&s->places[i].slot);
+	atomic_store(shm_word(s->shm, SHM_WORD_CRASHING), crashing);
+}
+
+static void
+on_calm(int fd, short what, void *arg)
+{
+	struct place *p = arg;
+
+	(void)fd, (void)what;
+	if (slot_is_crashing(&p->slot))
+		log_info("worker lives slot=%u", p->slot.index);
+	slot_is_calm(&p->slot);
+	count_crashing(p->owner);
 }
 
 /* The slot has no worker: start one, or try again later. */
@@ -113,7 +143,7 @@ fill(struct place *p)
 	check(p->slot.current == NULL);
 	p->slot.current = start_child(p, s->conf, s->workers, s->conf_generation);
 	if (p->slot.current == NULL)
-		timer_set(p->respawn, delay_after(p, false));
+		timer_set(p->respawn, delay_of_next_try(p));
 }
 
 static void
@@ -260,7 +290,7 @@ lose_successor(struct place *p)
 	if (p->owner->trial != NULL)
 		give_up_trial(p->owner);
 	if (p->slot.current == NULL || p->owner->is_reloading)
-		timer_set(p->respawn, delay_after(p, false));
+		timer_set(p->respawn, delay_of_next_try(p));
 }
 
 /* One slot at a time: the others serve meanwhile. */
@@ -316,6 +346,8 @@ on_child_ready(void *arg, struct child *c)
 	log_info("worker is up slot=%u pid=%d incarnation=%u start_ms=%" PRIu64, c->slot->index,
 	    (int)c->pid, c->who.number, clock_mono_ms() - c->started_ms);
 	slot_worked(c->slot);
+	if (c->slot->crashes > 0)
+		timer_set(p->calm, SLOT_CALM_MS);
 	if (c == p->slot.successor)
 		succeed(s, p);
 	if (!s->was_ready && are_all_ready(s)) {
@@ -361,10 +393,16 @@ static void
 replace(struct place *p, const struct child *dead, int status)
 {
 	struct supervise *s = p->owner;
-	uint64_t delay_ms = delay_after(p, dead->was_ready);
+	struct slot_death d = {dead->was_ready, clock_mono_ms() - dead->started_ms};
+	uint64_t delay_ms = delay_after(p, &d);
 
 	metric_add(METRIC_WORKER_RESTARTS, restart_reason(dead, status), 0, 1);
 	atomic_fetch_add(shm_word(s->shm, SHM_WORD_RESTARTS), 1);
+	count_crashing(s);
+	evtimer_del(p->calm);
+	if (slot_is_crashing(&p->slot))
+		log_error("worker dies again and again slot=%u deaths=%u backoff_ms=%" PRIu64,
+		    p->slot.index, p->slot.crashes, delay_ms);
 	if (p->slot.index >= s->workers)
 		return; /* a reload is about to end it anyway */
 	if (p->slot.successor != NULL)
@@ -375,8 +413,21 @@ replace(struct place *p, const struct child *dead, int status)
 		timer_set(p->respawn, delay_ms);
 }
 
+/* Fingerprints that come again tell an input that kills. */
 static void
-log_death(const struct child *c, int status)
+log_request(const struct supervise *s, const struct child *c)
+{
+	struct shm_request r;
+
+	if (shm_row_request(s->shm, c->who, &r))
+		log_error("worker died at slot=%u pid=%d request=%s fingerprint=%016" PRIx64
+			  " under_way=%s",
+		    c->slot->index, (int)c->pid, log_quote(str_of(r.name)).s, r.fingerprint,
+		    r.is_under_way ? "yes" : "no");
+}
+
+static void
+log_death(const struct supervise *s, const struct child *c, int status)
 {
 	char how[REAP_TEXT_MAX];
 	uint64_t uptime_ms = clock_mono_ms() - c->started_ms;
@@ -390,6 +441,8 @@ log_death(const struct child *c, int status)
 			  "uptime_ms=%" PRIu64,
 		    c->slot->index, (int)c->pid, c->who.number, how, c->was_ready ? "yes" : "no",
 		    uptime_ms);
+	if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+		log_request(s, c);
 }
 
 static struct child *
@@ -418,8 +471,8 @@ on_death(void *arg, pid_t pid, int status)
 	bool was_current = p->slot.current == c, was_successor = p->slot.successor == c;
 
 	list_del(&c->node);
+	log_death(s, c, status);
 	shm_row_reap(s->shm, c->who);
-	log_death(c, status);
 	if (was_current)
 		p->slot.current = NULL;
 	if (was_successor)
@@ -655,6 +708,7 @@ supervise_new(struct event_base *base, struct shm *shm, struct listeners *listen
 		s->places[i].slot.index = i;
 		s->places[i].owner = s;
 		s->places[i].respawn = timer_new(base, on_respawn, &s->places[i]);
+		s->places[i].calm = timer_new(base, on_calm, &s->places[i]);
 	}
 	return s;
 }
@@ -673,8 +727,10 @@ supervise_free(struct supervise **s)
 		shm_row_reap((*s)->shm, c->who);
 		child_free(&c);
 	}
-	for (uint32_t i = 0; i < (*s)->place_count; i++)
+	for (uint32_t i = 0; i < (*s)->place_count; i++) {
 		event_free((*s)->places[i].respawn);
+		event_free((*s)->places[i].calm);
+	}
 	event_free((*s)->pause);
 	event_free((*s)->orphans);
 	free((*s)->places);

@@ -217,7 +217,22 @@ check_stats(void *arg, json_t *details)
 	return HEALTH_DEGRADED;
 }
 
+/* Something kills them, an input perhaps: the log has its fingerprint. */
+static enum health
+check_workers(void *arg, json_t *details)
+{
+	const struct health_of *h = arg;
+	uint64_t crashing = atomic_load(shm_word(h->handoff->shm, SHM_WORD_CRASHING));
+
+	json_object_set_new(details, "crashing", json_integer((json_int_t)crashing));
+	if (crashing == 0)
+		return HEALTH_OK;
+	json_object_set_new(details, "reason", json_string("workers die again and again"));
+	return HEALTH_DEGRADED;
+}
+
 static const struct ops_check checks[] = {
+    {"workers", check_workers},
     {"load", check_load},
     {"store", check_store},
     {"backplane", check_backplane},

@@ -363,6 +363,18 @@ turn_event_name(enum turn_event_type t)
 	return t < TURN_EVENT_COUNT ? STR("x") : STR_NONE;
 }
 
+void
+http_doing(struct http_server *s, struct str name, struct str path, struct str bytes)
+{
+	(void)s, (void)name, (void)path, (void)bytes;
+}
+
+void
+http_done(struct http_server *s)
+{
+	(void)s;
+}
+
 struct sse *
 sse_start(struct http_req *r, void (*on_closed)(void *), void *arg)
 {

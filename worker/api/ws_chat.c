@@ -214,7 +214,11 @@ on_open(struct ws_socket *ws)
 static void
 on_message(struct ws_socket *ws, struct str data, bool is_text)
 {
+	struct http_server *http = socket_of(ws)->chats->api->http;
+
+	http_doing(http, STR("message of /ws/chat"), STR(""), data);
 	chat_on_message(socket_of(ws), data, is_text);
+	http_done(http);
 }
 
 static void

@@ -88,6 +88,11 @@ json_t *http_json(struct http_req *,
  * request counts as work until its end. */
 void http_work_passed_on(struct http_req *);
 
+/* What is being handled, for who finds this worker dead: between the two nothing waits. Requests
+ * are told by themselves; name says what else it is. */
+void http_doing(struct http_server *, struct str name, struct str path, struct str bytes);
+void http_done(struct http_server *);
+
 uint64_t http_handle(const struct http_req *);
 struct http_req *http_find(struct http_server *, uint64_t handle);
 struct http_server *http_server_of(const struct http_req *);

@@ -3,13 +3,21 @@
 
 #include "master/slot.h"
 
+static uint64_t
+died(struct slot *s, bool was_ready, uint64_t backoff_ms, uint64_t max_ms)
+{
+	struct slot_death d = {was_ready, was_ready ? 60000 : 5};
+
+	return slot_died(s, &d, backoff_ms, max_ms);
+}
+
 static void
 test_a_worker_that_was_ready_is_replaced_at_once(void **state)
 {
 	struct slot s = {.index = 1};
 
-	assert_int_equal(slot_died(&s, true, 100, 10000), 0);
-	assert_int_equal(slot_died(&s, true, 100, 10000), 0);
+	assert_int_equal(died(&s, true, 100, 10000), 0);
+	assert_int_equal(died(&s, true, 100, 10000), 0);
 }
 
 static void
@@ -19,9 +27,9 @@ test_early_deaths_double_the_wait_up_to_the_limit(void **state)
 	struct slot s = {.index = 0};
 
 	for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++)
-		assert_int_equal(slot_died(&s, false, 100, 10000), expected[i]);
+		assert_int_equal(died(&s, false, 100, 10000), expected[i]);
 	s.early_deaths = UINT32_MAX - 1;
-	assert_int_equal(slot_died(&s, false, 100, 10000), 10000);
+	assert_int_equal(died(&s, false, 100, 10000), 10000);
 }
 
 static void
@@ -29,12 +37,12 @@ test_one_that_works_ends_the_series(void **state)
 {
 	struct slot s = {.index = 0};
 
-	slot_died(&s, false, 100, 10000);
-	slot_died(&s, false, 100, 10000);
+	died(&s, false, 100, 10000);
+	died(&s, false, 100, 10000);
 	slot_worked(&s);
-	assert_int_equal(slot_died(&s, false, 100, 10000), 100);
-	assert_int_equal(slot_died(&s, true, 100, 10000), 0);
-	assert_int_equal(slot_died(&s, false, 100, 10000), 100);
+	assert_int_equal(died(&s, false, 100, 10000), 100);
+	assert_int_equal(died(&s, true, 100, 10000), 0);
+	assert_int_equal(died(&s, false, 100, 10000), 100);
 }
 
 static void
@@ -42,7 +50,25 @@ test_a_first_wait_above_the_limit_is_the_limit(void **state)
 {
 	struct slot s = {.index = 0};
 
-	assert_int_equal(slot_died(&s, false, 500, 50), 50);
+	assert_int_equal(died(&s, false, 500, 50), 50);
+}
+
+static void
+test_a_series_of_crashes_is_slowed_down(void **state)
+{
+	static const uint64_t expected[] = {0, 0, 100, 200, 400, 400};
+	struct slot_death soon = {true, 900}, late = {true, SLOT_CALM_MS};
+	struct slot s = {.index = 0};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++)
+		assert_int_equal(slot_died(&s, &soon, 100, 400), expected[i]);
+	assert_true(slot_is_crashing(&s));
+	assert_int_equal(slot_died(&s, &late, 100, 400), 0);
+	assert_false(slot_is_crashing(&s));
+	slot_died(&s, &soon, 100, 400);
+	slot_is_calm(&s);
+	assert_int_equal(slot_died(&s, &soon, 100, 400), 0);
 }
 
 int
@@ -52,6 +78,7 @@ main(void)
 	    cmocka_unit_test(test_a_worker_that_was_ready_is_replaced_at_once),
 	    cmocka_unit_test(test_early_deaths_double_the_wait_up_to_the_limit),
 	    cmocka_unit_test(test_one_that_works_ends_the_series),
+	    cmocka_unit_test(test_a_series_of_crashes_is_slowed_down),
 	    cmocka_unit_test(test_a_first_wait_above_the_limit_is_the_limit),
 	};
 
