@@ -108,7 +108,8 @@ add_item(struct mcp_list *l, struct str json, const struct mcp_list_limits *limi
 	struct mcp_item item = {.json = json};
 	struct buf key = BUF_INIT;
 	bool is_good = jsonrpc_member(json, mcp_kind_info(l->kind)->key, &item.name) &&
-		       json_scan_decode(item.name, &key) && is_good_key(l->kind, buf_str(&key));
+		       json_scan_decode(item.name, &key) && is_good_key(l->kind, buf_str(&key)) &&
+		       (limits->refuses == NULL || !limits->refuses(json));
 
 	if (is_good && is_allowed(limits, buf_str(&key)) && l->count >= limits->items_max) {
 		buf_fini(&key);

@@ -45,7 +45,8 @@ struct mcp_list;
 
 struct mcp_list_limits {
 	size_t items_max, bytes_max;
-	const struct conf_list *allowed; /* keys that count; NULL or empty: all */
+	const struct conf_list *allowed;  /* keys that count; NULL or empty: all */
+	bool (*refuses)(struct str item); /* items that are left out; NULL: none */
 };
 
 struct mcp_list *mcp_list_new(enum mcp_kind); /* one reference; open for pages */

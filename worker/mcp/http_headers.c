@@ -2,6 +2,7 @@
 #include "worker/mcp/http_headers.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/check.h"
 #include "common/crypto.h"
@@ -69,6 +70,7 @@ http_headers_add_encoded(struct http_headers *h, const char *name, struct str va
 	buf_fini(&b);
 }
 
+/* RFC 9110, 5.6.2 */
 static bool
 is_token(struct str s)
 {
@@ -76,7 +78,7 @@ is_token(struct str s)
 		char c = s.p[i];
 
 		if (!((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ||
-			c == '-' || c == '_'))
+			(c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL)))
 			return false;
 	}
 	return s.len > 0 && s.len <= PARAM_NAME_MAX;
@@ -110,18 +112,72 @@ add_property(struct http_headers *h, struct str key, struct str schema, struct s
 	buf_fini(&name);
 }
 
-void
-http_headers_add_params(struct http_headers *h, struct str tool, struct str arguments)
+/* Into inputSchema.properties. */
+static bool
+enter_properties(struct str tool, struct json_scan *s)
 {
-	struct str schema, properties, key, value;
-	struct json_scan s;
+	struct str schema, properties;
 
 	if (!jsonrpc_member(tool, "inputSchema", &schema) ||
 	    !jsonrpc_member(schema, "properties", &properties))
-		return;
-	json_scan_init(&s, properties);
-	if (json_scan_peek(&s) != '{' || !json_scan_object(&s))
+		return false;
+	json_scan_init(s, properties);
+	return json_scan_peek(s) == '{' && json_scan_object(s);
+}
+
+void
+http_headers_add_params(struct http_headers *h, struct str tool, struct str arguments)
+{
+	struct str key, value;
+	struct json_scan s;
+
+	if (!enter_properties(tool, &s))
 		return;
 	while (json_scan_member(&s, &key) == 1 && json_scan_skip(&s, &value))
 		add_property(h, key, value, arguments);
+}
+
+/* names: those that were there before, between blanks, in lower case. */
+static bool
+is_wrong(struct str schema, struct buf *names)
+{
+	struct buf name = BUF_INIT;
+	struct str header, type = STR_NONE;
+	size_t before = names->len;
+	bool is_good;
+
+	if (!jsonrpc_member(schema, "x-mcp-header", &header))
+		return false;
+	jsonrpc_member(schema, "type", &type);
+	is_good = json_scan_decode(header, &name) && is_token(buf_str(&name)) &&
+		  (str_eq(type, STR("\"string\"")) || str_eq(type, STR("\"integer\"")) ||
+		      str_eq(type, STR("\"boolean\"")));
+	if (is_good) {
+		buf_printf(names, " %s ", name.data);
+		for (char *p = names->data + before; *p != '\0'; p++)
+			*p = *p >= 'A' && *p <= 'Z' ? (char)(*p | 0x20) : *p;
+		char *mine = xstrdup(names->data + before);
+		names->data[before] = '\0';
+		is_good = strstr(names->data, mine) == NULL;
+		names->data[before] = ' ';
+		free(mine);
+	}
+	buf_fini(&name);
+	return !is_good;
+}
+
+bool
+http_headers_are_wrong(struct str tool)
+{
+	struct buf names = BUF_INIT;
+	struct str key, value;
+	struct json_scan s;
+	bool are_wrong = false;
+
+	if (!enter_properties(tool, &s))
+		return false;
+	while (!are_wrong && json_scan_member(&s, &key) == 1 && json_scan_skip(&s, &value))
+		are_wrong = is_wrong(value, &names);
+	buf_fini(&names);
+	return are_wrong;
 }

@@ -26,4 +26,8 @@ void http_headers_add_encoded(struct http_headers *, const char *name, struct st
 /* Mcp-Param-X for each argument whose schema has x-mcp-header: X. tool: its JSON. */
 void http_headers_add_params(struct http_headers *, struct str tool, struct str arguments);
 
+/* Has it an x-mcp-header that is no header's name, is there twice, or stands with what is neither
+ * a string nor an integer nor a boolean? Such a tool must not be used over HTTP. */
+bool http_headers_are_wrong(struct str tool);
+
 #endif

@@ -3,6 +3,7 @@
  * that they have changed, and now and then where it cannot say so.
  */
 #include "common/log.h"
+#include "worker/mcp/http_headers.h"
 #include "worker/mcp/upstream_impl.h"
 
 enum { PAGES_MAX = 1000, RELIST_DELAY_MS = 50, REFRESH_LEAST_MS = 1000 };
@@ -59,7 +60,11 @@ take_page(struct upstream *u, struct str result)
 	const struct conf *conf = u->all->of.conf;
 	struct mcp_list_limits limits = {.items_max = (size_t)conf->mcp.max_items,
 	    .bytes_max = conf->mcp.max_message_bytes,
-	    .allowed = u->listing_kind == MCP_TOOLS ? &u->conf->tools : NULL};
+	    .allowed = u->listing_kind == MCP_TOOLS ? &u->conf->tools : NULL,
+	    .refuses = u->listing_kind == MCP_TOOLS && u->transport == &http_transport &&
+			       upstream_is_modern(u)
+			   ? http_headers_are_wrong
+			   : NULL};
 	struct buf cursor = BUF_INIT;
 	int err = mcp_list_add_page(u->listing, result, &limits, &cursor);
 

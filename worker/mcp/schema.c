@@ -180,6 +180,20 @@ check_enum(const struct at *a, const json_t *choices)
 /* ---- objects ---- */
 
 static bool
+is_required(const json_t *schema, const char *name)
+{
+	const json_t *names = json_object_get(schema, "required");
+
+	for (size_t i = 0; i < json_array_size(names); i++) {
+		const char *one = json_string_value(json_array_get(names, i));
+
+		if (one != NULL && strcmp(one, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool
 check_properties(const struct at *a, const json_t *properties)
 {
 	const char *name;
@@ -191,7 +205,9 @@ check_properties(const struct at *a, const json_t *properties)
 	{
 		const json_t *value = json_object_get(a->value, name);
 		size_t before = push_name(a->walk, name);
-		bool does = value == NULL || matches(a->walk, schema, value);
+		bool is_none =
+		    value == NULL || (json_is_null(value) && !is_required(a->schema, name));
+		bool does = is_none || matches(a->walk, schema, value);
 
 		pop(a->walk, before);
 		if (!does)

@@ -12,7 +12,8 @@
  * (numbers, and the booleans of draft 4) multipleOf allOf anyOf oneOf not if then else $ref to a
  * place in the same schema (#, #/..); any other is not followed and matches
  *
- * and true and false as schemas. Every other keyword (pattern, format, patternProperties, ..)
+ * and true and false as schemas. null for a property that is not required counts as none: models
+ * write it so. Every other keyword (pattern, format, patternProperties, ..)
  * matches: where patternProperties stands additionalProperties is not looked at, because which
  * properties are additional cannot be said. A schema that would take more than SCHEMA_STEPS_MAX
  * steps or is nested more deeply than SCHEMA_DEPTH_MAX matches from there on.

@@ -91,7 +91,7 @@ test_allowed(void **state)
 {
 	const char *names[] = {"b"};
 	struct conf_list only = {names, 1};
-	struct mcp_list_limits limits = {100, 1000, &only};
+	struct mcp_list_limits limits = {100, 1000, &only, NULL};
 	struct mcp_list *l = list_of("{\"tools\":[{\"name\":\"a\"},{\"name\":\"b\"}]}", &limits);
 
 	assert_int_equal(mcp_list_count(l), 1);

@@ -1,6 +1,7 @@
 /* http_link, http_headers: where an endpoint leads, and what stands in headers. */
 #include "t/unit/unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/check.h"
@@ -73,12 +74,44 @@ test_headers(void **state)
 	http_headers_fini(&h);
 }
 
+static void
+test_wrong_headers(void **state)
+{
+	static const char *const good[] = {"{}", "\"a\":{\"type\":\"string\"}",
+	    "\"a\":{\"type\":\"string\",\"x-mcp-header\":\"A\"},"
+	    "\"b\":{\"type\":\"integer\",\"x-mcp-header\":\"AB\"}"};
+	static const char *const bad[] = {"\"a\":{\"type\":\"string\",\"x-mcp-header\":\"\"}",
+	    "\"a\":{\"type\":\"string\",\"x-mcp-header\":7}",
+	    "\"a\":{\"type\":\"string\",\"x-mcp-header\":\"a b\"}",
+	    "\"a\":{\"type\":\"string\",\"x-mcp-header\":\"a:b\"}",
+	    "\"a\":{\"type\":\"string\",\"x-mcp-header\":\"R\xc3\xa9gion\"}",
+	    "\"a\":{\"type\":\"string\",\"x-mcp-header\":\"a\\u0000b\"}",
+	    "\"a\":{\"type\":\"number\",\"x-mcp-header\":\"A\"}",
+	    "\"a\":{\"type\":[\"string\",\"null\"],\"x-mcp-header\":\"A\"}",
+	    "\"a\":{\"x-mcp-header\":\"A\"}",
+	    "\"a\":{\"type\":\"string\",\"x-mcp-header\":\"Ab\"},"
+	    "\"b\":{\"type\":\"string\",\"x-mcp-header\":\"aB\"}"};
+	char text[512];
+
+	for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+		snprintf(text, sizeof(text), "{\"inputSchema\":{\"properties\":{%s}}}",
+		    i > 0 ? good[i] : "");
+		assert_false(http_headers_are_wrong(str_of(text)));
+	}
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		snprintf(text, sizeof(text), "{\"inputSchema\":{\"properties\":{%s}}}", bad[i]);
+		if (!http_headers_are_wrong(str_of(text)))
+			fail_msg("%s", text);
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_endpoints),
 	    cmocka_unit_test(test_headers),
+	    cmocka_unit_test(test_wrong_headers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
