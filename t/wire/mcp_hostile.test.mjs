@@ -37,6 +37,15 @@ test('one that hangs is given up call by call, and killed at the end', async (t)
   assert.match(server.output(), /mcp server killed server=stubborn/);
 });
 
+test('one that takes too much memory ends, and is started again', async (t) => {
+  const server = await start(t, [hostile('hungry', { max_memory: '600MiB' })]);
+  server.expectLog(/mcp server (ended|away) server=hungry/);
+  await ready(server, 'hungry');
+  assert.match(await call(server, 'hungry__echo'), /ended|gone/);
+  assert.match(server.output(), /mcp server ended server=hungry/);
+  await waitFor(() => server.lines.filter((line) => line.includes('mcp server started server=hungry')).length === 2, 'it to be started again');
+});
+
 test('a reload ends what is not named any more, keeps what is, starts what is new', async (t) => {
   const server = await start(t, [sdk('one', 'legacy'), sdk('two', 'legacy')]);
   await ready(server, 'one');

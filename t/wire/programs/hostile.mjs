@@ -5,6 +5,7 @@
 //   picky     exits at a first request that is not initialize
 //   deaf      answers initialize and lists, then reads nothing more
 //   shut      closes its input after initialize and lists
+//   hungry    takes all the memory that there is when its tool is called
 //   mute      never says anything
 //   crash     ends at once
 //   stubborn  ignores the end of its input and SIGTERM
@@ -26,6 +27,7 @@ function answer({ id, method, params }) {
     return undefined;
   }
   if (method === 'tools/call') {
+    for (const eaten = []; kind === 'hungry';) eaten.push(Buffer.alloc(16 << 20, 1));
     const length = { big: 11 << 20, large: 3 << 20 }[params.name];
     return say({ id, result: { content: [{ type: 'text', text: length ? 'x'.repeat(length) : 'echo' }] } });
   }
