@@ -331,6 +331,7 @@ api_init(struct worker *w)
 	    .turns = w->turns,
 	    .holds = w->holds,
 	    .usages = w->usages,
+	    .upstreams = w->upstreams,
 	};
 	api_add_routes(&w->api);
 	return 0;

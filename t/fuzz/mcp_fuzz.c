@@ -1,5 +1,6 @@
 /*
- * mcp_fuzz - JSON-RPC messages and batches, pages of lists, schemas.
+ * mcp_fuzz - JSON-RPC messages and batches, pages of lists, schemas, what is posted to us with its
+ * headers, results on their way to clients.
  */
 #include <jansson.h>
 #include <stdlib.h>
@@ -7,6 +8,8 @@
 #include "common/check.h"
 #include "worker/mcp/catalog.h"
 #include "worker/mcp/jsonrpc.h"
+#include "worker/mcp/posted.h"
+#include "worker/mcp/reply.h"
 #include "worker/mcp/schema.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -95,6 +98,67 @@ check_schema(struct str s)
 	json_decref(pair);
 }
 
+/* With the headers that agree as far as can be told, and with one line of the input's. */
+static void
+check_posted(struct str s)
+{
+	struct posted p;
+	struct buf plain = BUF_INIT;
+	struct str body = s, first = str_split(&body, '\n');
+	struct posted_headers h = {.content_type = STR("application/json"),
+	    .revision = STR("2026-07-28"),
+	    .method = STR("tools/call"),
+	    .name = first};
+
+	posted_decode(first, &plain);
+	for (int i = 0; i < 2; i++) {
+		posted_read(i == 0 ? s : body, &h, &p);
+		check(p.kind != POSTED_REFUSED || (p.status >= 400 && p.code < 0 && p.why != NULL));
+		check(p.kind != POSTED_MODERN || p.message.params.len > 0);
+		posted_fini(&p);
+	}
+	buf_fini(&plain);
+}
+
+static struct str
+no_header(void *arg, const char *name)
+{
+	(void)arg;
+	check(name[0] == 'm');
+	return STR_NONE;
+}
+
+/* Forms of a result are JSON, and their own forms. */
+static void
+check_reply(struct str s)
+{
+	struct jsonrpc m;
+	struct buf out = BUF_INIT, again = BUF_INIT;
+
+	if (jsonrpc_parse(s, &m) != 0)
+		return;
+	for (enum mcp_revision r = 0; r < MCP_REVISION_COUNT; r++) {
+		buf_clear(&out);
+		buf_clear(&again);
+		if (!mcp_reply_add_result(&out, r, m.result))
+			continue;
+		check(mcp_reply_add_result(&again, r, buf_str(&out)));
+		check(str_eq(buf_str(&out), buf_str(&again)));
+	}
+	if (m.params.len > 0 && m.params.p[0] == '{') {
+		buf_clear(&out);
+		mcp_reply_rename(&out, m.params, "name", STR("a\"b"));
+		buf_clear(&again);
+		check(jsonrpc_text_member(buf_str(&out), "name", &again));
+		check(str_eq(buf_str(&again), STR("a\"b")));
+		buf_clear(&out);
+		mcp_reply_add_progress(&out, m.params, STR("\"t\""));
+		posted_params_agree(m.params, m.params, no_header, NULL);
+	}
+	buf_fini(&out);
+	buf_fini(&again);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -103,6 +167,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check_message(s);
 	check_batch(s);
 	check_list(s);
+	check_posted(s);
+	check_reply(s);
 	if (size > 0)
 		check_schema(s);
 	return 0;

@@ -182,6 +182,27 @@ http_client_address(const struct http_req *r)
 {
 	return r != NULL ? "127.0.0.1" : NULL;
 }
+const struct conf *
+http_conf(const struct http_req *r)
+{
+	(void)r;
+	return NULL;
+}
+bool
+http_is_loopback_peer(const struct http_req *r)
+{
+	return r != NULL;
+}
+bool
+http_is_secure(const struct http_req *r)
+{
+	return r != NULL;
+}
+struct arena *
+http_arena(struct http_req *r)
+{
+	return &r->arena;
+}
 void
 http_server_add_routes(struct http_server *s, const struct http_route *r, size_t n, void *a)
 {

@@ -6,6 +6,7 @@
 #include "worker/api/gateway.h"
 #include "worker/api/host.h"
 #include "worker/api/key_watch.h"
+#include "worker/api/mcp.h"
 #include "worker/api/turn_stream.h"
 #include "worker/api/ws_chat.h"
 
@@ -20,6 +21,8 @@ static const struct api_endpoint *const tables[] = {
     admin_keys_endpoints,
     host_endpoints,
     stats_endpoints,
+    mcp_endpoints,
+    mcp_door_endpoints,
 };
 
 enum { ENDPOINTS_MAX = 64 };
@@ -58,6 +61,7 @@ api_add_routes(struct api *api)
 	api->host_asks = host_asks_new(api);
 	api->chats = chats_new(api);
 	api->gateways = gateways_new(api);
+	api->mcp = mcp_front_new(api);
 }
 
 void
@@ -88,6 +92,7 @@ api_is_idle(const struct api *api)
 void
 api_fini(struct api *api)
 {
+	mcp_front_free(&api->mcp);
 	chats_free(&api->chats);
 	gateways_free(&api->gateways);
 	host_asks_free(&api->host_asks);

@@ -13,6 +13,7 @@
 #include "worker/backplane/backplane.h"
 #include "worker/backplane/limits.h"
 #include "worker/http/http.h"
+#include "worker/mcp/upstream.h"
 #include "worker/provider/provider.h"
 #include "worker/session/keys.h"
 #include "worker/stats/stats.h"
@@ -34,8 +35,10 @@ struct api {
 	struct turns *turns;
 	struct holds *holds;
 	struct usages *usages;
+	struct mcp_upstreams *upstreams;
 	struct chats *chats;       /* api's own: the WebSockets */
 	struct gateways *gateways; /* likewise: calls of models for others */
+	struct mcp_front *mcp;     /* likewise: requests of MCP clients */
 	struct turn_streams *streams;
 	struct host_asks *host_asks; /* .. and what the master is asked */
 	struct key_watch *key_watch; /* .. and who ends when a key does */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "common/check.h"
+#include "worker/api/mcp_door.h"
 #include "worker/api/rate.h"
 #include "worker/usage/refusal.h"
 
@@ -145,8 +146,8 @@ refuse_rate(struct http_req *req, const struct limiter_verdict *v, const char *m
 	http_reply_retry(req, E_RATE_LIMITED, rate_retry_after_s(v), message);
 }
 
-void
-call_refuse_key(struct api *api, struct http_req *req)
+static void
+refuse_key(struct api *api, struct http_req *req, const char *challenge)
 {
 	struct limiter_verdict v;
 
@@ -154,14 +155,21 @@ call_refuse_key(struct api *api, struct http_req *req)
 		refuse_rate(req, &v, "Too many requests without a valid key.");
 		return;
 	}
-	http_add_header(req, "WWW-Authenticate", "Bearer");
+	http_add_header(req, "WWW-Authenticate", challenge);
 	http_reply_error(req, E_UNAUTHORIZED, NULL, NULL);
+}
+
+void
+call_refuse_key(struct api *api, struct http_req *req)
+{
+	refuse_key(api, req, "Bearer");
 }
 
 static void
 refuse_unknown(struct api_call *call, struct http_req *req)
 {
-	call_refuse_key(call->api, req);
+	refuse_key(call->api, req,
+	    call->endpoint->access & API_MCP ? mcp_door_challenge(req, false) : "Bearer");
 	call_end(call);
 }
 
@@ -251,6 +259,8 @@ on_principal(void *arg, int err, const struct principal *who)
 		return;
 	}
 	if (!(call->endpoint->access & 1u << who->kind)) {
+		if (call->endpoint->access & API_MCP)
+			http_add_header(req, "WWW-Authenticate", mcp_door_challenge(req, true));
 		call_reply_error(
 		    call, E_FORBIDDEN, NULL, "This kind of key may not use this route.");
 		return;
@@ -262,12 +272,21 @@ on_principal(void *arg, int err, const struct principal *who)
 void
 call_start(struct api *api, const struct api_endpoint *endpoint, struct http_req *req)
 {
-	struct api_call *call = xcalloc(1, sizeof(*call));
 	struct str secret = call_secret(req, (endpoint->access & API_BY_QUERY) != 0);
+	bool is_mcp = (endpoint->access & API_MCP) != 0;
 
+	if (is_mcp && !mcp_door_lets_in(req))
+		return;
+	struct api_call *call = xcalloc(1, sizeof(*call));
 	call->api = api;
 	call->endpoint = endpoint;
 	call->http = http_handle(req);
+	if ((endpoint->access & API_OPEN) != 0 ||
+	    (is_mcp && secret.len == 0 && mcp_door_needs_no_key(req))) {
+		call->kind = KEY_SERVER;
+		endpoint->handler(call, req);
+		return;
+	}
 	if (secret.len == 0) {
 		refuse_unknown(call, req);
 		return;

@@ -19,6 +19,8 @@ enum api_access {
 	API_SERVER = 1 << KEY_SERVER,
 	API_ADMIN = 1 << KEY_ADMIN,
 	API_BY_QUERY = 1 << 8, /* ?access_token= is accepted: EventSource cannot set headers */
+	API_OPEN = 1 << 9,     /* nobody is asked who he is */
+	API_MCP = 1 << 10,     /* as mcp_door.h says: origins, loopback without a key, challenges */
 };
 
 struct api_call;

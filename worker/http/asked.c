@@ -212,6 +212,12 @@ http_client_network(struct http_req *r)
 	return text;
 }
 
+bool
+http_is_secure(const struct http_req *r)
+{
+	return r->conn->listener->from->is_tls;
+}
+
 /* Somebody on this machine, not a proxy on this machine for somebody else. */
 bool
 http_is_loopback_peer(const struct http_req *r)

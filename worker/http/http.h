@@ -77,6 +77,7 @@ const char *http_client_network(struct http_req *);       /* the same for limits
 /* cors.allow_origins has the request's Origin, or it names none: it does not come from a web page.
  */
 bool http_is_origin_allowed(const struct http_req *);
+bool http_is_secure(const struct http_req *);        /* it came over TLS of ours */
 bool http_is_loopback_peer(const struct http_req *); /* socket and client address both loopback */
 struct arena *http_arena(struct http_req *);         /* as long as the request */
 

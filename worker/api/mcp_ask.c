@@ -1,0 +1,241 @@
+/* mcp_ask - see mcp_impl.h. */
+#include <stdlib.h>
+
+#include "common/check.h"
+#include "worker/api/mcp_impl.h"
+#include "worker/mcp/reply.h"
+
+/* ---- life ---- */
+
+static void
+ask_free(struct mcp_ask *a)
+{
+	struct api_call *call = a->call;
+
+	mcp_cancel(a->front->api->upstreams, a->upstream);
+	list_del(&a->node);
+	free(a);
+	call_end(call);
+}
+
+static void
+on_client_gone(void *arg)
+{
+	ask_free(arg);
+}
+
+void
+mcp_ask_drop(struct mcp_ask *a)
+{
+	struct http_req *req = call_req(a->call);
+
+	if (a->sse != NULL)
+		sse_end(a->sse);
+	else if (req != NULL)
+		http_on_gone(req, NULL, NULL);
+	ask_free(a);
+}
+
+/* "*" and "text/event-stream" among what it takes, or nothing said. */
+static bool
+takes_stream(struct http_req *req)
+{
+	struct str accept = http_header_list(req, "accept");
+
+	if (accept.p == NULL)
+		return true;
+	while (accept.len > 0) {
+		struct str type = str_split(&accept, ',');
+		struct str name = str_trim(str_split(&type, ';'));
+
+		if (str_ieq(name, STR("text/event-stream")) || str_ieq(name, STR("*/*")) ||
+		    str_ieq(name, STR("text/*")))
+			return true;
+	}
+	return false;
+}
+
+static struct str
+keep(struct mcp_ask *a, struct str s)
+{
+	return s.len > 0 ? str_sub(arena_strdup(&a->call->arena, s), s.len) : STR_NONE;
+}
+
+static struct str
+progress_token(struct str params)
+{
+	struct str meta, token;
+	bool is_there = params.len > 0 && params.p[0] == '{' &&
+			jsonrpc_member(params, "_meta", &meta) && meta.p[0] == '{' &&
+			jsonrpc_member(meta, "progressToken", &token);
+
+	return is_there && token.len <= JSONRPC_ID_MAX ? token : STR_NONE;
+}
+
+struct mcp_ask *
+mcp_ask_new(struct mcp_front *front, struct api_call *call, struct http_req *req,
+    enum mcp_revision revision, const struct jsonrpc *m)
+{
+	struct mcp_ask *a = xcalloc(1, sizeof(*a));
+
+	check(m->kind == JSONRPC_REQUEST);
+	a->front = front;
+	a->call = call;
+	a->revision = revision;
+	a->id = keep(a, m->id);
+	a->params = m->params;
+	a->takes_stream = takes_stream(req);
+	a->token = a->takes_stream ? keep(a, progress_token(m->params)) : STR_NONE;
+	list_add_tail(&front->asks, &a->node);
+	http_on_gone(req, on_client_gone, a);
+	return a;
+}
+
+/* ---- the answer ---- */
+
+static bool
+is_modern(const struct mcp_ask *a)
+{
+	return mcp_revision_info(a->revision)->is_modern;
+}
+
+static void
+send(struct mcp_ask *a, int status, struct buf *message)
+{
+	struct http_req *req = call_req(a->call);
+
+	if (a->sse != NULL) {
+		jsonrpc_flatten(message, 0);
+		sse_end_with(a->sse, STR("message"), buf_str(message));
+	} else if (req != NULL) {
+		http_on_gone(req, NULL, NULL);
+		http_reply(req, status, "application/json", buf_str(message));
+	}
+	ask_free(a);
+}
+
+void
+mcp_ask_refuse(struct mcp_ask *a, int status, int64_t code, const char *message, struct str data)
+{
+	struct buf b = BUF_INIT;
+
+	jsonrpc_add_error(&b, a->id, code, str_of(message), data);
+	send(a, is_modern(a) ? status : 200, &b);
+	buf_fini(&b);
+}
+
+void
+mcp_ask_reply(struct mcp_ask *a, struct str result)
+{
+	struct buf b = BUF_INIT, r = BUF_INIT;
+
+	if (mcp_reply_add_result(&r, a->revision, result)) {
+		jsonrpc_add_result(&b, a->id, buf_str(&r));
+		send(a, 200, &b);
+	} else {
+		mcp_ask_refuse(
+		    a, 200, MCP_INTERNAL_ERROR, "The server's answer is no result.", STR_NONE);
+	}
+	buf_fini(&b);
+	buf_fini(&r);
+}
+
+/* ---- an upstream's ---- */
+
+/* The streams' owner is the stream from here on: nothing of the request is left. */
+static void
+begin_stream(struct mcp_ask *a)
+{
+	struct http_req *req = call_req(a->call);
+
+	if (a->sse != NULL || req == NULL)
+		return;
+	http_on_gone(req, NULL, NULL);
+	a->sse = sse_start(req, on_client_gone, a);
+}
+
+static void
+on_notification(void *arg, const struct jsonrpc *m)
+{
+	struct mcp_ask *a = arg;
+	struct buf params = BUF_INIT, b = BUF_INIT;
+	bool is_progress = strcmp(m->method, "notifications/progress") == 0;
+
+	if (is_progress ? a->token.len == 0
+			: !a->wants_messages || strcmp(m->method, "notifications/message") != 0)
+		return;
+	if (!a->takes_stream || m->params.len == 0 || m->params.p[0] != '{')
+		return;
+	if (is_progress)
+		mcp_reply_add_progress(&params, m->params, a->token);
+	else
+		buf_add_str(&params, m->params);
+	jsonrpc_add_notification(&b, m->method, buf_str(&params));
+	jsonrpc_flatten(&b, 0);
+	begin_stream(a);
+	if (a->sse != NULL) /* who does not keep up goes without */
+		sse_send(a->sse, STR_NONE, STR("message"), buf_str(&b));
+	buf_fini(&params);
+	buf_fini(&b);
+}
+
+/* What went wrong on the way is the tool's failure, which a model is told. */
+static void
+reply_failed(struct mcp_ask *a, const char *why)
+{
+	struct buf b = BUF_INIT;
+
+	buf_add_cstr(&b, "{\"content\":[{\"type\":\"text\",\"text\":");
+	jsonrpc_add_string(&b, str_of(why));
+	buf_add_cstr(&b, "}],\"isError\":true}");
+	mcp_ask_reply(a, buf_str(&b));
+	buf_fini(&b);
+}
+
+static void
+refuse_as_upstream(struct mcp_ask *a, const struct mcp_answer *answer)
+{
+	struct buf message = BUF_INIT;
+	int64_t code = answer->code;
+
+	if (answer->message.len == 0 || !json_scan_decode(answer->message, &message) ||
+	    message.len == 0) {
+		buf_clear(&message);
+		buf_add_cstr(&message, "The server refused.");
+	}
+	/* It is not the client's method that is unknown. */
+	if (code == MCP_METHOD_NOT_FOUND)
+		code = MCP_INTERNAL_ERROR;
+	mcp_ask_refuse(a, 200, code, message.data, answer->data);
+	buf_fini(&message);
+}
+
+static void
+on_answer(void *arg, const struct mcp_answer *answer)
+{
+	struct mcp_ask *a = arg;
+
+	a->upstream = 0;
+	if (answer->err != 0)
+		reply_failed(a, answer->why);
+	else if (answer->result.len == 0)
+		refuse_as_upstream(a, answer);
+	else
+		mcp_ask_reply(a, answer->result);
+}
+
+void
+mcp_ask_forward(
+    struct mcp_ask *a, size_t server, const char *method, const char *member, struct str name)
+{
+	static const struct mcp_handlers handlers = {on_notification, on_answer};
+	struct buf params = BUF_INIT;
+
+	mcp_reply_rename(&params, a->params, member, name);
+	a->params = STR_NONE;
+	a->upstream = mcp_call(a->front->api->upstreams, server,
+	    &(struct mcp_request){
+		.method = method, .params = buf_str(&params), .wants_progress = a->token.len > 0},
+	    &handlers, a);
+	buf_fini(&params);
+}

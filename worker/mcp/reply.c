@@ -1,0 +1,106 @@
+/* reply - see reply.h. */
+#include "worker/mcp/reply.h"
+
+#include "worker/mcp/jsonrpc.h"
+
+static void
+add_key(struct buf *b, struct str key)
+{
+	buf_add_cstr(b, b->data[b->len - 1] == '{' ? "\"" : ",\"");
+	buf_add_str(b, key);
+	buf_add_cstr(b, "\":");
+}
+
+static bool
+is_of_modern(struct str key)
+{
+	return str_eq(key, STR("resultType")) || str_eq(key, STR("ttlMs")) ||
+	       str_eq(key, STR("cacheScope"));
+}
+
+/* Ours in the place of the upstream's; with none of them for older clients. */
+static void
+add_meta(struct buf *b, bool is_modern, struct str given)
+{
+	struct str key, value;
+	struct json_scan s;
+
+	buf_add_char(b, '{');
+	if (is_modern) {
+		add_key(b, STR(MCP_META_SERVER));
+		buf_add_cstr(b, MCP_SERVER_INFO);
+	}
+	json_scan_init(&s, given);
+	if (given.len > 0 && json_scan_object(&s)) {
+		while (json_scan_member(&s, &key) == 1 && json_scan_skip(&s, &value)) {
+			if (str_eq(key, STR(MCP_META_SERVER)))
+				continue;
+			add_key(b, key);
+			buf_add_str(b, value);
+		}
+	}
+	buf_add_char(b, '}');
+}
+
+bool
+mcp_reply_add_result(struct buf *b, enum mcp_revision revision, struct str result)
+{
+	bool is_modern = mcp_revision_info(revision)->is_modern;
+	struct str key, value, meta = STR_NONE, type;
+	struct json_scan s;
+
+	json_scan_init(&s, result);
+	if (result.len == 0 || json_scan_peek(&s) != '{' || !json_scan_object(&s))
+		return false;
+	buf_add_char(b, '{');
+	if (is_modern && !jsonrpc_member(result, "resultType", &type)) {
+		add_key(b, STR("resultType"));
+		buf_add_cstr(b, "\"complete\"");
+	}
+	while (json_scan_member(&s, &key) == 1 && json_scan_skip(&s, &value)) {
+		if (str_eq(key, STR("_meta"))) {
+			meta = value;
+			continue;
+		}
+		if (!is_modern && is_of_modern(key))
+			continue;
+		add_key(b, key);
+		buf_add_str(b, value);
+	}
+	if (is_modern || meta.len > 0) {
+		add_key(b, STR("_meta"));
+		add_meta(b, is_modern, meta);
+	}
+	buf_add_char(b, '}');
+	return true;
+}
+
+void
+mcp_reply_rename(struct buf *b, struct str params, const char *member, struct str name)
+{
+	struct buf rest = BUF_INIT;
+
+	jsonrpc_without(&rest, params, member);
+	buf_add_char(b, '{');
+	add_key(b, str_of(member));
+	jsonrpc_add_string(b, name);
+	if (rest.len > 2)
+		buf_add_char(b, ',');
+	buf_add(b, rest.data + 1, rest.len - 1);
+	buf_fini(&rest);
+}
+
+void
+mcp_reply_add_progress(struct buf *b, struct str params, struct str token)
+{
+	struct buf rest = BUF_INIT;
+
+	jsonrpc_without(&rest, params, "progressToken");
+	buf_add_char(b, '{');
+	add_key(b, STR("progressToken"));
+	buf_add_str(b, token);
+	if (rest.len > 2)
+		buf_add_char(b, ',');
+	buf_add(b, rest.data + 1, rest.len - 1);
+	buf_fini(&rest);
+}
