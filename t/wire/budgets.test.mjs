@@ -117,9 +117,10 @@ test('a worker that is killed while it held money ahead costs the calls it had b
   const server = await startServer(t, { mock: false, config: config_of(upstream, { workers: 1, budgets: { lease: '2s' },
     keys: [{ kind: 'server', app: 'demo', secret: many, budget: { amount: 100000, period: 'total' } }, { kind: 'admin', secret: keys.admin }] }) });
   for (let i = 0; i < 40; i++) assert.equal((await chat(server, many)).status, 200);
+  await waitFor(() => usageRows(server).length === 40, 'what has ended to be settled');
   holding = true;
   const cut = Array.from({ length: 20 }, () => chat(server, many, { max_tokens: 3 }).catch(() => 'cut'));
-  await waitFor(() => held.length === 20 && heldCalls(server) >= 20, 'calls that have holds of their own');
+  await waitFor(() => held.length === 20 && heldCalls(server) - moneyAhead(server) === 20, 'calls that have holds of their own');
   server.killWorker(0);
   await Promise.all(cut);
   await waitFor(() => heldCalls(server) === 0, 'leases that lapse', 20000);

@@ -36,12 +36,16 @@ const struct op op_usage_days = {
     .name = "usage_days",
     .params = "from_day to_day app_id key_id model limit",
     .is_slow = true,
-    .statements = {{.sql = "SELECT app_id, key_id, model, day, calls, failed_calls, input_tokens,"
-			   " output_tokens, cached_tokens, cost_micros FROM usage_days"
+    .statements = {{.sql = "SELECT app_id, key_id, model, day, CAST(sum(calls) AS bigint),"
+			   " CAST(sum(failed_calls) AS bigint), CAST(sum(input_tokens) AS bigint),"
+			   " CAST(sum(output_tokens) AS bigint),"
+			   " CAST(sum(cached_tokens) AS bigint), CAST(sum(cost_micros) AS bigint)"
+			   " FROM usage_days"
 			   " WHERE day >= $from_day AND day <= $to_day"
 			   " AND (CAST($app_id AS text) IS NULL OR app_id = $app_id)"
 			   " AND (CAST($key_id AS text) IS NULL OR key_id = $key_id)"
 			   " AND (CAST($model AS text) IS NULL OR model = $model)"
+			   " GROUP BY day, app_id, key_id, model"
 			   " ORDER BY day, app_id, key_id, model LIMIT $limit",
 	.is_answer = true}},
 };

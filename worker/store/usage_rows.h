@@ -15,16 +15,23 @@
 	"input_tokens output_tokens cached_tokens is_estimated cost_micros outcome attempts "      \
 	"first_ms total_ms failed day created_at"
 
+/*
+ * Which part of a day's sum a statement adds to: another for each connection, for the row is locked
+ * until its commit. SQLite has one writer.
+ */
+#define USAGE_PART_SQLITE   "0"
+#define USAGE_PART_POSTGRES "pg_backend_pid() % 64"
+
 /* While the row is not there. */
-#define USAGE_ADD_UP                                                                               \
+#define USAGE_ADD_UP(part)                                                                         \
 	"INSERT INTO usage_days (app_id, key_id, model, day, calls, failed_calls, input_tokens,"   \
-	" output_tokens, cached_tokens, cost_micros) SELECT CAST($app_id AS text),"                \
+	" output_tokens, cached_tokens, cost_micros, part) SELECT CAST($app_id AS text),"          \
 	" coalesce(CAST($key_id AS text), ''), CAST($model AS text), CAST($day AS bigint), 1,"     \
 	" CAST($failed AS bigint), CAST($input_tokens AS bigint), CAST($output_tokens AS bigint)," \
-	" CAST($cached_tokens AS bigint), coalesce(CAST($cost_micros AS bigint), 0)"               \
+	" CAST($cached_tokens AS bigint), coalesce(CAST($cost_micros AS bigint), 0), " part        \
 	" WHERE NOT EXISTS (SELECT 1 FROM usage WHERE id = $usage_id)" USAGE_ADD_TO_DAY
 #define USAGE_ADD_TO_DAY                                                                           \
-	" ON CONFLICT (app_id, key_id, model, day) DO UPDATE SET"                                  \
+	" ON CONFLICT (day, app_id, key_id, model, part) DO UPDATE SET"                            \
 	" calls = usage_days.calls + excluded.calls,"                                              \
 	" failed_calls = usage_days.failed_calls + excluded.failed_calls,"                         \
 	" input_tokens = usage_days.input_tokens + excluded.input_tokens,"                         \
@@ -41,7 +48,10 @@
 #define USAGE_UNHOLD "DELETE FROM budget_holds WHERE id = $usage_id"
 
 #define USAGE_STATEMENTS(group)                                                                    \
-	{.sql = USAGE_ADD_UP, .each = (group)}, {.sql = USAGE_INSERT, .each = (group)},            \
+	{.sql = USAGE_ADD_UP(USAGE_PART_SQLITE),                                                   \
+	    .postgres = USAGE_ADD_UP(USAGE_PART_POSTGRES),                                         \
+	    .each = (group)},                                                                      \
+	    {.sql = USAGE_INSERT, .each = (group)},                                                \
 	{                                                                                          \
 		.sql = USAGE_UNHOLD, .each = (group)                                               \
 	}
