@@ -115,6 +115,23 @@ test('a socket with a turn goes when that has ended; one over TLS is told to com
   assert.equal((await busy.answer(busy.chat('and now'))).at(-1).status, 'complete');
 });
 
+test('two changes while a turn runs: its socket goes on to the third generation', async (t) => {
+  const server = await startServer(t, { config: { drain: { timeout: '30s' } } });
+  const chat = await openChat(t, server);
+  const request = chat.chat('[[mock tokens=100 interval=20]]');
+  await chat.frame({ status: 'chunk' });
+  const before = server.workers();
+  const from = server.lines.length;
+  server.kill('SIGHUP');
+  await server.line(/reload done/, 20000, from);
+  await server.upgrade();
+  assert.equal((await chat.answer(request)).at(-1).status, 'complete');
+  await waitFor(() => before.every(is_gone), 'end of the first generation');
+  await waitFor(() => holders(server.port, server.workers()).has(chat.local_port), 'the third to have it');
+  assert.equal(chat.closed, null);
+  assert.equal((await chat.answer(chat.chat('and now'))).at(-1).status, 'complete');
+});
+
 test('a revoked key, and a message that is half there', async (t) => {
   const server = await startServer(t, { config: { drain: { timeout: '3s' } } });
   const minted = await server.request('/v1/client-keys', { key: keys.server, body: { device_id: 'd', expires_in: 600 } });

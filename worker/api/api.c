@@ -86,7 +86,7 @@ api_take_sockets(struct api *api, int fd)
 bool
 api_is_idle(const struct api *api)
 {
-	return gateways_are_idle(api->gateways);
+	return chats_are_idle(api->chats) && gateways_are_idle(api->gateways);
 }
 
 void

@@ -22,5 +22,7 @@ void chats_drain(struct chats *);
  * come from a predecessor. */
 void chats_give(struct chats *, int fd);
 void chats_take(struct chats *, int fd);
+bool chats_are_idle(
+    const struct chats *); /* draining: no predecessor's sockets are to be passed on */
 
 #endif

@@ -9,6 +9,8 @@
  * The giver reads nothing from the moment it sends a socket, and keeps its descriptor until it is
  * told that the other has it: whoever dies in between, one of the two has it, at worst closed.
  *
+ * Who drains in its turn takes and passes on, and stays for it as long as its predecessor does.
+ *
  * A turn that begins meanwhile must be told. Both hear of it, in any order. So the giver passes on
  * what it hears, behind the sockets that it has sent before; and the taker remembers what it has
  * heard lately, and looks for the sessions of each socket that comes. What it has heard itself
@@ -313,7 +315,21 @@ adopt(const struct taking *t, const struct principal *who)
 	for (struct chat_member *m = cs->members; m != NULL; m = m->of_socket)
 		tell_heard(t->hand->chats, m, s->sent_ms);
 	metric_add(METRIC_WEBSOCKET_TAKEN, 0, 0, 1);
+	chat_socket_consider_drain(cs);
 	return true;
+}
+
+/* A worker that drains itself takes what it can pass on to its own successor. */
+static bool
+can_pass_on(const struct chats *c)
+{
+	return c->giving != NULL && !c->giving->is_ended;
+}
+
+bool
+chats_are_idle(const struct chats *c)
+{
+	return !can_pass_on(c) || list_empty(&c->takings);
 }
 
 static void
@@ -321,7 +337,8 @@ on_principal(void *arg, int err, const struct principal *who)
 {
 	struct taking *t = arg;
 	struct chat_hand *h = t->hand;
-	bool is_taken = err == 0 && !h->chats->is_draining && adopt(t, who);
+	bool may_take = !h->chats->is_draining || can_pass_on(h->chats);
+	bool is_taken = err == 0 && may_take && adopt(t, who);
 
 	if (!is_taken)
 		close(t->fd);

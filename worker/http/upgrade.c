@@ -110,7 +110,7 @@ bool
 http_socket_adopt(struct http_server *server, struct http_socket *s, int fd,
     const struct http_socket_handlers *handlers, unsigned kind)
 {
-	if (server->open >= server->open_max || server->is_draining)
+	if (server->open >= server->open_max)
 		return false;
 	*s = (struct http_socket){
 	    .handlers = handlers, .server = server, .kind = (uint8_t)kind, .is_counted = true};

@@ -74,7 +74,7 @@ bool http_socket_is_plain(const struct http_socket *);
 int http_socket_fd(const struct http_socket *); /* borrowed; nothing is being written */
 void http_socket_let_go(struct http_socket *);
 /* Takes the fd over, beyond max_connections if need be: who is connected is not disturbed. False:
- * not taken, there is no descriptor left to be spared, or this worker drains. */
+ * not taken, there is no descriptor to spare. */
 bool http_socket_adopt(struct http_server *, struct http_socket *, int fd,
     const struct http_socket_handlers *, unsigned kind);
 
