@@ -451,6 +451,27 @@ test('what a client sends during a stream is answered after it; what came with t
   }
 });
 
+test('clients that go right behind their second request harm nobody', async () => {
+  const workers = server.workers();
+  const body = JSON.stringify({ stream: true, messages: user('[[mock tokens=3]]') });
+  const request = `POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${keys.server}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+  for (let i = 0; i < 500; i++) {
+    const socket = net.connect(...server.address.split(':').reverse());
+    let has_left = false;
+    socket.on('error', () => {}).on('data', (part) => {
+      if (has_left || !String(part).includes('[DONE]')) return;
+      has_left = true;
+      socket.write(request);
+      if (i % 2 === 0) socket.end();
+      else socket.destroy();
+    });
+    socket.write(request);
+    await new Promise((resolve) => { socket.on('close', resolve); });
+  }
+  for (let i = 0; i < 20; i++) assert.equal((await chat('hi')).status, 200);
+  assert.deepEqual(server.workers(), workers);
+});
+
 test('a client that goes stops the provider at once; one that said so does not', async () => {
   for (const stream of [true, false]) {
     const before_stats = await stats();

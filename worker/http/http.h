@@ -100,8 +100,8 @@ struct http_server *http_server_of(const struct http_req *);
 const struct conf *http_conf(const struct http_req *);
 bool http_is_on_metrics_listener(const struct http_req *);
 
-/* Called once when the client goes before the answer is complete (any protocol). NULL takes it
- * back. */
+/* Called once when the client goes before the answer is complete (any protocol), at the latest when
+ * http_find() finds it no more. NULL takes it back. */
 void http_on_gone(struct http_req *, void (*on_gone)(void *arg), void *arg);
 
 /* Answers. Headers first, if any; then exactly one of the reply verbs. CORS, request id and Date

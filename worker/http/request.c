@@ -46,6 +46,16 @@ request_forget(struct http_req *r)
 	conn_forget_gone(r->conn, r);
 }
 
+static void
+tell_gone(struct http_req *r)
+{
+	void (*on_gone)(void *arg) = r->on_gone;
+
+	r->on_gone = NULL;
+	if (on_gone != NULL)
+		on_gone(r->on_gone_arg);
+}
+
 /* HTTP/1 while we answer: the broken answer tells the client, and h2o closes the connection. */
 void
 request_fail(struct http_req *r)
@@ -56,6 +66,7 @@ request_fail(struct http_req *r)
 		return;
 	request_forget(r);
 	r->is_last = true;
+	tell_gone(r); /* http_find() does not find it any more, and its end may take a while */
 	if (!r->is_begun) {
 		answer_begin(r, 499, NULL);
 		h2o_start_response(r->h2o, &nothing_to_stop);
@@ -87,16 +98,6 @@ http_on_gone(struct http_req *r, void (*on_gone)(void *arg), void *arg)
 	r->on_gone_arg = arg;
 	if (on_gone != NULL)
 		request_watch_gone(r);
-}
-
-static void
-tell_gone(struct http_req *r)
-{
-	void (*on_gone)(void *arg) = r->on_gone;
-
-	r->on_gone = NULL;
-	if (on_gone != NULL)
-		on_gone(r->on_gone_arg);
 }
 
 /* ---- too slow: our answer, or the client in taking it ---- */
