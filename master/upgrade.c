@@ -1,5 +1,10 @@
 /*
  * upgrade - fork, exec, a socket pair and a time limit.
+ *
+ * Between the two masters is a nurse, a process that does nothing but wait: it is the parent of
+ * the new one until that is ready, and tells how it ended. Then it goes, and whoever adopts orphans
+ * (systemd) has the new master as its own child, before it is told that this is the main process:
+ * one that it does not wait for it would kill instead of stop.
  */
 #include "master/upgrade.h"
 
@@ -8,7 +13,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/check.h"
@@ -22,12 +29,13 @@
 struct upgrade {
 	const struct upgrade_handlers *handlers;
 	void *arg;
-	pid_t pid;
-	int fd;
+	pid_t pid;       /* of the new master */
+	pid_t nurse;     /* 0: it has gone */
+	int fd, news_fd; /* to the one, from the other */
 	struct event *on_talk, *deadline;
 	uint64_t end_ms;
 	char *reason; /* why it was given up; NULL: it was not */
-	bool is_ready, is_handed_over;
+	bool is_ready;
 };
 
 static void
@@ -71,6 +79,42 @@ run_binary(const struct upgrade_order *o, const struct bequest *b)
 	_exit(127);
 }
 
+/* ---- the process between ---- */
+
+/* The pid at once, how it ended when it has. Ends with us, and then leaves the new master alone. */
+static _Noreturn void
+nurse(const struct upgrade_order *o, const struct bequest *b, pid_t master, int news_fd)
+{
+	int keep[] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, news_fd}, status = 0;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		run_binary(o, b);
+	if (pid < 0)
+		pid = -errno;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != master)
+		_exit(EXIT_FAILURE);
+	spawn_close_others(keep, ARRAY_LEN(keep));
+	if (write(news_fd, &pid, sizeof(pid)) != sizeof(pid) || pid < 0)
+		_exit(EXIT_FAILURE);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	_exit(write(news_fd, &status, sizeof(status)) == sizeof(status) ? EXIT_SUCCESS
+									: EXIT_FAILURE);
+}
+
+static void
+dismiss_nurse(struct upgrade *u)
+{
+	if (u->nurse == 0)
+		return;
+	kill(u->nurse, SIGKILL);
+	while (waitpid(u->nurse, NULL, 0) < 0 && errno == EINTR)
+		;
+	u->nurse = 0;
+}
+
 /* ---- its life ---- */
 
 void
@@ -106,13 +150,16 @@ on_talk(evutil_socket_t fd, short what, void *arg)
 	if (got == -EAGAIN)
 		return;
 	if (got <= 0) {
-		event_del(u->on_talk); /* it is ending: SIGCHLD follows */
-		return;
+		event_del(u->on_talk);
+		if (u->is_ready) /* how is for its parent to say */
+			log_info("successor has ended pid=%d", (int)u->pid);
+		return; /* else: the nurse will tell */
 	}
 	if (m.type != PROTO_READY || u->is_ready || u->reason != NULL)
 		return;
 	u->is_ready = true;
 	evtimer_del(u->deadline);
+	dismiss_nurse(u);
 	u->handlers->on_ready(u->arg, u->pid);
 }
 
@@ -120,7 +167,6 @@ void
 upgrade_hand_over(struct upgrade *u)
 {
 	check(u->is_ready);
-	u->is_handed_over = true;
 	say(u->fd, PROTO_READY);
 }
 
@@ -138,15 +184,16 @@ void
 upgrade_child_ended(struct upgrade *u, pid_t pid, int status)
 {
 	char how[REAP_TEXT_MAX], reason[REAP_TEXT_MAX + 64];
+	int of_master;
 
-	if (u == NULL || pid != u->pid)
+	if (u == NULL || pid != u->nurse)
 		return;
+	u->nurse = 0;
+	if (read(u->news_fd, &of_master, sizeof(of_master)) == sizeof(of_master))
+		status = of_master;
+	else
+		kill(u->pid, SIGKILL); /* the nurse was killed: the new one is alone */
 	reap_describe(status, how);
-	if (u->is_handed_over) { /* it may have a successor of its own by now */
-		if (status != 0)
-			log_error("successor died pid=%d %s", (int)pid, how);
-		return;
-	}
 	snprintf(reason, sizeof(reason), "it ended before it was ready: %s", how);
 	u->handlers->on_failed(u->arg, u->reason != NULL ? u->reason : reason);
 }
@@ -155,29 +202,44 @@ struct upgrade *
 upgrade_new(struct event_base *base, const struct upgrade_order *o, struct bequest *b,
     const struct upgrade_handlers *handlers, void *arg, struct buf *error)
 {
-	int pair[2];
+	int pair[2], news[2];
+	pid_t master = getpid(), pid = -ECHILD;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) {
 		buf_printf(error, "no socket: %s", strerror(errno));
 		return NULL;
 	}
+	if (pipe2(news, O_CLOEXEC) != 0) {
+		buf_printf(error, "no pipe: %s", strerror(errno));
+		close(pair[0]);
+		close(pair[1]);
+		return NULL;
+	}
 	b->fds[BEQUEST_TALK] = pair[1];
 	signals_block();
-	pid_t pid = fork();
-	if (pid == 0)
-		run_binary(o, b);
+	pid_t between = fork();
+	if (between == 0)
+		nurse(o, b, master, news[1]);
+	if (between < 0)
+		pid = -errno;
 	signals_unblock();
 	close(pair[1]);
+	close(news[1]);
+	if (between > 0 && read(news[0], &pid, sizeof(pid)) != sizeof(pid)) /* one fork away */
+		pid = -ECHILD;
 	if (pid < 0) {
-		buf_printf(error, "no process: %s", strerror(errno));
+		buf_printf(error, "no process: %s", strerror(-pid));
 		close(pair[0]);
+		close(news[0]);
 		return NULL;
 	}
 	struct upgrade *u = xcalloc(1, sizeof(*u));
 	u->handlers = handlers;
 	u->arg = arg;
 	u->pid = pid;
+	u->nurse = between;
 	u->fd = pair[0];
+	u->news_fd = news[0];
 	u->end_ms = o->end_ms;
 	u->deadline = timer_new(base, on_deadline, u);
 	timer_set(u->deadline, o->timeout_ms);
@@ -197,7 +259,9 @@ upgrade_free(struct upgrade **ref)
 	*ref = NULL;
 	event_free(u->on_talk);
 	event_free(u->deadline);
+	dismiss_nurse(u);
 	close(u->fd);
+	close(u->news_fd);
 	free(u->reason);
 	free(u);
 }

@@ -43,9 +43,7 @@ struct upgrade *upgrade_new(struct event_base *, const struct upgrade_order *, s
 void upgrade_free(struct upgrade **);
 
 void upgrade_hand_over(struct upgrade *); /* all is yours */
-void upgrade_pass(
-    struct upgrade *, uint32_t slot, int fd); /* after that; the fd stays the caller's */
-/* After that; the fd stays the caller\'s. */
+/* After that; the fd stays the caller's. */
 void upgrade_pass(struct upgrade *, uint32_t slot, int fd);
 void upgrade_give_up(struct upgrade *, const char *reason); /* on_failed follows */
 /* A child that is no worker has ended. */

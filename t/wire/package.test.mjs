@@ -136,12 +136,35 @@ test('an upgrade while requests come: the new program serves, and nobody was ref
   assert.match(await machine.run('dpkg-query', '-W', 'parley'), /0\.1\.1/);
 });
 
+test('after an upgrade the new master is systemd\'s own child: stopped it drains, and the unit has not failed', { skip }, async (t) => {
+  if (skipped(t)) return;
+  const main = await pid();
+  await machine.run('parleyd', '--config', '/etc/parley/parley.yaml', 'upgrade');
+  await waitFor(async () => await pid() !== main, 'the new main process');
+  const next = await pid();
+  assert.match(await machine.run('systemctl', 'status', 'parleyd'), new RegExp(`Active: active \\(running\\)[^]*Main PID: ${next} \\(parleyd\\)`));
+  assert.equal((await machine.run('ps', '-o', 'ppid=', '-p', String(next))).trim(), '1');
+  await waitFor(async () => (await machine.try('test', '-e', `/proc/${main}`)).code === 1, 'the end of the old one');
+  assert.doesNotMatch(await machine.run('journalctl', '--no-pager', '-b'), new RegExp(`Supervising process ${next} which is not our child`));
+  const stopped = machine.run('systemctl', 'stop', 'parleyd');
+  // drain.pause: it still serves, and says that it will not for long.
+  await waitFor(async () => (await request(`${url}/health/ready`)).status === 503, 'the drain');
+  await stopped;
+  assert.equal(await machine.property('parleyd', 'ActiveState'), 'inactive');
+  assert.equal(await machine.property('parleyd', 'Result'), 'success');
+  assert.equal(await machine.property('parleyd', 'ExecMainStatus'), '0');
+  const journal = await machine.run('journalctl', '--no-pager', '-u', 'parleyd');
+  assert.match(journal.slice(journal.lastIndexOf('taken over')), /INFO {2}draining[^]*INFO {2}listeners closed[^]*INFO {2}stopped\n/);
+  assert.doesNotMatch(journal, /listener not shut/, 'an account without capabilities shuts the door too');
+  await machine.run('systemctl', 'start', 'parleyd');
+});
+
 test('removed it is stopped, purged it leaves nothing', { skip }, async (t) => {
   if (skipped(t)) return;
   await machine.run('dpkg', '--remove', 'parley');
   const journal = await machine.run('journalctl', '--no-pager');
   assert.equal(await machine.property('parleyd', 'ActiveState'), 'inactive', journal);
-  assert.match(journal.slice(journal.lastIndexOf('taken over')), /INFO {2}draining[^]*INFO {2}stopped\n/, 'the new program drained');
+  assert.match(journal.slice(journal.lastIndexOf('server ready')), /INFO {2}draining[^]*INFO {2}stopped\n/, 'it drained');
   assert.ok(fs.existsSync(machine.file('/etc/parley/parley.yaml')), 'the configuration stays');
   assert.ok(fs.existsSync(machine.file('/var/lib/parley/parley.db')), 'and the record');
   await assert.rejects(request(`${url}/health/live`), /ECONNREFUSED/);
