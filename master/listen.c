@@ -136,9 +136,13 @@ adopt(struct listeners *l, const struct inherit_wish *wish, struct inherit *in)
 	uint32_t taken = 0;
 	bool is_foreign;
 
-	for (int fd; (fd = inherit_take(in, wish, &is_foreign)) >= 0; taken++) {
-		listen_let_in_tcp(fd);
+	for (int fd; (fd = inherit_take(in, wish, &is_foreign)) >= 0;) {
+		if (!listen_let_in_tcp(fd)) { /* of a master that died as it stopped */
+			close(fd);
+			continue;
+		}
 		add(l, (enum listen_kind)wish->kind, taken, fd, taken == 0);
+		taken++;
 		l->v[l->count - 1].is_foreign = is_foreign;
 	}
 	return taken;
@@ -321,6 +325,8 @@ listeners_open(const struct conf *conf, uint32_t slots, struct inherit *in)
 void
 listeners_refuse(const struct listeners *l)
 {
+	for (size_t i = 0; i < ARRAY_LEN(kind_names); i++) /* first: a shut one is for nobody */
+		inherit_forget(kind_names[i]);
 	for (uint32_t i = 0; i < l->count; i++) {
 		const struct listener *one = &l->v[i];
 
@@ -331,8 +337,6 @@ listeners_refuse(const struct listeners *l)
 		else
 			listen_refuse_tcp(one->fd);
 	}
-	for (size_t i = 0; i < ARRAY_LEN(kind_names); i++)
-		inherit_forget(kind_names[i]);
 }
 
 void

@@ -104,11 +104,12 @@ function is_alive(pid) {
 }
 
 class Server extends Child {
-  constructor(dir, config, { args = [], env = {}, nofile, wrap }) {
+  constructor(dir, config, { args = [], env = {}, nofile, wrap, uid }) {
     const file = path.join(dir, 'parley.yaml');
     // JSON is YAML.
     fs.writeFileSync(file, JSON.stringify(config, null, 2));
-    super(path.join(build, 'parleyd'), ['--config', file, ...args], { env, cwd: dir, nofile, wrap });
+    if (uid !== undefined) for (const name of [dir, file]) fs.chownSync(name, uid, uid);
+    super(path.join(build, 'parleyd'), ['--config', file, ...args], { env, cwd: dir, nofile, wrap, uid, gid: uid });
     this.dir = dir;
     this.file = file;
     this.config = config;
@@ -222,7 +223,7 @@ class Server extends Child {
 
 /**
  * options: config (merged into the default one), mock (false: none; a mock that runs: use it), mockArgs, args, env, nofile,
- * wrap (as Child's), ready (false: do not wait).
+ * wrap (as Child's), uid (who runs it), ready (false: do not wait).
  */
 export async function startServer(t, options = {}) {
   const mock = options.mock === false ? null : options.mock ?? await startMock(null, options.mockArgs);
