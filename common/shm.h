@@ -121,6 +121,9 @@ enum shm_word {
 	SHM_WORD_CRASHING,       /* so many slots whose workers die again and again */
 	SHM_WORD_STATS_SEEN, /* when the fleet's sums were last seen to be fresh, monotonic ms */
 	SHM_WORD_PIPES,      /* the name of the master's socket for them (pipes.h); 0: none */
+	SHM_WORD_MCP_KEY,    /* four: what ids of MCP sessions are sealed with; random, whoever is
+				first */
+	SHM_WORD_MCP_KEY_LAST = SHM_WORD_MCP_KEY + 3,
 	SHM_WORD_COUNT = 64
 };
 _Atomic uint64_t *shm_word(const struct shm *, enum shm_word);

@@ -11,6 +11,7 @@
 #include "worker/mcp/posted.h"
 #include "worker/mcp/reply.h"
 #include "worker/mcp/schema.h"
+#include "worker/mcp/ticket.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -159,6 +160,15 @@ check_reply(struct str s)
 	buf_fini(&again);
 }
 
+/* Nobody can seal one without the key. */
+static void
+check_ticket(struct str s)
+{
+	struct mcp_ticket t;
+
+	check(!mcp_ticket_parse(s, STR("a key that the input does not know"), &t));
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -169,6 +179,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check_list(s);
 	check_posted(s);
 	check_reply(s);
+	check_ticket(s);
 	if (size > 0)
 		check_schema(s);
 	return 0;

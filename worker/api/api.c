@@ -68,6 +68,7 @@ void
 api_drain(struct api *api)
 {
 	turn_streams_drain(api->streams);
+	mcp_front_drain(api->mcp);
 	chats_drain(api->chats);
 }
 

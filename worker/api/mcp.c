@@ -6,6 +6,7 @@
 #include "common/check.h"
 #include "worker/api/endpoints.h"
 #include "worker/api/mcp_impl.h"
+#include "worker/mcp/reply.h"
 
 /* ---- methods ---- */
 
@@ -18,25 +19,88 @@ discover(struct mcp_ask *a)
 		   "\"ttlMs\":3600000,\"cacheScope\":\"public\"}"));
 }
 
+/* The newest of the older revisions, where the client's is none of them. */
+static enum mcp_revision
+agreed_revision(struct str params)
+{
+	struct buf wanted = BUF_INIT;
+	enum mcp_revision r = MCP_REVISION_NONE;
+
+	if (jsonrpc_text_member(params, "protocolVersion", &wanted))
+		r = mcp_revision_parse(buf_str(&wanted));
+	buf_fini(&wanted);
+	return r == MCP_REVISION_NONE || mcp_revision_info(r)->is_modern ? MCP_REVISION_LEGACY : r;
+}
+
+static void
+initialize(struct mcp_ask *a)
+{
+	struct http_req *req = call_req(a->call);
+	struct buf b = BUF_INIT;
+
+	if (a->batch != NULL || req == NULL || a->params.len == 0 || a->params.p[0] != '{') {
+		mcp_ask_refuse(
+		    a, 200, MCP_INVALID_PARAMS, "initialize stands alone and has params", STR_NONE);
+		return;
+	}
+	a->revision = agreed_revision(a->params);
+	http_add_header(req, "Mcp-Session-Id", mcp_life_begin(a->front, a->call, a->revision));
+	buf_printf(&b,
+	    "{\"protocolVersion\":\"%s\",\"capabilities\":{\"tools\":{\"listChanged\":true}},"
+	    "\"serverInfo\":" MCP_SERVER_INFO "}",
+	    mcp_revision_info(a->revision)->text);
+	mcp_ask_reply(a, buf_str(&b));
+	buf_fini(&b);
+}
+
+static void
+reply_nothing(struct mcp_ask *a)
+{
+	mcp_ask_reply(a, STR("{}"));
+}
+
+enum { MODERN = 1, LEGACY = 2, BOTH = MODERN | LEGACY };
+
 static const struct method {
 	const char *name;
+	unsigned eras;
 	void (*run)(struct mcp_ask *);
-} modern_methods[] = {
-    {"server/discover", discover},
-    {"tools/list", mcp_tools_list},
-    {"tools/call", mcp_tools_call},
+} methods[] = {
+    {"server/discover", MODERN, discover},
+    {"initialize", LEGACY, initialize},
+    {"ping", LEGACY, reply_nothing},
+    {"logging/setLevel", LEGACY, reply_nothing},
+    {"tools/list", BOTH, mcp_tools_list},
+    {"tools/call", BOTH, mcp_tools_call},
 };
 
 static void
-run(struct mcp_ask *a, const char *name)
+run(struct mcp_ask *a, const char *name, unsigned era)
 {
-	for (size_t i = 0; i < ARRAY_LEN(modern_methods); i++) {
-		if (strcmp(modern_methods[i].name, name) == 0) {
-			modern_methods[i].run(a);
+	for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
+		if ((methods[i].eras & era) != 0 && strcmp(methods[i].name, name) == 0) {
+			methods[i].run(a);
 			return;
 		}
 	}
 	mcp_ask_refuse(a, 404, MCP_METHOD_NOT_FOUND, "Method not found", STR_NONE);
+}
+
+void
+mcp_run_legacy(struct mcp_ask *a, const char *method)
+{
+	run(a, method, LEGACY);
+}
+
+void
+mcp_hear_legacy(struct mcp_front *front, const struct mcp_ticket *t, const struct jsonrpc *m)
+{
+	struct str id;
+
+	if (m->kind == JSONRPC_NOTIFICATION && strcmp(m->method, "notifications/cancelled") == 0 &&
+	    m->params.len > 0 && jsonrpc_member(m->params, "requestId", &id) &&
+	    id.len <= JSONRPC_ID_MAX)
+		mcp_life_take_back(front, t, id);
 }
 
 /* ---- what is posted ---- */
@@ -64,19 +128,43 @@ serve(struct api_call *call, struct http_req *req, const struct posted *p)
 	}
 	struct mcp_ask *a = mcp_ask_new(call->api->mcp, call, req, MCP_REVISION_MODERN, m);
 	a->wants_messages = p->wants_messages;
-	run(a, m->method);
+	run(a, m->method, MODERN);
 }
 
-/* Of an era that is not served here: how this one is spoken. */
 static void
-refuse_legacy(struct api_call *call, struct http_req *req, struct posted *p)
+serve_legacy(struct api_call *call, struct http_req *req, const struct jsonrpc *m)
 {
+	struct mcp_front *front = call->api->mcp;
+	bool is_first = m->kind == JSONRPC_REQUEST && strcmp(m->method, "initialize") == 0;
+	struct mcp_ticket t = {.revision = MCP_REVISION_LEGACY};
+
+	if (!is_first && !mcp_life_check(call, req, &t))
+		return;
+	if (m->kind != JSONRPC_REQUEST) {
+		mcp_hear_legacy(front, &t, m);
+		http_reply(req, 202, NULL, STR_NONE);
+		call_end(call);
+		return;
+	}
+	struct mcp_ask *a = mcp_ask_new(front, call, req, t.revision, m);
+	a->session = t.nonce;
+	mcp_run_legacy(a, m->method);
+}
+
+static void
+serve_batch(struct api_call *call, struct http_req *req, struct posted *p)
+{
+	struct mcp_ticket t;
+
+	if (!mcp_life_check(call, req, &t))
+		return;
+	if (mcp_revision_info(t.revision)->has_batches) {
+		mcp_batch_start(call->api->mcp, call, req, &t);
+		return;
+	}
 	p->status = 400;
-	p->code = p->kind == POSTED_BATCH ? MCP_INVALID_REQUEST : MCP_UNSUPPORTED_REVISION;
-	p->why =
-	    p->kind == POSTED_BATCH ? "Batches are not supported" : "Unsupported protocol version";
-	if (p->kind == POSTED_LEGACY)
-		buf_add_cstr(&p->data, "{\"supported\":[\"2026-07-28\"]}");
+	p->code = MCP_INVALID_REQUEST;
+	p->why = "The session's protocol version has no batches";
 	refuse(call, req, p);
 }
 
@@ -96,9 +184,37 @@ post_mcp(struct api_call *call, struct http_req *req)
 		refuse(call, req, &p);
 	else if (p.kind == POSTED_MODERN)
 		serve(call, req, &p);
+	else if (p.kind == POSTED_BATCH)
+		serve_batch(call, req, &p);
 	else
-		refuse_legacy(call, req, &p);
+		serve_legacy(call, req, &p.message);
 	posted_fini(&p);
+}
+
+/* The server's stream. */
+static void
+get_mcp(struct api_call *call, struct http_req *req)
+{
+	struct mcp_ticket t;
+
+	if (str_eq(http_method(req), STR("HEAD"))) {
+		http_add_header(req, "allow", "GET, POST, DELETE");
+		call_reply_error(call, E_METHOD_NOT_ALLOWED, NULL, NULL);
+	} else if (mcp_life_check(call, req, &t)) {
+		mcp_feed_start(call->api->mcp, call, req, &t);
+	}
+}
+
+static void
+delete_mcp(struct api_call *call, struct http_req *req)
+{
+	struct mcp_ticket t;
+
+	if (!mcp_life_check(call, req, &t))
+		return;
+	mcp_life_end(call->api->mcp, &t);
+	http_reply(req, 204, NULL, STR_NONE);
+	call_end(call);
 }
 
 /* ---- life ---- */
@@ -107,8 +223,16 @@ static void
 on_changed(void *arg, size_t server, enum mcp_kind kind)
 {
 	(void)server;
-	if (kind == MCP_TOOLS)
-		mcp_tools_changed(arg);
+	if (kind != MCP_TOOLS)
+		return;
+	mcp_tools_changed(arg);
+	mcp_feeds_tell(arg, mcp_kind_info(kind)->changed);
+}
+
+void
+mcp_front_drain(struct mcp_front *front)
+{
+	mcp_feeds_drain(front);
 }
 
 struct mcp_front *
@@ -119,6 +243,8 @@ mcp_front_new(struct api *api)
 	front->api = api;
 	list_init(&front->asks);
 	list_init(&front->menus);
+	front->feeds = mcp_feeds_new(front);
+	front->life = mcp_life_new(front);
 	mcp_upstreams_on_changed(api->upstreams, on_changed, front);
 	return front;
 }
@@ -135,11 +261,16 @@ mcp_front_free(struct mcp_front **ref)
 	while ((a = list_first(&front->asks, struct mcp_ask, node)) != NULL)
 		mcp_ask_drop(a);
 	mcp_tools_changed(front);
+	mcp_feeds_free(&front->feeds);
+	mcp_life_free(&front->life);
 	free(front);
 }
 
+#define WHO (API_SERVER | API_ADMIN | API_MCP)
+
 const struct api_endpoint mcp_endpoints[] = {
-    {"POST", "/mcp", HTTP_LONG | HTTP_ANY_BODY | HTTP_GATEWAY | HTTP_SAME_ORIGIN,
-	API_SERVER | API_ADMIN | API_MCP, post_mcp},
+    {"POST", "/mcp", HTTP_LONG | HTTP_ANY_BODY | HTTP_GATEWAY | HTTP_SAME_ORIGIN, WHO, post_mcp},
+    {"GET", "/mcp", HTTP_LONG | HTTP_SAME_ORIGIN, WHO, get_mcp},
+    {"DELETE", "/mcp", HTTP_ANY_BODY | HTTP_SAME_ORIGIN, WHO, delete_mcp},
     {NULL, NULL, 0, 0, NULL},
 };

@@ -14,14 +14,25 @@ ask_free(struct mcp_ask *a)
 
 	mcp_cancel(a->front->api->upstreams, a->upstream);
 	list_del(&a->node);
+	if (a->batch == NULL)
+		call_end(call);
 	free(a);
-	call_end(call);
+}
+
+static bool
+is_modern(const struct mcp_ask *a)
+{
+	return mcp_revision_info(a->revision)->is_modern;
 }
 
 static void
 on_client_gone(void *arg)
 {
-	ask_free(arg);
+	struct mcp_ask *a = arg;
+
+	a->sse = NULL;
+	if (is_modern(a) || a->upstream == 0)
+		ask_free(a);
 }
 
 void
@@ -29,7 +40,9 @@ mcp_ask_drop(struct mcp_ask *a)
 {
 	struct http_req *req = call_req(a->call);
 
-	if (a->sse != NULL)
+	if (a->batch != NULL)
+		mcp_batch_drop(a->batch);
+	else if (a->sse != NULL)
 		sse_end(a->sse);
 	else if (req != NULL)
 		http_on_gone(req, NULL, NULL);
@@ -84,27 +97,24 @@ mcp_ask_new(struct mcp_front *front, struct api_call *call, struct http_req *req
 	a->revision = revision;
 	a->id = keep(a, m->id);
 	a->params = m->params;
-	a->takes_stream = takes_stream(req);
+	a->takes_stream = req != NULL && takes_stream(req);
 	a->token = a->takes_stream ? keep(a, progress_token(m->params)) : STR_NONE;
 	list_add_tail(&front->asks, &a->node);
-	http_on_gone(req, on_client_gone, a);
+	if (req != NULL)
+		http_on_gone(req, on_client_gone, a);
 	return a;
 }
 
 /* ---- the answer ---- */
-
-static bool
-is_modern(const struct mcp_ask *a)
-{
-	return mcp_revision_info(a->revision)->is_modern;
-}
 
 static void
 send(struct mcp_ask *a, int status, struct buf *message)
 {
 	struct http_req *req = call_req(a->call);
 
-	if (a->sse != NULL) {
+	if (a->batch != NULL) {
+		mcp_batch_add(a->batch, buf_str(message));
+	} else if (a->sse != NULL) {
 		jsonrpc_flatten(message, 0);
 		sse_end_with(a->sse, STR("message"), buf_str(message));
 	} else if (req != NULL) {
@@ -140,9 +150,23 @@ mcp_ask_reply(struct mcp_ask *a, struct str result)
 	buf_fini(&r);
 }
 
+void
+mcp_ask_take_back(struct mcp_front *front, uint64_t session, struct str id)
+{
+	list_for_safe (node, &front->asks) {
+		struct mcp_ask *a = list_entry(node, struct mcp_ask, node);
+
+		if (a->session == session && str_eq(a->id, id)) {
+			mcp_ask_refuse(
+			    a, 200, MCP_REQUEST_CANCELLED, "Request cancelled", STR_NONE);
+			return;
+		}
+	}
+}
+
 /* ---- an upstream's ---- */
 
-/* The streams' owner is the stream from here on: nothing of the request is left. */
+/* Nothing of the request is left then. */
 static void
 begin_stream(struct mcp_ask *a)
 {

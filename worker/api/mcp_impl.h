@@ -3,32 +3,42 @@
  *
  *   mcp.c        the routes: what was posted, of which era, and to whom it goes
  *   mcp_ask.c    one request: its life, and its answer in the client's form
+ *   mcp_batch.c  several requests in one array, for clients of old revisions
  *   mcp_tools.c  the tools: their list, and calls
+ *   mcp_life.c   sessions of older clients: ids, those that have ended, requests taken back
+ *   mcp_feed.c   the streams on which they are told what has changed
  */
 #ifndef WORKER_API_MCP_IMPL_H
 #define WORKER_API_MCP_IMPL_H
 
 #include "common/list.h"
 #include "worker/api/call.h"
+#include "worker/api/key_watch.h"
 #include "worker/api/mcp.h"
 #include "worker/mcp/posted.h"
+#include "worker/mcp/ticket.h"
 #include "worker/sse/sse.h"
 
 struct mcp_front {
 	struct api *api;
 	struct list asks;
-	struct list menus; /* mcp_tools.c */
+	struct list menus;       /* mcp_tools.c */
+	struct mcp_life *life;   /* mcp_life.c */
+	struct mcp_feeds *feeds; /* mcp_feed.c */
 };
 
 /*
  *   begun --> answered at once
  *     \-----> at an upstream --progress--> streaming --> answered
- *                  \-- the client has gone: the upstream is told
+ *                  \-- the client has gone: the upstream is told; a client of an older
+ *                      revision may go and means nothing by it
  */
 struct mcp_ask {
 	struct list node;
 	struct mcp_front *front;
 	struct api_call *call;
+	struct mcp_batch *batch;    /* whose the call is then; NULL: it is the ask's */
+	uint64_t session;           /* its nonce; 0: none */
 	enum mcp_revision revision; /* the client's */
 	struct str id;              /* as it was written */
 	struct str params;          /* as long as the ask has not waited; may be empty */
@@ -41,7 +51,7 @@ struct mcp_ask {
 
 /* ---- mcp_ask.c: each answer ends the ask ---- */
 
-/* m: a request; of what it has only params stay borrowed. */
+/* m: a request; of what it has only params stay borrowed. req NULL: it is of a batch. */
 struct mcp_ask *mcp_ask_new(struct mcp_front *, struct api_call *, struct http_req *,
     enum mcp_revision, const struct jsonrpc *m);
 /* result: an object in any revision's form. */
@@ -53,6 +63,44 @@ void mcp_ask_refuse(
 void mcp_ask_forward(
     struct mcp_ask *, size_t server, const char *method, const char *member, struct str name);
 void mcp_ask_drop(struct mcp_ask *); /* silently */
+/* notifications/cancelled, by whoever got it. */
+void mcp_ask_take_back(struct mcp_front *, uint64_t session, struct str id);
+
+/* ---- mcp_batch.c ---- */
+
+/* The array is the request's body. */
+void mcp_batch_start(
+    struct mcp_front *, struct api_call *, struct http_req *, const struct mcp_ticket *);
+void mcp_batch_add(struct mcp_batch *, struct str answer); /* one of its asks has ended */
+void mcp_batch_drop(struct mcp_batch *);                   /* likewise, silently */
+
+/* ---- mcp.c ---- */
+
+void mcp_run_legacy(struct mcp_ask *, const char *method);
+/* A notification, or an answer to nothing. */
+void mcp_hear_legacy(struct mcp_front *, const struct mcp_ticket *, const struct jsonrpc *);
+
+/* ---- mcp_life.c ---- */
+
+struct mcp_life *mcp_life_new(struct mcp_front *);
+void mcp_life_free(struct mcp_life **);
+/* A session begins: its id, as long as the request. */
+const char *mcp_life_begin(struct mcp_front *, struct api_call *, enum mcp_revision);
+/* The request's session; false: it has answered. Ends the call then. */
+bool mcp_life_check(struct api_call *, struct http_req *, struct mcp_ticket *ret);
+void mcp_life_end(struct mcp_front *, const struct mcp_ticket *); /* on all workers */
+/* The request is in progress here or elsewhere, or has been answered. */
+void mcp_life_take_back(struct mcp_front *, const struct mcp_ticket *, struct str id);
+
+/* ---- mcp_feed.c ---- */
+
+struct mcp_feeds *mcp_feeds_new(struct mcp_front *);
+void mcp_feeds_free(struct mcp_feeds **);
+void mcp_feed_start(
+    struct mcp_front *, struct api_call *, struct http_req *, const struct mcp_ticket *);
+void mcp_feeds_tell(struct mcp_front *, const char *method); /* a notification to all */
+void mcp_feeds_end(struct mcp_front *, uint64_t session);    /* of a session that has ended */
+void mcp_feeds_drain(struct mcp_front *);
 
 /* ---- mcp_tools.c ---- */
 

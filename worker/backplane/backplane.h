@@ -42,6 +42,8 @@ enum backplane_method {
 	BACKPLANE_MCP_CALL,     /* mcp: a request for one */
 	BACKPLANE_MCP_CANCEL,   /* mcp: nobody waits for it any more */
 	BACKPLANE_MCP_SAID,     /* mcp: progress of one */
+	BACKPLANE_MCP_ENDED,    /* api: sessions of clients that have ended; none: which have? */
+	BACKPLANE_MCP_STOP,     /* api: a client takes a request back */
 	BACKPLANE_METHOD_COUNT = 64
 };
 

@@ -47,6 +47,7 @@ mcp_reply_add_result(struct buf *b, enum mcp_revision revision, struct str resul
 {
 	bool is_modern = mcp_revision_info(revision)->is_modern;
 	struct str key, value, meta = STR_NONE, type;
+	struct buf ours = BUF_INIT;
 	struct json_scan s;
 
 	json_scan_init(&s, result);
@@ -67,10 +68,12 @@ mcp_reply_add_result(struct buf *b, enum mcp_revision revision, struct str resul
 		add_key(b, key);
 		buf_add_str(b, value);
 	}
-	if (is_modern || meta.len > 0) {
+	add_meta(&ours, is_modern, meta);
+	if (ours.len > 2) {
 		add_key(b, STR("_meta"));
-		add_meta(b, is_modern, meta);
+		buf_add_str(b, buf_str(&ours));
 	}
+	buf_fini(&ours);
 	buf_add_char(b, '}');
 	return true;
 }
