@@ -35,6 +35,8 @@ describe('modern', () => {
       keys: [
         { kind: 'client', app: 'demo', secret: keys.client }, { kind: 'server', app: 'demo', secret: keys.server }, { kind: 'admin', secret: keys.admin },
         { kind: 'server', app: 'small', secret: 'ps_test_small_key_0123456789abcdef' },
+        { kind: 'server', app: 'demo', secret: 'ps_test_gated_key_0123456789abcdef', tools: ['web__*', 'old__add'], denied_tools: ['web__fail'] },
+        { kind: 'server', app: 'demo', secret: 'ps_test_reader_key_0123456789abcde', tools: ['web__*'], read_only_tools: true },
       ],
     } });
     for (const name of ['web', 'old', 'all']) await ready(server, name);
@@ -66,6 +68,27 @@ describe('modern', () => {
     const { json } = await post(server, message('tools/list'), {}, small);
     assert.ok(json.result.tools.length > 0 && json.result.tools.every(({ name }) => name.startsWith('web__')));
     refused(await post(server, message('tools/call', { name: 'old__add', arguments: { a: 1, b: 2 } }), {}, small), 200, -32602);
+  });
+
+  test('a key has the tools that it may use, in lists and in calls', async () => {
+    const names = async (key) => (await post(server, message('tools/list'), {}, { key })).json.result.tools.map(({ name }) => name);
+    const may = async (key, name) => (await post(server, message('tools/call', { name, arguments: { a: 1, b: 2 } }), {}, { key })).json.error?.code !== -32602;
+    const [gated, reader] = ['ps_test_gated_key_0123456789abcdef', 'ps_test_reader_key_0123456789abcde'];
+    assert.deepEqual(await names(gated), ['web__add', 'web__numbers', 'web__picture', 'web__slow', 'old__add']);
+    assert.deepEqual(await names(reader), ['web__numbers']);
+    assert.deepEqual([await may(gated, 'web__add'), await may(gated, 'web__fail'), await may(gated, 'old__fail')], [true, false, false]);
+    assert.deepEqual([await may(reader, 'web__numbers'), await may(reader, 'web__add')], [true, false]);
+    // One of the record, that is changed while it is used; the change holds everywhere within a second.
+    const made = await server.request('/admin/v1/keys', { key: keys.admin, body: { kind: 'server', app_id: 'demo', tools: ['old__*'] } });
+    assert.deepEqual([made.status, made.json.tools], [201, ['old__*']]);
+    assert.ok((await names(made.json.key)).every((name) => name.startsWith('old__')));
+    const changed = await server.request(`/admin/v1/keys/${made.json.id}`, { key: keys.admin, method: 'PATCH', body: { tools: null, denied_tools: ['all__*', 'old__*', 'web__*'] } });
+    assert.equal(changed.status, 200);
+    await waitFor(async () => {
+      for (let i = 0; i < 8; i++) if ((await names(made.json.key)).length > 0) return false;
+      return true;
+    }, 'the change on all workers');
+    assert.equal((await server.request('/admin/v1/keys', { key: keys.admin, body: { kind: 'server', app_id: 'demo', read_only_tools: 'yes' } })).status, 422);
   });
 
   test('tools/call of either era gives a modern result', async () => {

@@ -6,7 +6,8 @@
  *   PATCH {key}     {name, and limits}; what is absent stays, null takes it away
  *   DELETE {key}    revoked, everywhere within a second
  *
- * Limits: rate {limit, window} of a client key; rpm, tpm, rpd, models, budget {amount, period} of a
+ * Limits: rate {limit, window} of a client key; rpm, tpm, rpd, models, budget {amount, period},
+ * tools, denied_tools, read_only_tools of a
  * server key. Keys of the configuration are changed there.
  */
 #include "common/clock.h"
@@ -20,8 +21,8 @@ enum {
 	APP_ID_MAX = 128,
 	DEVICE_ID_MAX = 256,
 	NAME_MAX_LEN = 256,
-	MODELS_MAX = 256,
-	MODEL_MAX = 256,
+	NAMES_MAX = 256, /* in a list of models or tools */
+	ONE_NAME_MAX = 256,
 	LIFE_MAX_S = 3650 * 86400,
 	ROWS_DEFAULT = 100,
 	ROWS_MAX = 1000,
@@ -41,7 +42,8 @@ state_of(const struct store_key *k)
 static json_t *
 format_key(const struct store_key *k)
 {
-	static const char *const names[] = {"rpm", "tpm", "rpd", "models", "budget"};
+	static const char *const names[] = {
+	    "rpm", "tpm", "rpd", "models", "budget", "tools", "denied_tools", "read_only_tools"};
 	json_t *limits = shape_stored(k->limits_json), *rate = json_null();
 	json_t *json = json_pack("{s:s,s:s,s:o,s:o,s:o,s:s,s:o,s:o,s:o}", "id", k->id, "kind",
 	    k->kind, "app_id", shape_text(k->app_id), "device_id", shape_text(k->device_id), "name",
@@ -114,21 +116,31 @@ read_budget(struct api_call *call, const json_t *budget, json_t *limits)
 }
 
 static bool
-read_models(struct api_call *call, json_t *models, json_t *limits)
+read_names(struct api_call *call, const char *member, json_t *names, json_t *limits)
 {
 	size_t i;
-	json_t *model;
+	json_t *name;
 
-	if (!json_is_array(models) || json_array_size(models) == 0 ||
-	    json_array_size(models) > MODELS_MAX)
-		return refuse(call, "models", "models must be a list of names, or null for any.");
-	json_array_foreach(models, i, model)
+	if (!json_is_array(names) || json_array_size(names) == 0 ||
+	    json_array_size(names) > NAMES_MAX)
+		return refuse(
+		    call, member, "It must be a list of names, or null for no restriction.");
+	json_array_foreach(names, i, name)
 	{
-		if (!json_is_string(model) || json_string_length(model) == 0 ||
-		    json_string_length(model) > MODEL_MAX)
-			return refuse(call, "models", "models must be names, or prefix*.");
+		if (!json_is_string(name) || json_string_length(name) == 0 ||
+		    json_string_length(name) > ONE_NAME_MAX)
+			return refuse(call, member, "It must have names, or prefix*.");
 	}
-	json_object_set(limits, "models", models);
+	json_object_set(limits, member, names);
+	return true;
+}
+
+static bool
+read_flag(struct api_call *call, const char *name, json_t *value, json_t *limits)
+{
+	if (!json_is_boolean(value))
+		return refuse(call, name, "It must be true or false.");
+	json_object_set(limits, name, value);
 	return true;
 }
 
@@ -156,8 +168,11 @@ read_limit(struct api_call *call, const char *name, json_t *value, json_t *limit
 		return read_rate(call, value, limits);
 	if (strcmp(name, "budget") == 0)
 		return read_budget(call, value, limits);
-	if (strcmp(name, "models") == 0)
-		return read_models(call, value, limits);
+	if (strcmp(name, "models") == 0 || strcmp(name, "tools") == 0 ||
+	    strcmp(name, "denied_tools") == 0)
+		return read_names(call, name, value, limits);
+	if (strcmp(name, "read_only_tools") == 0)
+		return read_flag(call, name, value, limits);
 	return read_count(call, name, value, limits);
 }
 
@@ -168,7 +183,8 @@ read_limits(struct api_call *call, enum key_kind kind, json_t *limits)
 		const char *name;
 		enum key_kind kind;
 	} known[] = {{"rate", KEY_CLIENT}, {"rpm", KEY_SERVER}, {"tpm", KEY_SERVER},
-	    {"rpd", KEY_SERVER}, {"models", KEY_SERVER}, {"budget", KEY_SERVER}};
+	    {"rpd", KEY_SERVER}, {"models", KEY_SERVER}, {"budget", KEY_SERVER},
+	    {"tools", KEY_SERVER}, {"denied_tools", KEY_SERVER}, {"read_only_tools", KEY_SERVER}};
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
 		json_t *value = json_object_get(call->body, known[i].name);

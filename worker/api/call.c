@@ -181,6 +181,7 @@ adopt(struct api_call *call, const struct principal *who)
 	call->app = who->app;
 	call->budget = who->budget;
 	memcpy(call->key_hash, who->hash, sizeof(call->key_hash));
+	call->tools = who->tools;
 	call->models = who->models; /* as long as the handler runs: the principal is borrowed */
 	if (who->app_id != NULL)
 		call->app_id = arena_strdup(&call->arena, str_of(who->app_id));
@@ -217,16 +218,24 @@ on_rate_decided(struct rate_ask *r)
 
 /* The principal is borrowed, and other hosts may have to be asked. */
 static void
-keep_models(struct api_call *call)
+keep_names(struct api_call *call, struct conf_list *names)
 {
 	const char **texts;
 
-	if (call->models.n == 0)
+	if (names->n == 0)
 		return;
-	texts = arena_alloc(&call->arena, call->models.n * sizeof(*texts));
-	for (size_t i = 0; i < call->models.n; i++)
-		texts[i] = arena_strdup(&call->arena, str_of(call->models.v[i]));
-	call->models.v = texts;
+	texts = arena_alloc(&call->arena, names->n * sizeof(*texts));
+	for (size_t i = 0; i < names->n; i++)
+		texts[i] = arena_strdup(&call->arena, str_of(names->v[i]));
+	names->v = texts;
+}
+
+static void
+keep_lists(struct api_call *call)
+{
+	keep_names(call, &call->models);
+	keep_names(call, &call->tools.allowed);
+	keep_names(call, &call->tools.denied);
 }
 
 static void
@@ -237,7 +246,7 @@ ask_rate(struct api_call *call, struct http_req *req, const struct principal *wh
 	if (rate_take(call->api->limits, &call->rate, &call->rate_ask))
 		enter_route(call, req);
 	else
-		keep_models(call);
+		keep_lists(call);
 }
 
 static void

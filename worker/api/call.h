@@ -53,6 +53,7 @@ struct api_call {
 	uint8_t key_hash[32];       /* for who holds on to it, see key_watch.h */
 	/* What a server key may ask for, see keys_allow_model(); until the handler returns. */
 	struct conf_list models;
+	struct key_tools tools; /* likewise, see keys_allow_tool() */
 
 	struct id session_id, turn_id; /* of the path, where the route has them */
 	struct id object_id;           /* .. of another object, likewise */

@@ -1,7 +1,8 @@
 /*
  * mcp_tools - the tools of all servers that the key's app may use, in one list.
  *
- * The list's text is made once for each app, and again when a server's list has changed.
+ * The list's text is made once for each app, and again when a server's list has changed; for a key
+ * that may not use all of them, with each request.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -39,38 +40,58 @@ may_use(const struct mcp_front *front, const struct conf_app *app, size_t server
 	       conf_list_has(&app->mcp_servers, name);
 }
 
-static struct menu *
-make_menu(struct mcp_front *front, const struct conf_app *app)
+static bool
+may_call(const struct api_call *call, const struct mcp_entry *e)
 {
-	const struct mcp_view *view = mcp_upstreams_view(front->api->upstreams, MCP_TOOLS);
-	struct menu *m = xcalloc(1, sizeof(*m));
+	char name[MCP_PREFIX_MAX + MCP_NAME_MAX + 1];
 
-	m->app = app;
-	buf_add_char(&m->tools, '[');
+	if (!may_use(call->api->mcp, call->app, e->source))
+		return false;
+	if (keys_allow_all_tools(&call->tools))
+		return true;
+	if (e->name.len >= sizeof(name))
+		return false; /* nobody can name it */
+	memcpy(name, e->name.p, e->name.len);
+	name[e->name.len] = '\0';
+	return keys_allow_tool(&call->tools, name, e->item->is_read_only);
+}
+
+static void
+add_tools(struct buf *b, const struct api_call *call)
+{
+	const struct mcp_view *view = mcp_upstreams_view(call->api->upstreams, MCP_TOOLS);
+	size_t from = b->len;
+
+	buf_add_char(b, '[');
 	for (size_t i = 0; i < mcp_view_count(view); i++) {
 		const struct mcp_entry *e = mcp_view_at(view, i);
 
-		if (!may_use(front, app, e->source))
+		if (!may_call(call, e))
 			continue;
-		if (m->tools.len > 1)
-			buf_add_char(&m->tools, ',');
-		mcp_entry_format(e, &m->tools);
+		if (b->len > from + 1)
+			buf_add_char(b, ',');
+		mcp_entry_format(e, b);
 	}
-	buf_add_char(&m->tools, ']');
-	list_add_tail(&front->menus, &m->node);
-	return m;
+	buf_add_char(b, ']');
 }
 
+/* For a key that may use all of its app's tools. */
 static const struct menu *
-find_menu(struct mcp_front *front, const struct conf_app *app)
+find_menu(struct mcp_front *front, const struct api_call *call)
 {
+	const struct conf_app *app = call->app;
+
 	list_for (node, &front->menus) {
 		struct menu *m = list_entry(node, struct menu, node);
 
 		if (m->app == app)
 			return m;
 	}
-	return make_menu(front, app);
+	struct menu *m = xcalloc(1, sizeof(*m));
+	m->app = app;
+	add_tools(&m->tools, call);
+	list_add_tail(&front->menus, &m->node);
+	return m;
 }
 
 /* A server that is on its way may bring more. */
@@ -101,7 +122,10 @@ mcp_tools_list(struct mcp_ask *a)
 		return;
 	}
 	buf_add_cstr(&b, "{\"tools\":");
-	buf_add_str(&b, buf_str(&find_menu(front, a->call->app)->tools));
+	if (keys_allow_all_tools(&a->call->tools))
+		buf_add_str(&b, buf_str(&find_menu(front, a->call)->tools));
+	else
+		add_tools(&b, a->call);
 	buf_printf(&b, ",\"ttlMs\":%d,\"cacheScope\":\"private\"}",
 	    is_young(front->api->upstreams) ? YOUNG_LIST_TTL_MS : LIST_TTL_MS);
 	mcp_ask_reply(a, buf_str(&b));
@@ -147,7 +171,7 @@ mcp_tools_call(struct mcp_ask *a)
 	if (a->params.len == 0 || !jsonrpc_text_member(a->params, "name", &name)) {
 		mcp_ask_refuse(a, 200, MCP_INVALID_PARAMS, "name is required", STR_NONE);
 	} else if (name.len > 0 && (e = mcp_view_find(view, buf_str(&name))) != NULL &&
-		   may_use(a->front, a->call->app, e->source)) {
+		   may_call(a->call, e)) {
 		call_entry(a, e);
 	} else {
 		buf_add_cstr(&why, "Unknown tool: ");

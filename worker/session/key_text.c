@@ -74,22 +74,22 @@ read_u32(const json_t *limits, const char *name, uint32_t *ret)
 		*ret = (uint32_t)json_integer_value(value);
 }
 
-/* Texts that are none name no model: a list that was meant to restrict must not allow all. */
+/* What is no text stands for `broken`: a list that was meant to restrict must not allow all. */
 static void
-read_models(const json_t *models, struct arena *arena, struct conf_list *ret)
+read_names(const json_t *names, const char *broken, struct arena *arena, struct conf_list *ret)
 {
 	size_t i;
-	json_t *model;
+	json_t *name;
 
-	if (!json_is_array(models) || json_array_size(models) == 0)
+	if (!json_is_array(names) || json_array_size(names) == 0)
 		return;
-	ret->v = arena_alloc(arena, json_array_size(models) * sizeof(ret->v[0]));
-	ret->n = json_array_size(models);
-	json_array_foreach(models, i, model)
+	ret->v = arena_alloc(arena, json_array_size(names) * sizeof(ret->v[0]));
+	ret->n = json_array_size(names);
+	json_array_foreach(names, i, name)
 	{
-		ret->v[i] = json_is_string(model)
-				? arena_strdup(arena, str_of(json_string_value(model)))
-				: "";
+		ret->v[i] = json_is_string(name)
+				? arena_strdup(arena, str_of(json_string_value(name)))
+				: broken;
 	}
 }
 
@@ -111,6 +111,7 @@ void
 key_limits_parse(const char *json, struct arena *arena, struct principal *p)
 {
 	json_t *limits = json != NULL ? json_loads(json, 0, NULL) : NULL;
+	const json_t *read_only = json_object_get(limits, "read_only_tools");
 
 	if (p->rate.window_ms == 0)
 		p->rate.window_ms = 60 * 1000;
@@ -120,6 +121,9 @@ key_limits_parse(const char *json, struct arena *arena, struct principal *p)
 	read_u32(limits, "tpm", &p->tpm);
 	read_u32(limits, "rpd", &p->rpd);
 	read_budget(json_object_get(limits, "budget"), &p->budget);
-	read_models(json_object_get(limits, "models"), arena, &p->models);
+	read_names(json_object_get(limits, "models"), "", arena, &p->models);
+	read_names(json_object_get(limits, "tools"), "", arena, &p->tools.allowed);
+	read_names(json_object_get(limits, "denied_tools"), "*", arena, &p->tools.denied);
+	p->tools.is_read_only = read_only != NULL && !json_is_false(read_only);
 	json_decref(limits);
 }

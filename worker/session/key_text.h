@@ -23,8 +23,9 @@ void key_secret_new(enum key_kind, char out[KEY_SECRET_LEN + 1]);
 const char *key_kind_name(enum key_kind); /* "client", "server", "admin" */
 bool key_kind_parse(const char *name, enum key_kind *ret);
 
-/* {"limit","window_ms","rpm","tpm","rpd","models","budget":{"amount","period"}} into rate, rpm,
- * tpm, rpd, models, budget (its texts from the arena); what is absent stays. NULL and what is not
+/* {"limit","window_ms","rpm","tpm","rpd","models","budget":{"amount","period"},"tools",
+ * "denied_tools","read_only_tools"} into rate, rpm, tpm, rpd, models, budget, tools (texts from the
+ * arena); what is absent stays. NULL and what is not
  * an object: nothing. */
 void key_limits_parse(const char *json, struct arena *, struct principal *);
 

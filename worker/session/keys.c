@@ -166,6 +166,8 @@ entry_of_conf(const struct conf *conf, const struct conf_key *key)
 	e->principal.tpm = (uint32_t)key->tpm;
 	e->principal.rpd = (uint32_t)key->rpd;
 	e->principal.models = key->models;
+	e->principal.tools =
+	    (struct key_tools){key->tools, key->denied_tools, key->read_only_tools};
 	if (e->principal.kind == KEY_SERVER)
 		e->principal.budget = budget_rule_of(key->budget.amount, key->budget.period);
 	return e;
@@ -321,18 +323,38 @@ on_poll(struct loop_timer *timer)
 
 /* ---- what a key may ask for ---- */
 
+static bool
+names(const struct conf_list *rules, const char *name)
+{
+	for (size_t i = 0; i < rules->n; i++) {
+		struct str rule = str_of(rules->v[i]);
+		bool is_prefix = rule.len > 0 && rule.p[rule.len - 1] == '*';
+
+		if (is_prefix ? strncmp(name, rule.p, rule.len - 1) == 0
+			      : strcmp(name, rule.p) == 0)
+			return true;
+	}
+	return false;
+}
+
 bool
 keys_allow_model(const struct conf_list *models, const char *alias)
 {
-	for (size_t i = 0; i < models->n; i++) {
-		struct str rule = str_of(models->v[i]);
-		bool is_prefix = rule.len > 0 && rule.p[rule.len - 1] == '*';
+	return models->n == 0 || names(models, alias);
+}
 
-		if (is_prefix ? str_starts(str_of(alias), str_sub(rule.p, rule.len - 1))
-			      : str_eq(rule, str_of(alias)))
-			return true;
-	}
-	return models->n == 0;
+bool
+keys_allow_tool(const struct key_tools *t, const char *name, bool only_reads)
+{
+	return (t->allowed.n == 0 || names(&t->allowed, name)) && !names(&t->denied, name) &&
+	       (only_reads || !t->is_read_only);
+}
+
+bool
+keys_allow_all_tools(const struct key_tools *t)
+{
+	return (t->allowed.n == 0 || conf_list_has(&t->allowed, "*")) && t->denied.n == 0 &&
+	       !t->is_read_only;
 }
 
 /* ---- checking ---- */

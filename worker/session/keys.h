@@ -20,6 +20,13 @@ struct keys;
 
 enum key_kind { KEY_CLIENT, KEY_SERVER, KEY_ADMIN };
 
+/* Which tools a key may list and call at /mcp, by the names that they have there. */
+struct key_tools {
+	struct conf_list allowed; /* exact or prefix*; none: any */
+	struct conf_list denied;  /* likewise; it wins. none: none */
+	bool is_read_only;        /* those alone that say of themselves that they only read */
+};
+
 /* A principal; lives in the cache, borrowed for the callback: copy what is kept. */
 struct principal {
 	enum key_kind kind;
@@ -32,7 +39,8 @@ struct principal {
 	struct budget_rule budget;  /* server keys */
 	int64_t expires_at;         /* wall ms; 0: never */
 	struct conf_list models;    /* aliases a server key may use: exact or prefix*; none: any */
-	uint8_t hash[32];           /* of the secret, for keys_check_hash() */
+	struct key_tools tools;
+	uint8_t hash[32]; /* of the secret, for keys_check_hash() */
 };
 
 struct keys *keys_new(struct loop *, const struct conf *, struct shm *, struct store *);
@@ -40,6 +48,8 @@ void keys_free(struct keys **); /* before the store; no callback comes any more 
 
 /* Is this alias among them? */
 bool keys_allow_model(const struct conf_list *models, const char *alias);
+bool keys_allow_tool(const struct key_tools *, const char *name, bool only_reads);
+bool keys_allow_all_tools(const struct key_tools *); /* nothing is looked at */
 
 /* err 0, E_UNAUTHORIZED, E_STORE_UNAVAILABLE. on_principal may be called from inside when the
  * answer is cached. */
