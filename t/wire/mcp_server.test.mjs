@@ -123,6 +123,33 @@ describe('modern', () => {
     assert.deepEqual([plain.status, plain.headers['content-type'], plain.json.result.resultType], [200, 'application/json', 'complete']);
   });
 
+  test('prompts, resources and templates', async () => {
+    const lists = {};
+    for (const [method, member] of [['prompts/list', 'prompts'], ['resources/list', 'resources'], ['resources/templates/list', 'resourceTemplates']]) {
+      const texts = await Promise.all(Array.from({ length: 8 }, () => post(server, message(method))));
+      assert.equal(new Set(texts.map(({ text }) => text)).size, 1);
+      const { result } = texts[0].json;
+      assert.deepEqual([result.resultType, result.cacheScope, typeof result.ttlMs], ['complete', 'private', 'number'], method);
+      lists[member] = result[member];
+      assert.ok(lists[member].length > 0, method);
+    }
+    const { result: prompt } = (await post(server, message('prompts/get', { name: 'all__simple-prompt' }))).json;
+    assert.equal(prompt.messages[0].role, 'user');
+    const [{ uri }] = lists.resources;
+    const template = lists.resourceTemplates.map(({ uriTemplate }) => uriTemplate).find((text) => /text\/\{\w+\}$/.test(text));
+    for (const wanted of [uri, template.replace(/\{\w+\}/, '1')]) {
+      const { result } = (await post(server, message('resources/read', { uri: wanted }))).json;
+      assert.equal(result.contents[0].uri, wanted);
+      assert.deepEqual([result.resultType, result.ttlMs, result.cacheScope], ['complete', 0, 'private']);
+    }
+    const missing = await post(server, message('resources/read', { uri: 'nothing://here' }));
+    refused(missing, 200, -32602);
+    assert.deepEqual(missing.json.error.data, { uri: 'nothing://here' });
+    refused(await post(server, message('prompts/get', { name: 'all__nothing' })), 200, -32602);
+    const small = await post(server, message('resources/read', { uri }), {}, { key: 'ps_test_small_key_0123456789abcdef' });
+    refused(small, 200, -32602);
+  });
+
   test('a client that goes ends its call', async () => {
     const aborted = web.aborted;
     const body = message('tools/call', { name: 'web__slow', arguments: {} });

@@ -119,6 +119,10 @@ describe('sessions', () => {
     await client.callTool({ name: 'all__trigger-long-running-operation', arguments: { duration: 0.4, steps: 4 } }, undefined, { onprogress: ({ progress }) => seen.push(progress) });
     assert.ok(seen.length >= 2, String(seen));
     await client.ping();
+    assert.ok((await client.getPrompt({ name: 'all__simple-prompt' })).messages.length > 0);
+    const [{ uri }] = (await client.listResources()).resources;
+    assert.equal((await client.readResource({ uri })).contents[0].uri, uri);
+    await assert.rejects(client.readResource({ uri: 'nothing://here' }), { code: -32002 });
     await waitFor(() => web.requests.filter(({ headers }) => headers['mcp-method'] === 'subscriptions/listen').length >= 4, 'listen streams');
     web.addTool('later');
     await waitFor(() => changes.length > 0, 'the change to be told');

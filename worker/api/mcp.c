@@ -14,9 +14,9 @@
 static void
 discover(struct mcp_ask *a)
 {
-	mcp_ask_reply(
-	    a, STR("{\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":{}},"
-		   "\"ttlMs\":3600000,\"cacheScope\":\"public\"}"));
+	mcp_ask_reply(a, STR("{\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":{"
+			     "},\"prompts\":{},\"resources\":{}},"
+			     "\"ttlMs\":3600000,\"cacheScope\":\"public\"}"));
 }
 
 /* The newest of the older revisions, where the client's is none of them. */
@@ -32,6 +32,8 @@ agreed_revision(struct str params)
 	return r == MCP_REVISION_NONE || mcp_revision_info(r)->is_modern ? MCP_REVISION_LEGACY : r;
 }
 
+#define CHANGES "{\"listChanged\":true}"
+
 static void
 initialize(struct mcp_ask *a)
 {
@@ -46,7 +48,8 @@ initialize(struct mcp_ask *a)
 	a->revision = agreed_revision(a->params);
 	http_add_header(req, "Mcp-Session-Id", mcp_life_begin(a->front, a->call, a->revision));
 	buf_printf(&b,
-	    "{\"protocolVersion\":\"%s\",\"capabilities\":{\"tools\":{\"listChanged\":true}},"
+	    "{\"protocolVersion\":\"%s\",\"capabilities\":{\"tools\":" CHANGES
+	    ",\"prompts\":" CHANGES ",\"resources\":" CHANGES "},"
 	    "\"serverInfo\":" MCP_SERVER_INFO "}",
 	    mcp_revision_info(a->revision)->text);
 	mcp_ask_reply(a, buf_str(&b));
@@ -72,6 +75,11 @@ static const struct method {
     {"logging/setLevel", LEGACY, reply_nothing},
     {"tools/list", BOTH, mcp_tools_list},
     {"tools/call", BOTH, mcp_tools_call},
+    {"prompts/list", BOTH, mcp_prompts_list},
+    {"prompts/get", BOTH, mcp_prompts_get},
+    {"resources/list", BOTH, mcp_resources_list},
+    {"resources/templates/list", BOTH, mcp_templates_list},
+    {"resources/read", BOTH, mcp_resources_read},
 };
 
 static void
@@ -223,9 +231,7 @@ static void
 on_changed(void *arg, size_t server, enum mcp_kind kind)
 {
 	(void)server;
-	if (kind != MCP_TOOLS)
-		return;
-	mcp_tools_changed(arg);
+	mcp_items_changed(arg);
 	mcp_feeds_tell(arg, mcp_kind_info(kind)->changed);
 }
 
@@ -260,7 +266,7 @@ mcp_front_free(struct mcp_front **ref)
 	*ref = NULL;
 	while ((a = list_first(&front->asks, struct mcp_ask, node)) != NULL)
 		mcp_ask_drop(a);
-	mcp_tools_changed(front);
+	mcp_items_changed(front);
 	mcp_feeds_free(&front->feeds);
 	mcp_life_free(&front->life);
 	free(front);

@@ -235,17 +235,39 @@ refuse_as_upstream(struct mcp_ask *a, const struct mcp_answer *answer)
 }
 
 static void
+reply_as_upstream(struct mcp_ask *a, struct str result)
+{
+	struct buf b = BUF_INIT;
+	struct str ttl;
+
+	/* Its server does not say: it may change at any time. */
+	if (a->is_cacheable && is_modern(a) && result.p[0] == '{' &&
+	    !jsonrpc_member(result, "ttlMs", &ttl)) {
+		jsonrpc_without(&b, result, "cacheScope");
+		b.len--;
+		buf_add_cstr(&b, b.len > 1 ? "," : "");
+		buf_add_cstr(&b, "\"ttlMs\":0,\"cacheScope\":\"private\"}");
+		mcp_ask_reply(a, buf_str(&b));
+	} else {
+		mcp_ask_reply(a, result);
+	}
+	buf_fini(&b);
+}
+
+static void
 on_answer(void *arg, const struct mcp_answer *answer)
 {
 	struct mcp_ask *a = arg;
 
 	a->upstream = 0;
-	if (answer->err != 0)
+	if (answer->err != 0 && a->is_tool)
 		reply_failed(a, answer->why);
+	else if (answer->err != 0)
+		mcp_ask_refuse(a, 200, MCP_INTERNAL_ERROR, answer->why, STR_NONE);
 	else if (answer->result.len == 0)
 		refuse_as_upstream(a, answer);
 	else
-		mcp_ask_reply(a, answer->result);
+		reply_as_upstream(a, answer->result);
 }
 
 void

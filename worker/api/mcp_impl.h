@@ -4,7 +4,7 @@
  *   mcp.c        the routes: what was posted, of which era, and to whom it goes
  *   mcp_ask.c    one request: its life, and its answer in the client's form
  *   mcp_batch.c  several requests in one array, for clients of old revisions
- *   mcp_tools.c  the tools: their list, and calls
+ *   mcp_items.c  tools, prompts, resources: their lists, and what is asked of them
  *   mcp_life.c   sessions of older clients: ids, those that have ended, requests taken back
  *   mcp_feed.c   the streams on which they are told what has changed
  */
@@ -22,7 +22,7 @@
 struct mcp_front {
 	struct api *api;
 	struct list asks;
-	struct list menus;       /* mcp_tools.c */
+	struct list menus;       /* mcp_items.c */
 	struct mcp_life *life;   /* mcp_life.c */
 	struct mcp_feeds *feeds; /* mcp_feed.c */
 };
@@ -45,6 +45,8 @@ struct mcp_ask {
 	struct str token;           /* of progress; empty: none is wanted */
 	bool wants_messages;
 	bool takes_stream;
+	bool is_tool;      /* whose failures a model is told */
+	bool is_cacheable; /* a modern result says for how long */
 	struct sse *sse;   /* NULL: no notification has gone out */
 	uint64_t upstream; /* mcp_call()'s handle; 0: none */
 };
@@ -102,10 +104,15 @@ void mcp_feeds_tell(struct mcp_front *, const char *method); /* a notification t
 void mcp_feeds_end(struct mcp_front *, uint64_t session);    /* of a session that has ended */
 void mcp_feeds_drain(struct mcp_front *);
 
-/* ---- mcp_tools.c ---- */
+/* ---- mcp_items.c ---- */
 
 void mcp_tools_list(struct mcp_ask *);
 void mcp_tools_call(struct mcp_ask *);
-void mcp_tools_changed(struct mcp_front *); /* what was made of the lists is made anew */
+void mcp_prompts_list(struct mcp_ask *);
+void mcp_prompts_get(struct mcp_ask *);
+void mcp_resources_list(struct mcp_ask *);
+void mcp_templates_list(struct mcp_ask *);
+void mcp_resources_read(struct mcp_ask *);
+void mcp_items_changed(struct mcp_front *); /* what was made of the lists is made anew */
 
 #endif

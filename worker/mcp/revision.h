@@ -44,7 +44,8 @@ enum {
 	MCP_INTERNAL_ERROR = -32603,
 	MCP_SERVER_ERROR = -32000,
 	MCP_SESSION_NOT_FOUND = -32001,
-	MCP_REQUEST_CANCELLED = -32800, /* as LSP has it: who has cancelled does not read it */
+	MCP_RESOURCE_NOT_FOUND = -32002, /* before the modern revision */
+	MCP_REQUEST_CANCELLED = -32800,  /* as LSP has it: who has cancelled does not read it */
 	MCP_HEADER_MISMATCH = -32020,
 	MCP_CAPABILITY_MISSING = -32021,
 	MCP_UNSUPPORTED_REVISION = -32022,
