@@ -175,6 +175,11 @@ reload(struct server *s, struct buf *errors)
 		buf_add_cstr(errors, "the server is stopping");
 		return false;
 	}
+	if (s->upgrade != NULL) { /* it may have read the configuration already */
+		buf_add_cstr(errors, "an upgrade is under way");
+		log_error("reload failed reason=\"an upgrade is under way\" config=old");
+		return false;
+	}
 	if (supervise_is_reloading(s->supervise)) {
 		s->is_reload_wanted = true;
 		return true;
