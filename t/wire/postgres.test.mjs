@@ -199,23 +199,28 @@ test('a connection cut in the middle costs nobody his request', async (t) => {
   assert.equal(await shared.sql('SELECT count(*) FROM usage', database), String(done));
 });
 
-test('a write that is sent again while its first sending has not ended yet counts once', async (t) => {
+// What begins the write, and may be in the record before. Both sendings have the end of holds before them, and wait for it.
+const sent_again = {
+  'usage of a call': { begin: (server) => server.request('/v1/chat/completions', { key: keys.server, body: { messages: [{ role: 'user', content: 'hi' }] } }) },
+  'what a dead worker had reserved': { before: `INSERT INTO budget_holds (id, app_id, key_id, model, day, input_tokens, output_tokens, cost_micros, created_at, lapses_at)
+    VALUES ('use_dead', 'demo', 'k', 'default', 1, 1, 1, 1, now(), now() - interval '1 hour')` },
+};
+for (const [name, { begin, before: first }] of Object.entries(sent_again)) test(`a write that is sent again while its first sending has not ended yet counts once: ${name}`, async (t) => {
   const url = new URL(await shared.newDatabase());
   const database = url.pathname.slice(1);
   const cutter = await startCutter(t, shared);
   url.port = String(cutter.port);
-  const server = await startOver(t, url.href, {}, { usage: { interval: '1ms' } });
+  const server = await startOver(t, url.href, {}, { usage: { interval: '1ms' }, budgets: { lease: first ? '2s' : '1h' } });
   expectAway(server);
   server.expectLog(/usage not written/);
   const sql = (query) => shared.sql(query, database);
   const waiting = async () => Number(await sql('SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0'));
-  // Both have the last statement of the write before them: to end what is held for the call.
+  if (first) await sql(first);
   const locker = sql('LOCK TABLE budget_holds IN SHARE MODE; SELECT pg_sleep(600)').catch(() => {});
   const locks = "FROM pg_locks WHERE relation = 'budget_holds'::regclass AND mode = 'ShareLock' AND granted";
   await waitFor(async () => await sql(`SELECT count(*) ${locks}`) === '1', 'the lock');
-  const { status, text } = await server.request('/v1/chat/completions', { key: keys.server, body: { messages: [{ role: 'user', content: 'hi' }] } });
-  assert.equal(status, 200, text);
-  await waitFor(async () => await waiting() === 1, 'the write waits');
+  if (begin) assert.equal((await begin(server)).status, 200);
+  await waitFor(async () => await waiting() === 1, 'the write waits', 10000);
   cutter.cut();
   await waitFor(async () => await waiting() === 2, 'the second one waits', 10000);
   await sql(`SELECT pg_terminate_backend(pid) ${locks}`);
@@ -223,6 +228,7 @@ test('a write that is sent again while its first sending has not ended yet count
   await waitFor(async () => await sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'") === '0', 'their end');
   assert.equal(await sql('SELECT count(*) FROM usage'), '1');
   assert.equal(await sql('SELECT sum(calls) FROM usage_days'), '1');
+  assert.equal(await sql('SELECT count(*) FROM budget_holds'), '0');
 });
 
 test('stopped for three seconds: requests wait, the loop does not', async (t) => {

@@ -113,7 +113,19 @@ const struct op op_budget_release = {
 
 #define LAPSED       " FROM budget_holds WHERE lapses_at < from_ms($now)"
 #define LAPSED_CALLS LAPSED " AND NOT " IS_ADVANCE
+#define LOSE_ADD_UP                                                                                \
+	"INSERT INTO usage_days (app_id, key_id, model, day, calls, failed_calls, input_tokens,"   \
+	" output_tokens, cached_tokens, cost_micros) SELECT app_id, coalesce(key_id, ''), model,"  \
+	" day, count(*), count(*), sum(input_tokens), sum(output_tokens), 0, sum(cost_micros)"
+#define LOSE_BY_DAY " GROUP BY app_id, coalesce(key_id, ''), model, day" USAGE_ADD_TO_DAY
+#define LOSE_INSERT(yes)                                                                           \
+	"INSERT INTO usage (id, app_id, org_id, key_id, session_id, turn_id, model, input_tokens," \
+	" output_tokens, cached_tokens, is_estimated, cost_micros, outcome, created_at) SELECT "   \
+	"id,"                                                                                      \
+	" app_id, org_id, key_id, session_id, turn_id, model, input_tokens, output_tokens, 0,"     \
+	" " yes ", cost_micros, 'lost', created_at" LAPSED_CALLS " ON CONFLICT (id) DO NOTHING"
 
+/* PostgreSQL adds up what was inserted, as in usage_rows.h. */
 const struct op op_budget_lose = {
     .name = "budget_lose",
     .params = "now",
@@ -121,23 +133,13 @@ const struct op op_budget_lose = {
     .is_upkeep = true,
     .statements =
 	{
-	    {.sql = "INSERT INTO usage_days (app_id, key_id, model, day, calls, failed_calls,"
-		    " input_tokens, output_tokens, cached_tokens, cost_micros)"
-		    " SELECT app_id, coalesce(key_id, ''), model, day, count(*), count(*),"
-		    " sum(input_tokens), sum(output_tokens), 0, sum(cost_micros)" LAPSED_CALLS
-		    " AND NOT EXISTS (SELECT 1 FROM usage WHERE usage.id = budget_holds.id)"
-		    " GROUP BY app_id, coalesce(key_id, ''), model, day" USAGE_ADD_TO_DAY},
-	    {.sql = "INSERT INTO usage (id, app_id, org_id, key_id, session_id, turn_id, model,"
-		    " input_tokens, output_tokens, cached_tokens, is_estimated, cost_micros,"
-		    " outcome, created_at) SELECT id, app_id, org_id, key_id, session_id, turn_id,"
-		    " model, input_tokens, output_tokens, 0, 1, cost_micros, 'lost',"
-		    " created_at" LAPSED_CALLS " ON CONFLICT (id) DO NOTHING",
-		.postgres =
-		    "INSERT INTO usage (id, app_id, org_id, key_id, session_id, turn_id, model,"
-		    " input_tokens, output_tokens, cached_tokens, is_estimated, cost_micros,"
-		    " outcome, created_at) SELECT id, app_id, org_id, key_id, session_id, turn_id,"
-		    " model, input_tokens, output_tokens, 0, true, cost_micros, 'lost',"
-		    " created_at" LAPSED_CALLS " ON CONFLICT (id) DO NOTHING"},
+	    {.sql = LOSE_ADD_UP LAPSED_CALLS " AND NOT EXISTS (SELECT 1 FROM usage"
+					     " WHERE usage.id = budget_holds.id)" LOSE_BY_DAY,
+		.postgres = ""},
+	    {.sql = LOSE_INSERT("1"),
+		.postgres = "WITH new AS (" LOSE_INSERT(
+		    "true") " RETURNING id) " LOSE_ADD_UP
+			    " FROM budget_holds WHERE id IN (SELECT id FROM new)" LOSE_BY_DAY},
 	    {.sql = "DELETE" LAPSED " AND " IS_ADVANCE},
 	    {.sql = "DELETE" LAPSED, .is_answer = true},
 	},
