@@ -230,6 +230,35 @@ describe('modern', () => {
   });
 });
 
+test('who listens is told of changes, on every worker, and that it ends', async (t) => {
+  const web = await startModern(t);
+  const server = await startServer(t, { config: { mcp: { servers: [{ name: 'web', url: web.url }] }, drain: { timeout: '4s', spread: '100ms' } } });
+  await ready(server, 'web');
+  await waitFor(() => web.requests.filter(({ headers }) => headers['mcp-method'] === 'subscriptions/listen').length >= 4, 'listen streams');
+  const listen = (id, notifications) => server.stream('/mcp', {
+    key: keys.server, body: message('subscriptions/listen', { notifications }, id),
+    headers: { accept: 'application/json, text/event-stream', 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'subscriptions/listen' },
+  });
+  const frames = async (stream) => { const all = []; for await (const { event, data } of stream) { assert.equal(event, 'message'); all.push(data); stream.seen = all.length; } return all; };
+  const streams = await Promise.all(Array.from({ length: 12 }, (_, i) => listen(`l-${i}`, { toolsListChanged: true, resourceSubscriptions: ['a://b'] })));
+  const other = await listen(7, { promptsListChanged: true });
+  const all = streams.map(frames);
+  const others = frames(other);
+  await waitFor(() => [...streams, other].every(({ seen }) => seen === 1), 'the acknowledgements');
+  web.addTool('later');
+  await waitFor(() => streams.every(({ seen }) => seen === 2), 'the change');
+  refused(await post(server, message('subscriptions/listen')), 200, -32602);
+  await server.stop();
+  const key = 'io.modelcontextprotocol/subscriptionId';
+  for (const [i, got] of (await Promise.all(all)).entries()) {
+    const [ack, change, end] = got;
+    assert.deepEqual([ack.method, ack.params.notifications, ack.params._meta[key]], ['notifications/subscriptions/acknowledged', { toolsListChanged: true }, `l-${i}`]);
+    assert.deepEqual([change.method, change.params._meta[key]], ['notifications/tools/list_changed', `l-${i}`]);
+    assert.deepEqual([got.length, end.id, end.result.resultType], [3, `l-${i}`, 'complete']);
+  }
+  assert.deepEqual((await others).map(({ method, id }) => method ?? id), ['notifications/subscriptions/acknowledged', 7]);
+});
+
 test('an upstream that is away is a failure of its tool', async (t) => {
   const web = await startModern(t);
   const server = await startServer(t, { config: { mcp: { backoff: '50ms', backoff_max: '100ms', servers: [{ name: 'web', url: web.url }] } } });

@@ -10,13 +10,16 @@
 
 /* ---- methods ---- */
 
+#define CHANGES "{\"listChanged\":true}"
+
 /* What is named here is answered. */
 static void
 discover(struct mcp_ask *a)
 {
-	mcp_ask_reply(a, STR("{\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":{"
-			     "},\"prompts\":{},\"resources\":{}},"
-			     "\"ttlMs\":3600000,\"cacheScope\":\"public\"}"));
+	mcp_ask_reply(
+	    a, STR("{\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":" CHANGES
+		   ",\"prompts\":" CHANGES ",\"resources\":" CHANGES "},"
+		   "\"ttlMs\":3600000,\"cacheScope\":\"public\"}"));
 }
 
 /* The newest of the older revisions, where the client's is none of them. */
@@ -31,8 +34,6 @@ agreed_revision(struct str params)
 	buf_fini(&wanted);
 	return r == MCP_REVISION_NONE || mcp_revision_info(r)->is_modern ? MCP_REVISION_LEGACY : r;
 }
-
-#define CHANGES "{\"listChanged\":true}"
 
 static void
 initialize(struct mcp_ask *a)
@@ -70,6 +71,7 @@ static const struct method {
 	void (*run)(struct mcp_ask *);
 } methods[] = {
     {"server/discover", MODERN, discover},
+    {"subscriptions/listen", MODERN, mcp_feed_listen},
     {"initialize", LEGACY, initialize},
     {"ping", LEGACY, reply_nothing},
     {"logging/setLevel", LEGACY, reply_nothing},
@@ -232,7 +234,7 @@ on_changed(void *arg, size_t server, enum mcp_kind kind)
 {
 	(void)server;
 	mcp_items_changed(arg);
-	mcp_feeds_tell(arg, mcp_kind_info(kind)->changed);
+	mcp_feeds_tell(arg, kind);
 }
 
 void

@@ -49,6 +49,12 @@ mcp_ask_drop(struct mcp_ask *a)
 	ask_free(a);
 }
 
+void
+mcp_ask_leave(struct mcp_ask *a)
+{
+	ask_free(a);
+}
+
 /* "*" and "text/event-stream" among what it takes, or nothing said. */
 static bool
 takes_stream(struct http_req *req)

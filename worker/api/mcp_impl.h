@@ -64,7 +64,8 @@ void mcp_ask_refuse(
 /* The request goes to that server; name: the item's own, in the place of params.<member>. */
 void mcp_ask_forward(
     struct mcp_ask *, size_t server, const char *method, const char *member, struct str name);
-void mcp_ask_drop(struct mcp_ask *); /* silently */
+void mcp_ask_drop(struct mcp_ask *);  /* silently */
+void mcp_ask_leave(struct mcp_ask *); /* somebody else answers */
 /* notifications/cancelled, by whoever got it. */
 void mcp_ask_take_back(struct mcp_front *, uint64_t session, struct str id);
 
@@ -100,8 +101,9 @@ struct mcp_feeds *mcp_feeds_new(struct mcp_front *);
 void mcp_feeds_free(struct mcp_feeds **);
 void mcp_feed_start(
     struct mcp_front *, struct api_call *, struct http_req *, const struct mcp_ticket *);
-void mcp_feeds_tell(struct mcp_front *, const char *method); /* a notification to all */
-void mcp_feeds_end(struct mcp_front *, uint64_t session);    /* of a session that has ended */
+void mcp_feed_listen(struct mcp_ask *);                   /* ends it: the stream is its answer */
+void mcp_feeds_tell(struct mcp_front *, enum mcp_kind);   /* a list of that kind has changed */
+void mcp_feeds_end(struct mcp_front *, uint64_t session); /* of a session that has ended */
 void mcp_feeds_drain(struct mcp_front *);
 
 /* ---- mcp_items.c ---- */
