@@ -1,5 +1,6 @@
 // Our own MCP endpoint: tools of several upstreams behind one, for modern clients; 4 workers, a fresh connection for each request.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import http from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { Client } from '@modelcontextprotocol/client';
@@ -257,6 +258,65 @@ test('who listens is told of changes, on every worker, and that it ends', async 
     assert.deepEqual([got.length, end.id, end.result.resultType], [3, `l-${i}`, 'complete']);
   }
   assert.deepEqual((await others).map(({ method, id }) => method ?? id), ['notifications/subscriptions/acknowledged', 7]);
+});
+
+/** A modern upstream without an SDK: tools that it is handed, as answer(params) -> {result} or {error}. */
+async function startPlain(t, tools) {
+  const web = http.createServer(async (req, res) => {
+    const parts = [];
+    for await (const part of req) parts.push(part);
+    const { id, method, params } = JSON.parse(Buffer.concat(parts));
+    const listed = Object.entries(tools).map(([name, { schema }]) => ({ name, inputSchema: { type: 'object', ...schema } }));
+    const answers = {
+      'server/discover': () => ({ result: { resultType: 'complete', supportedVersions: ['2026-07-28'], capabilities: { tools: {} }, ttlMs: 1000, cacheScope: 'public' } }),
+      'tools/list': () => ({ result: { resultType: 'complete', tools: listed, ttlMs: 60000, cacheScope: 'public' } }),
+      'tools/call': () => tools[params.name].answer(params),
+    };
+    const { result, error } = answers[method]();
+    res.writeHead(error ? 400 : 200, { 'content-type': 'application/json' }).end(JSON.stringify({ jsonrpc: '2.0', id, result, error }));
+  });
+  web.listen(0, '127.0.0.1');
+  await once(web, 'listening');
+  t.after(() => { web.close(); web.closeAllConnections(); });
+  return `http://127.0.0.1:${web.address().port}/mcp`;
+}
+
+test('what concerns client and tool alone passes through', async (t) => {
+  const state = 'opaque \u2603 "state"';
+  const url = await startPlain(t, {
+    place: { schema: { properties: { city: { type: 'string', 'x-mcp-header': 'City' } } }, answer: (params) => ({ result: { resultType: 'complete', content: [{ type: 'text', text: params.arguments?.city ?? 'nowhere' }] } }) },
+    needs: { answer: ({ _meta }) => (_meta['io.modelcontextprotocol/clientCapabilities'].sampling
+      ? { result: { resultType: 'complete', content: [] } }
+      : { error: { code: -32021, message: 'sampling is needed', data: { requiredCapabilities: { sampling: {} } } } }) },
+    asks: { answer: (params) => ({ result: params.requestState === state
+      ? { resultType: 'complete', content: [{ type: 'text', text: JSON.stringify(params.inputResponses) }] }
+      : { resultType: 'input_required', inputRequests: { name: { method: 'elicitation/create', params: { message: 'Who?' } } }, requestState: state } }) },
+    reserved: { answer: () => ({ error: { code: -32050, message: 'mine' } }) },
+  });
+  const server = await startServer(t, { config: { mcp: { servers: [{ name: 'x', url }] } } });
+  await ready(server, 'x');
+  const call = (name, params = {}, headers = {}) => post(server, message('tools/call', { name, ...params }), headers);
+  // Mcp-Param-City says what the argument says, or neither is there.
+  const oslo = { arguments: { city: 'Oslo' } };
+  assert.equal((await call('x__place', oslo, { 'mcp-param-city': 'Oslo' })).json.result.content[0].text, 'Oslo');
+  assert.equal((await call('x__place', { arguments: { city: 'Ålesund' } }, { 'mcp-param-city': `=?base64?${Buffer.from('Ålesund').toString('base64')}?=` })).json.result.content[0].text, 'Ålesund');
+  assert.equal((await call('x__place')).json.result.content[0].text, 'nowhere');
+  refused(await call('x__place', oslo), 400, -32020);
+  refused(await call('x__place', oslo, { 'mcp-param-city': 'Bergen' }), 400, -32020);
+  refused(await call('x__place', oslo, { 'mcp-param-city': '=?base64?*?=' }), 400, -32020);
+  refused(await call('x__place', {}, { 'mcp-param-city': 'Oslo' }), 400, -32020);
+  // A capability that the client has not declared; one that it has.
+  const missing = await call('x__needs');
+  refused(missing, 400, -32021);
+  assert.deepEqual(missing.json.error.data, { requiredCapabilities: { sampling: {} } });
+  assert.equal((await call('x__needs', { _meta: { 'io.modelcontextprotocol/clientCapabilities': { sampling: {} } } })).json.result.resultType, 'complete');
+  // Rounds: the client repeats the call with its answers and the state, at whichever worker.
+  const { result } = (await call('x__asks')).json;
+  assert.deepEqual([result.resultType, result.inputRequests.name.method, result.requestState], ['input_required', 'elicitation/create', state]);
+  const second = await call('x__asks', { requestState: result.requestState, inputResponses: { name: { action: 'accept' } } });
+  assert.deepEqual([second.json.result.resultType, second.json.result.content[0].text], ['complete', '{"name":{"action":"accept"}}']);
+  // Codes of the specification are not an upstream's to give.
+  refused(await call('x__reserved'), 200, -32603);
 });
 
 test('an upstream that is away is a failure of its tool', async (t) => {

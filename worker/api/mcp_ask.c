@@ -227,6 +227,7 @@ refuse_as_upstream(struct mcp_ask *a, const struct mcp_answer *answer)
 {
 	struct buf message = BUF_INIT;
 	int64_t code = answer->code;
+	int status = 200;
 
 	if (answer->message.len == 0 || !json_scan_decode(answer->message, &message) ||
 	    message.len == 0) {
@@ -236,7 +237,12 @@ refuse_as_upstream(struct mcp_ask *a, const struct mcp_answer *answer)
 	/* It is not the client's method that is unknown. */
 	if (code == MCP_METHOD_NOT_FOUND)
 		code = MCP_INTERNAL_ERROR;
-	mcp_ask_refuse(a, 200, code, message.data, answer->data);
+	/* What it lacks is the client's: its capabilities are what the upstream was told. */
+	if (answer->upstream_code == MCP_CAPABILITY_MISSING && is_modern(a)) {
+		code = MCP_CAPABILITY_MISSING;
+		status = 400;
+	}
+	mcp_ask_refuse(a, status, code, message.data, answer->data);
 	buf_fini(&message);
 }
 

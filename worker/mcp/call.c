@@ -386,7 +386,7 @@ call_answer(struct call *c, const struct jsonrpc *m)
 		    .code = is_reserved ? MCP_INTERNAL_ERROR : m->code,
 		    .upstream_code = m->code,
 		    .message = m->message,
-		    .data = is_reserved ? STR_NONE : m->data};
+		    .data = is_reserved && m->code != MCP_CAPABILITY_MISSING ? STR_NONE : m->data};
 		if (answer.code == 0)
 			answer.code = MCP_INTERNAL_ERROR;
 	}

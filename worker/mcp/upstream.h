@@ -98,7 +98,8 @@ struct mcp_answer {        /* borrowed for the call */
 			      MCP_INTERNAL_ERROR, see upstream_code */
 	int64_t upstream_code;
 	struct str message; /* as written, with its quotes; may be empty */
-	struct str data;    /* as written; empty: none, or not to be passed on */
+	struct str data;    /* as written; empty: none, or not to be passed on. Of an upstream_code
+			       MCP_CAPABILITY_MISSING it says which */
 };
 
 struct mcp_handlers {
