@@ -163,6 +163,8 @@ on_stop_wanted(void *arg)
 	uint64_t now_ms = clock_mono_ms(), last_ms = s->stop_wanted_ms;
 
 	s->stop_wanted_ms = now_ms;
+	if (last_ms == 0 && !s->has_successor && supervise_phase(s->supervise) != PHASE_RUNNING)
+		return; /* asked to drain by a command before: this is what ends a service */
 	if (last_ms == 0 || now_ms - last_ms >= STOP_REPEAT_MS)
 		stop(s);
 }

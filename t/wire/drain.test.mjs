@@ -9,6 +9,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { collect, request } from './lib/http.mjs';
+import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { build } from './lib/process.mjs';
 import { is_last_event, keys, newSession, startServer } from './lib/server.mjs';
 import { holders, unaccepted } from './lib/sockets.mjs';
@@ -192,6 +193,25 @@ test('an administrator drains a host, nobody else does', async (t) => {
   const { status, json } = await server.request('/admin/v1/drain', { method: 'POST', key: keys.admin });
   assert.equal(status, 202);
   assert.match(json.message, /draining/);
+  assert.equal((await server.ended).code, 0);
+});
+
+test('a signal after a command to drain cuts nothing short, a second one does', async (t) => {
+  const server = await startServer(t, { config: { drain: { timeout: '20s' } } });
+  const begin = async (tokens) => {
+    const session = await newSession(server);
+    const events = await server.stream(`/v1/sessions/${session.id}/turns`, { key, body: { input: `[[mock tokens=${tokens} interval=20]]`, stream: true } });
+    return collect(events, is_last_event, 15000);
+  };
+  const [short, endless] = [begin(50), begin(5000).catch((e) => e)];
+  await waitFor(async () => sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_turns_live') === 2, 'turns');
+  await server.request('/admin/v1/drain', { method: 'POST', key: keys.admin });
+  await server.line(/draining timeout_ms=20000/);
+  server.kill('SIGTERM');
+  assert.equal((await short).at(-1).event, 'turn.completed');
+  server.kill('SIGTERM');
+  await server.line(/stopping at once/);
+  await endless; // told that it failed, or cut
   assert.equal((await server.ended).code, 0);
 });
 
