@@ -132,6 +132,20 @@ describe('sessions', () => {
   });
 });
 
+test('a worker that starts knows which sessions have ended, and takes those that have not', async (t) => {
+  const server = await startServer(t, {});
+  const [ended, alive] = [await open(server), await open(server)];
+  assert.equal((await server.request('/mcp', { key: keys.server, method: 'DELETE', headers: { 'mcp-session-id': ended.id } })).status, 204);
+  const killed = [0, 1, 2].map((slot) => server.killWorker(slot));
+  for (const [slot, pid] of killed.entries()) await server.replaced(slot, pid);
+  // It asks the others when it starts, and may serve a request before they have answered.
+  await waitFor(async () => {
+    for (let i = 0; i < 24; i++) if ((await post(server, request('ping'), ended.id)).status !== 404) return false;
+    return true;
+  }, 'the new workers to know');
+  for (let i = 0; i < 24; i++) assert.equal((await post(server, request('ping'), alive.id)).status, 200);
+});
+
 test('with 1,000 streams open the list is still answered, and all of them are told of a change', async (t) => {
   const web = await startModern(t);
   const server = await startServer(t, { config: { mcp: { servers: [{ name: 'web', url: web.url }] } } });
