@@ -29,6 +29,8 @@ slot_died(struct slot *s, const struct slot_death *d, uint64_t backoff_ms, uint6
 	if (!d->was_ready)
 		return doubled(backoff_ms, s->early_deaths++, backoff_max_ms);
 	s->early_deaths = 0;
+	if (d->was_killed)
+		return 0;
 	s->crashes = d->uptime_ms < SLOT_CALM_MS ? s->crashes + 1 : 1;
 	if (!slot_is_crashing(s))
 		return 0;

@@ -36,6 +36,7 @@ void slot_is_calm(struct slot *);
 struct slot_death {
 	bool was_ready;
 	uint64_t uptime_ms;
+	bool was_killed; /* by somebody's SIGKILL: no fault of its own, and no part of a series */
 };
 
 enum {

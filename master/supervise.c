@@ -393,14 +393,16 @@ static void
 replace(struct place *p, const struct child *dead, int status)
 {
 	struct supervise *s = p->owner;
-	struct slot_death d = {dead->was_ready, clock_mono_ms() - dead->started_ms};
+	struct slot_death d = {.was_ready = dead->was_ready,
+	    .uptime_ms = clock_mono_ms() - dead->started_ms,
+	    .was_killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && !dead->is_stalled};
 	uint64_t delay_ms = delay_after(p, &d);
 
 	metric_add(METRIC_WORKER_RESTARTS, restart_reason(dead, status), 0, 1);
 	atomic_fetch_add(shm_word(s->shm, SHM_WORD_RESTARTS), 1);
 	count_crashing(s);
 	evtimer_del(p->calm);
-	if (slot_is_crashing(&p->slot))
+	if (delay_ms > 0 && slot_is_crashing(&p->slot))
 		log_error("worker dies again and again slot=%u deaths=%u backoff_ms=%" PRIu64,
 		    p->slot.index, p->slot.crashes, delay_ms);
 	if (p->slot.index >= s->workers)

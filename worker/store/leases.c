@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/check.h"
 #include "common/clock.h"
@@ -11,6 +12,7 @@
 #include "common/log.h"
 
 enum { HOST_ID_LEN = 16 };
+#define HEX "0123456789abcdef"
 
 struct host {
 	uint64_t id;
@@ -95,9 +97,9 @@ take_hosts(struct leases *l, const struct store_host *read, size_t count)
 		struct host h = {.is_over = read[i].is_over};
 		const struct host *old;
 
-		if (strlen(read[i].id) != HOST_ID_LEN ||
-		    sscanf(read[i].id, "%16" SCNx64, &h.id) != 1)
+		if (strlen(read[i].id) != HOST_ID_LEN || strspn(read[i].id, HEX) != HOST_ID_LEN)
 			continue;
+		h.id = strtoull(read[i].id, NULL, 16);
 		old = find(l, h.id);
 		h.is_told = h.is_over && old != NULL && old->is_told;
 		hosts[n++] = h;

@@ -6,7 +6,7 @@
 static uint64_t
 died(struct slot *s, bool was_ready, uint64_t backoff_ms, uint64_t max_ms)
 {
-	struct slot_death d = {was_ready, was_ready ? 60000 : 5};
+	struct slot_death d = {was_ready, was_ready ? 60000 : 5, false};
 
 	return slot_died(s, &d, backoff_ms, max_ms);
 }
@@ -57,13 +57,15 @@ static void
 test_a_series_of_crashes_is_slowed_down(void **state)
 {
 	static const uint64_t expected[] = {0, 0, 100, 200, 400, 400};
-	struct slot_death soon = {true, 900}, late = {true, SLOT_CALM_MS};
+	struct slot_death soon = {true, 900, false}, late = {true, SLOT_CALM_MS, false};
+	struct slot_death killed = {true, 900, true};
 	struct slot s = {.index = 0};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++)
 		assert_int_equal(slot_died(&s, &soon, 100, 400), expected[i]);
 	assert_true(slot_is_crashing(&s));
+	assert_int_equal(slot_died(&s, &killed, 100, 400), 0);
 	assert_int_equal(slot_died(&s, &late, 100, 400), 0);
 	assert_false(slot_is_crashing(&s));
 	slot_died(&s, &soon, 100, 400);
