@@ -391,6 +391,11 @@ test_errors(void **state)
 	refuse(last(), 400, "{\"code\":-32021,\"message\":\"m\",\"data\":{}}");
 	assert_int_equal(heard.answer.code, MCP_INTERNAL_ERROR);
 	assert_int_equal(heard.answer.upstream_code, MCP_CAPABILITY_MISSING);
+	assert_int_equal(heard.answer.data.len, 2); /* it says which */
+	call();
+	refuse(last(), 400, "{\"code\":-32020,\"message\":\"m\",\"data\":{}}");
+	assert_int_equal(heard.answer.code, MCP_INTERNAL_ERROR);
+	assert_int_equal(heard.answer.upstream_code, -32020);
 	assert_int_equal(heard.answer.data.len, 0);
 	call();
 	fake_client_refuse(last(), 502, "bad gateway", "");
@@ -402,7 +407,7 @@ test_errors(void **state)
 	fake_client_stream(last());
 	fake_client_end(last(), CLIENT_BROKEN);
 	assert_int_equal(heard.answer.err, E_GONE);
-	assert_int_equal(heard.answers, 5);
+	assert_int_equal(heard.answers, 6);
 	assert_int_equal(state_now(), MCP_UPSTREAM_READY);
 }
 
