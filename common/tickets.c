@@ -27,7 +27,7 @@ derive(struct str secret, const char *what, uint64_t period, void *out, size_t l
 static struct ticket_key
 key_of(struct str secret, uint64_t period)
 {
-	struct ticket_key key;
+	struct ticket_key key = {.name = {0}};
 
 	derive(secret, "name", period, key.name, sizeof(key.name));
 	derive(secret, "aes", period, key.aes, sizeof(key.aes));

@@ -1,8 +1,8 @@
 // Idle WebSockets go from worker to worker by descriptor: over a reload, a new binary, and crashes in the midst of it.
 import assert from 'node:assert/strict';
-import fs from 'node:fs';
 import { test } from 'node:test';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
+import { isGone } from './lib/process.mjs';
 import { keys, newSession, startServer, streamTurn } from './lib/server.mjs';
 import { holders } from './lib/sockets.mjs';
 import { startTls } from './lib/tls.mjs';
@@ -10,7 +10,6 @@ import { waitFor } from './lib/wait.mjs';
 import { is_last, openChat, text_of } from './lib/ws.mjs';
 
 const key = keys.client;
-const is_gone = (pid) => !fs.existsSync(`/proc/${pid}`) || / Z /.test(fs.readFileSync(`/proc/${pid}/stat`, 'utf8'));
 const taken = async (server) => sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_websocket_taken_total');
 const expected = Array.from({ length: 20 }, (_, i) => `tok${i}`).join(' ');
 
@@ -50,7 +49,7 @@ for (const [name, change] of [
     for (let round = 1; round <= 3; round++) {
       const before = server.workers();
       await change(server);
-      await waitFor(() => before.every(is_gone), 'end of the old workers');
+      await waitFor(() => before.every(isGone), 'end of the old workers');
       assert.equal(await taken(server), 120 * round);
       const held = holders(server.port, server.workers());
       for (const chat of chats) assert.ok(held.has(chat.local_port), 'a new worker has it');
@@ -109,7 +108,7 @@ test('a socket with a turn goes when that has ended; one over TLS is told to com
   await secure.line(/reload done/);
   assert.match(JSON.stringify(await over_tls.end()), /"code":1001,"reason":"draining; retry_after_ms=/);
   assert.equal((await busy.answer(request)).at(-1).status, 'complete');
-  await waitFor(() => before.every(is_gone), 'end of the old workers');
+  await waitFor(() => before.every(isGone), 'end of the old workers');
   assert.equal(busy.closed, null);
   assert.ok(holders(secure.port, secure.workers()).has(busy.local_port));
   assert.equal((await busy.answer(busy.chat('and now'))).at(-1).status, 'complete');
@@ -126,7 +125,7 @@ test('two changes while a turn runs: its socket goes on to the third generation'
   await server.line(/reload done/, 20000, from);
   await server.upgrade();
   assert.equal((await chat.answer(request)).at(-1).status, 'complete');
-  await waitFor(() => before.every(is_gone), 'end of the first generation');
+  await waitFor(() => before.every(isGone), 'end of the first generation');
   await waitFor(() => holders(server.port, server.workers()).has(chat.local_port), 'the third to have it');
   assert.equal(chat.closed, null);
   assert.equal((await chat.answer(chat.chat('and now'))).at(-1).status, 'complete');
@@ -172,7 +171,7 @@ test('a crash of either side in the midst of it loses no socket silently', { tim
       } catch (e) {
         assert.equal(e.code, 'ESRCH');
       }
-      await waitFor(() => is_gone(old), 'end of the old worker', 15000);
+      await waitFor(() => isGone(old), 'end of the old worker', 15000);
       const fates = await Promise.all(chats.map(fateOf));
       assert.ok(!fates.includes('silent'), `${victim}: ${fates.filter((fate) => fate === 'silent').length} hear nothing`);
       if (is_hit) t.diagnostic(`${victim} killed: ${fates.filter((fate) => fate === 'open').length} of 300 go on`);

@@ -8,14 +8,13 @@ import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { collect } from './lib/http.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
-import { build } from './lib/process.mjs';
+import { build, isGone } from './lib/process.mjs';
 import { is_last_event, keys, newSession, startServer } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
 
 const key = keys.client;
 const run = (server, ...args) => promisify(execFile)(path.join(build, 'parleyd'), ['--config', server.file, ...args], { cwd: server.dir })
   .then(({ stdout, stderr }) => ({ code: 0, stdout, stderr }), ({ code, stdout, stderr }) => ({ code, stdout, stderr }));
-const is_gone = (pid) => !fs.existsSync(`/proc/${pid}`) || / Z /.test(fs.readFileSync(`/proc/${pid}/stat`, 'utf8'));
 
 test('ten new binaries, one after the other: every connection is answered', async (t) => {
   const dir = fs.mkdtempSync('/tmp/parley-up-');
@@ -53,7 +52,7 @@ test('ten new binaries, one after the other: every connection is answered', asyn
   }
   is_over = true;
   await failed;
-  await waitFor(() => masters.slice(0, -1).every(is_gone), 'end of the old masters');
+  await waitFor(() => masters.slice(0, -1).every(isGone), 'end of the old masters');
   assert.equal(fs.readFileSync(path.join(server.dir, 'run/lock'), 'utf8'), `${server.master}\n`);
   const { json } = await server.request('/health');
   assert.deepEqual([json.workers.ready, json.workers.draining, json.draining], [4, 0, false]);
@@ -93,10 +92,10 @@ test('turns of the old workers go on, and are reached through the new ones; coun
   const cancelled = await server.request(`${endless.base}/turns/${endless.turn}/cancel`, { method: 'POST', key });
   assert.ok(cancelled.status < 300, cancelled.text);
   assert.equal((await endless.done).at(-1).event, 'turn.cancelled');
-  assert.ok(!is_gone(old), 'it has a live turn');
+  assert.ok(!isGone(old), 'it has a live turn');
   assert.equal((await slow.done).at(-1).event, 'turn.completed');
   assert.deepEqual((await all).map(({ id }) => id), (await slow.done).map(({ id }) => id));
-  await waitFor(() => is_gone(old) && before.every(is_gone), 'end of the old ones');
+  await waitFor(() => isGone(old) && before.every(isGone), 'end of the old ones');
 });
 
 test('parleyd upgrade: more workers by the new file, and another version of the binary', async (t) => {
@@ -115,7 +114,7 @@ test('what cannot run, or is not ready in time, leaves the old one as it was', a
   const before = server.workers(), good = server.config;
   server.expectLog(/upgrade failed|config error|worker died|certificate|not wanted|worker not|listen failed|worker of another master/);
   const still = async () => {
-    assert.deepEqual(before.map(is_gone), [false, false, false, false]);
+    assert.deepEqual(before.map(isGone), [false, false, false, false]);
     for (let i = 0; i < 8; i++) assert.equal((await server.request('/health/live')).status, 200);
     const { json } = await server.request('/health');
     assert.deepEqual([json.workers.configured, json.workers.ready, json.workers.starting, json.draining], [4, 4, 0, false]);
@@ -166,12 +165,12 @@ test('the new master is killed before it is ready; the old one in the midst of i
   const old = server.master, before = server.workers();
   await server.upgrade();
   process.kill(old, 'SIGKILL');
-  await waitFor(() => before.every(is_gone), 'end of the old workers');
+  await waitFor(() => before.every(isGone), 'end of the old workers');
   // Their rows are cleaned up, and their turns are told as lost.
   await waitFor(async () => (await server.request('/health')).json.workers.draining === 0, 'no draining worker');
   const state = await server.request(`/v1/sessions/${session.id}/turns/${turn}?wait=5`, { key });
   assert.equal(state.json.error?.code, 'worker_lost', state.text);
   server.kill('SIGTERM');
-  await waitFor(() => is_gone(server.master), 'end');
+  await waitFor(() => isGone(server.master), 'end');
   await server.stop({ signal: 'SIGKILL' }); // as the first process ended
 });

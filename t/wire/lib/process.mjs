@@ -1,5 +1,6 @@
 // process - a child process whose output is kept line by line, and which never outlives the test.
 import { spawn } from 'node:child_process';
+import fs from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import path from 'node:path';
@@ -74,5 +75,15 @@ export class Child {
     const status = await this.ended;
     clearTimeout(timer);
     return status;
+  }
+}
+
+/** Has this process ended? One that nobody has waited for yet has, too. */
+export function isGone(pid) {
+  try {
+    return / Z /.test(fs.readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch (e) {
+    if (e.code !== 'ENOENT' && e.code !== 'ESRCH') throw e;
+    return true;
   }
 }
