@@ -73,8 +73,8 @@ test('the package says what it needs, and its files are root\'s', { skip }, () =
 
 test('installed it runs: as its own account, with its sockets in systemd\'s keeping', { skip }, async (t) => {
   if (skipped(t)) return;
-  fs.copyFileSync(deb('0.1.0'), machine.file('/root/old.deb'));
-  await machine.run('dpkg', '-i', '/root/old.deb');
+  fs.copyFileSync(deb('0.1.0'), machine.file('/opt/old.deb'));
+  await machine.run('dpkg', '-i', '/opt/old.deb');
   assert.equal(await machine.property('parleyd', 'ActiveState'), 'active');
   assert.equal(await machine.property('parleyd', 'UnitFileState'), 'enabled');
   assert.equal(await machine.property('parleyd', 'StatusText'), 'running, 2 of 2 workers ready');
@@ -124,9 +124,9 @@ test('an upgrade while requests come: the new program serves, and nobody was ref
     }
   });
   await waitFor(() => answered > 20, 'requests');
-  fs.copyFileSync(deb('0.1.1'), machine.file('/root/new.deb'));
+  fs.copyFileSync(deb('0.1.1'), machine.file('/opt/new.deb'));
   const main = await pid();
-  await Promise.race([machine.run('dpkg', '-i', '/root/new.deb'), ...clients]);
+  await Promise.race([machine.run('dpkg', '-i', '/opt/new.deb'), ...clients]);
   await waitFor(async () => await pid() !== main && await machine.property('parleyd', 'ActiveState') === 'active', 'the new master', 60000);
   const so_far = answered;
   await Promise.race([waitFor(() => answered > so_far + 20, 'more requests'), ...clients]);
