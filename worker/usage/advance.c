@@ -88,10 +88,10 @@ on_released(void *arg, int err)
 		log_info("budget not released now reason=%s", err_info(err)->code);
 }
 
-static void
-release(const struct advance *a, const char *id)
+void
+budget_row_release(struct store *store, const char *id)
 {
-	store_budget_release(a->all->store, id, on_released, NULL);
+	store_budget_release(store, id, on_released, NULL);
 }
 
 static struct draw *
@@ -131,7 +131,7 @@ static void
 draw_over(struct draw *d)
 {
 	if (d->may_be_in_record)
-		release(d->from, d->id);
+		budget_row_release(d->from->all->store, d->id);
 	d->from->is_stale |= d->state == DRAWN;
 	draw_free(d);
 }
@@ -292,7 +292,7 @@ on_advanced(void *arg, int err, int64_t amount_micros)
 static void
 end_row(struct advance *a)
 {
-	release(a, a->id.s);
+	budget_row_release(a->all->store, a->id.s);
 	a->id.s[0] = '\0';
 	a->free_micros = 0;
 	a->is_giving_back = a->is_stale = false;

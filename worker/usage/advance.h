@@ -46,4 +46,7 @@ const char *draw_id(const struct draw *);
 void draw_return(struct draw *); /* nothing was called */
 void draw_end(struct draw *);    /* the usage is written */
 
+/* A row of the record holds nothing any more. When that cannot be written its lease runs out. */
+void budget_row_release(struct store *, const char *id);
+
 #endif

@@ -75,14 +75,6 @@ hold_free(struct hold *h)
 
 /* ---- giving back ---- */
 
-static void
-on_released(void *arg, int err)
-{
-	(void)arg;
-	if (err != 0)
-		log_info("budget not released now reason=%s", err_info(err)->code);
-}
-
 /* When it fails the lease runs out, and the estimate is spent. */
 static void
 release(struct hold *h)
@@ -90,7 +82,7 @@ release(struct hold *h)
 	if (h->draw != NULL)
 		draw_return(h->draw);
 	else
-		store_budget_release(h->holds->store, h->ask.usage.id, on_released, NULL);
+		budget_row_release(h->holds->store, h->ask.usage.id);
 	hold_free(h);
 }
 
