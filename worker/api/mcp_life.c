@@ -31,20 +31,24 @@ struct mcp_life {
 
 /* ---- the key ---- */
 
-/* Whoever comes first chooses a word. */
-static void
+/* Whoever comes first chooses a word. True: the first one was ours. */
+static bool
 shared_key(struct shm *shm, uint8_t out[SHA256_LEN])
 {
+	bool is_first = false;
+
 	for (int i = 0; i < KEY_WORDS; i++) {
 		_Atomic uint64_t *word = shm_word(shm, SHM_WORD_MCP_KEY + i);
 		uint64_t none = 0, mine;
 
 		crypto_random(&mine, sizeof(mine));
 		mine |= 1; /* 0 is none */
-		atomic_compare_exchange_strong(word, &none, mine);
+		if (atomic_compare_exchange_strong(word, &none, mine) && i == 0)
+			is_first = true;
 		mine = atomic_load(word);
 		memcpy(out + i * (int)sizeof(mine), &mine, sizeof(mine));
 	}
+	return is_first;
 }
 
 static void
@@ -54,8 +58,8 @@ take_key(struct mcp_life *l, const struct api *api)
 
 	if (secret != NULL && *secret != '\0')
 		crypto_hmac_sha256(str_of(secret), STR("parley mcp sessions"), l->key);
-	else
-		shared_key(api->shm, l->key);
+	else if (shared_key(api->shm, l->key) && *api->conf->backplane.url != '\0')
+		log_info("mcp sessions are of this host alone option=mcp.session_secret");
 }
 
 static struct str
