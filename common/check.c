@@ -10,12 +10,17 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/log_sink.h"
+
 void
 check_failed(const char *expr, const char *file, int line, const char *func)
 {
 	/* Not through the logger: it may be the one that is wrong. */
-	dprintf(STDERR_FILENO, "panic check=\"%s\" at=%s:%d func=%s pid=%d\n", expr, file, line,
-	    func, (int)getpid());
+	int fd = log_sink_raw();
+
+	if (fd >= 0)
+		dprintf(fd, "panic check=\"%s\" at=%s:%d func=%s pid=%d\n", expr, file, line, func,
+		    (int)getpid());
 	abort();
 }
 

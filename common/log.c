@@ -6,9 +6,9 @@
  */
 #include "common/log.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +18,7 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/log_line.h"
+#include "common/log_sink.h"
 
 enum { MESSAGE_MAX = 2048 };
 
@@ -28,38 +29,28 @@ static struct {
 	enum log_level level;
 	bool is_json, is_access;
 	int slot;
-	int fd;
+	struct log_sink sink;
 	char *file;
 	struct buf line;
 	struct log_site *owing; /* sites with suppressed lines, newest first */
-} lg = {.mutex = PTHREAD_MUTEX_INITIALIZER, .level = LOG_INFO, .slot = -1, .fd = STDERR_FILENO};
-
-static int
-open_file(const char *file)
-{
-	int fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
-
-	return fd >= 0 ? fd : -errno;
-}
-
-static void
-take_fd(int fd)
-{
-	if (lg.fd != STDERR_FILENO)
-		close(lg.fd);
-	lg.fd = fd;
-}
+	uint64_t untold;        /* lost lines that no line has told of */
+	_Atomic uint64_t lost;  /* in all */
+} lg = {.mutex = PTHREAD_MUTEX_INITIALIZER, .level = LOG_INFO, .slot = -1, .sink = LOG_SINK_STDERR};
 
 int
 log_open(const struct log_conf *conf)
 {
 	bool is_file = conf->file != NULL && conf->file[0] != '\0';
-	int fd = is_file ? open_file(conf->file) : STDERR_FILENO;
+	struct log_sink sink;
+	int err = 0;
 
-	if (fd < 0)
-		return fd;
+	if (!is_file)
+		sink = log_sink_stderr();
+	else if ((err = log_sink_open(&sink, conf->file)) != 0)
+		return err;
 	pthread_mutex_lock(&lg.mutex);
-	take_fd(fd);
+	log_sink_close(&lg.sink);
+	lg.sink = sink;
 	free(lg.file);
 	lg.file = is_file ? xstrdup(conf->file) : NULL;
 	lg.level = conf->level;
@@ -72,27 +63,38 @@ log_open(const struct log_conf *conf)
 void
 log_reopen(void)
 {
-	int fd = 0;
+	struct log_sink sink;
+	int err = 0;
 
 	pthread_mutex_lock(&lg.mutex);
-	if (lg.file != NULL && (fd = open_file(lg.file)) >= 0)
-		take_fd(fd);
+	if (lg.file != NULL && (err = log_sink_open(&sink, lg.file)) == 0) {
+		log_sink_close(&lg.sink);
+		lg.sink = sink;
+	}
 	pthread_mutex_unlock(&lg.mutex);
-	if (fd < 0)
+	if (err != 0)
 		log_error("log not reopened file=%s error=%s", lg.file,
-		    log_quote(str_of(strerror(-fd))).s);
+		    log_quote(str_of(strerror(-err))).s);
 }
 
 void
 log_set_identity(int slot)
 {
 	lg.slot = slot;
+	lg.untold = 0; /* the master tells of its own */
+	atomic_store(&lg.lost, 0);
 }
 
 int
 log_fd(void)
 {
-	return lg.fd;
+	return lg.sink.fd;
+}
+
+int
+log_stderr_fd(void)
+{
+	return log_sink_kept();
 }
 
 bool
@@ -113,25 +115,8 @@ log_level_parse(const char *name, enum log_level *ret)
 	return false;
 }
 
-/* A log that cannot be written (full disk, closed pipe) must not stop the server: it is lost. */
 static void
-write_line(const struct buf *line)
-{
-	size_t done = 0;
-
-	while (done < line->len) {
-		ssize_t n = write(lg.fd, line->data + done, line->len - done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return;
-		done += (size_t)n;
-	}
-}
-
-static void
-put(const char *level, char *message, size_t len)
+format_line(const char *level, char *message, size_t len)
 {
 	struct log_line_head head = {clock_wall_ms(), level, (int)getpid(), lg.slot};
 	size_t max = MESSAGE_MAX;
@@ -144,7 +129,36 @@ put(const char *level, char *message, size_t len)
 		    &lg.line, &head, str_sub(message, len));
 		max /= 2;
 	} while (lg.line.len > LOG_LINE_MAX);
-	write_line(&lg.line);
+}
+
+/* False: the log takes no lines, still. */
+static bool
+tell_of_lost(void)
+{
+	char message[64];
+
+	if (lg.untold == 0)
+		return true;
+	int n = snprintf(message, sizeof(message), "log lines lost count=%" PRIu64, lg.untold);
+	format_line(level_names[LOG_WARN], message, (size_t)n);
+	if (!log_sink_write(&lg.sink, lg.line.data, lg.line.len))
+		return false;
+	lg.untold = 0;
+	return true;
+}
+
+/* A log that cannot be written (full disk, a reader that does not read) must not stop the server:
+ * the line is lost, and counted. */
+static void
+put(const char *level, char *message, size_t len)
+{
+	bool is_told = tell_of_lost();
+
+	format_line(level, message, len);
+	if (is_told && log_sink_write(&lg.sink, lg.line.data, lg.line.len))
+		return;
+	lg.untold++;
+	atomic_fetch_add(&lg.lost, 1);
 }
 
 static void put_format(const char *level, const char *fmt, ...)
@@ -227,7 +241,14 @@ log_flush(void)
 {
 	pthread_mutex_lock(&lg.mutex);
 	flush_due(clock_mono_ms());
+	tell_of_lost();
 	pthread_mutex_unlock(&lg.mutex);
+}
+
+uint64_t
+log_lost(void)
+{
+	return atomic_load(&lg.lost);
 }
 
 void

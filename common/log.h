@@ -13,7 +13,9 @@
  * then one "repeated=N" line with the first words of what was left out.
  *
  * One line is one write(2) of at most LOG_LINE_MAX bytes, so lines of several
- * processes do not mix, also in a pipe. Control characters and what is not
+ * processes do not mix, also in a pipe. It never waits: a line that the log does not take
+ * (nobody reads the pipe, the disk is full) is lost and counted, and when lines pass again
+ * the first says "log lines lost count=N". Control characters and what is not
  * UTF-8 become '?'. Lines may come from any thread.
  */
 #ifndef COMMON_LOG_H
@@ -50,7 +52,9 @@ int log_open(
     const struct log_conf *);    /* 0 or -errno; copied. Before it: text, info, standard error */
 void log_reopen(void);           /* after rotation: the same file name again */
 void log_set_identity(int slot); /* -1: the master */
-int log_fd(void);                /* where lines go: what closes descriptors spares it */
+/* What closes descriptors spares these: where lines go, and standard error opened anew (or -1). */
+int log_fd(void);
+int log_stderr_fd(void);
 bool log_wants(enum log_level);
 bool log_level_parse(const char *name, enum log_level *ret); /* debug info warn error */
 
@@ -61,9 +65,12 @@ struct log_quoted {
 };
 struct log_quoted log_quote(struct str);
 
-/* Writes the "repeated" lines that are due. Every log_line() does it too; a quiet process calls
- * this now and then. */
+/* Writes the "repeated" lines that are due, and that lines were lost. Every log_line() does it too;
+ * a quiet process calls this now and then. */
 void log_flush(void);
+
+/* Lines of this process that were lost; of a worker since log_set_identity(). Any thread. */
+uint64_t log_lost(void);
 
 void log_line(struct log_site *, enum log_level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

@@ -18,7 +18,7 @@
 #include "master/pidfile.h"
 #include "master/server.h"
 
-enum { SLOTS_MIN = 64 };
+enum { SLOTS_MIN = 64, LOG_LOOK_S = 1 };
 
 int
 server_open_log(const struct conf *conf)
@@ -176,6 +176,29 @@ take_bequest(struct server *s)
 		    takeover_new(s->base, s->bequest.fds[BEQUEST_TALK], &server_takeover, s);
 }
 
+/* The master has little to say: what the log owes must not wait for its next line. */
+static void
+on_log_look(evutil_socket_t fd, short what, void *arg)
+{
+	struct server *s = arg;
+	uint64_t lost;
+
+	(void)fd, (void)what;
+	log_flush();
+	lost = log_lost();
+	metric_add(METRIC_LOG_LOST, 0, 0, lost - s->log_lost);
+	s->log_lost = lost;
+}
+
+static void
+look_after_log(struct server *s)
+{
+	struct timeval every = {LOG_LOOK_S, 0};
+
+	s->log_look = event_new(s->base, -1, EV_PERSIST, on_log_look, s);
+	check(s->log_look != NULL && event_add(s->log_look, &every) == 0);
+}
+
 /*
  * The order matters: the lock before anything another master could be using; sockets and
  * pid file as root; everything that workers write only after root was given up; the shared
@@ -207,6 +230,7 @@ server_prepare(struct server *s, const struct conf *conf)
 	warn_of(conf);
 	warn_of_backlog(conf->backlog);
 	s->notify = notify_new(s->base);
+	look_after_log(s);
 	return true;
 }
 
@@ -234,6 +258,8 @@ server_finish(struct server *s)
 	upgrade_free(&s->upgrade);
 	control_free(&s->control);
 	notify_free(&s->notify);
+	if (s->log_look != NULL)
+		event_free(s->log_look);
 	shm_free(&s->shm);
 	leave_names(s);
 	takeover_free(&s->takeover);

@@ -46,6 +46,8 @@ struct server {
 	struct supervise *supervise;
 	struct ticket_keys *ticket_keys;
 	struct tool_servers *tool_servers;
+	struct event *log_look;  /* now and then: what the log owes */
+	uint64_t log_lost;       /* counted so far */
 	uint64_t stop_wanted_ms; /* when the last signal asked for it; 0: never */
 	bool is_reload_wanted;   /* asked for while another one was under way */
 

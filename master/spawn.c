@@ -66,6 +66,8 @@ keep_only(const struct handoff *h)
 	keep[n++] = STDOUT_FILENO;
 	keep[n++] = STDERR_FILENO;
 	keep[n++] = log_fd();
+	if (log_stderr_fd() >= 0)
+		keep[n++] = log_stderr_fd();
 	keep[n++] = shm_fd(h->shm);
 	keep[n++] = h->master_fd;
 	for (uint32_t i = 0; i < h->listener_count; i++)

@@ -1,5 +1,5 @@
 /*
- * crash - see crash.h. Only what is allowed in a signal handler: write(2) and
+ * crash - see crash.h. Only what is allowed in a signal handler: ppoll(2), write(2) and
  * backtrace_symbols_fd(), whose library is loaded beforehand.
  */
 #include "worker/crash.h"
@@ -10,13 +10,14 @@
 #include <unistd.h>
 
 #include "common/check.h"
+#include "common/log_sink.h"
 
 enum { FRAMES_MAX = 64, STACK_BYTES = 64 << 10 };
 
 static void
-say(const char *s)
+say(int fd, const char *s)
 {
-	ssize_t n = write(STDERR_FILENO, s, strlen(s));
+	ssize_t n = write(fd, s, strlen(s));
 
 	(void)n;
 }
@@ -26,12 +27,15 @@ on_crash(int sig)
 {
 	void *frames[FRAMES_MAX];
 	char number[] = "00\n";
+	int fd = log_sink_raw();
 
 	number[0] = (char)('0' + sig / 10);
 	number[1] = (char)('0' + sig % 10);
-	say("worker crashed signal=");
-	say(number);
-	backtrace_symbols_fd(frames, backtrace(frames, FRAMES_MAX), STDERR_FILENO);
+	if (fd >= 0) { /* else nobody reads it */
+		say(fd, "worker crashed signal=");
+		say(fd, number);
+		backtrace_symbols_fd(frames, backtrace(frames, FRAMES_MAX), fd);
+	}
 	raise(sig); /* the handler was reset: this ends us */
 }
 

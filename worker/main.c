@@ -54,6 +54,7 @@ struct worker {
 	struct loop_watch master;
 	struct loop_timer load, drain_look, drain_end;
 	bool is_draining, has_closed;
+	uint64_t log_lost; /* counted so far */
 	int status;
 };
 
@@ -451,12 +452,23 @@ tell_master(struct worker *w, enum proto_type type, int64_t value)
 }
 
 static void
+look_after_log(struct worker *w)
+{
+	uint64_t lost;
+
+	log_flush();
+	lost = log_lost();
+	metric_add(METRIC_LOG_LOST, 0, 0, lost - w->log_lost);
+	w->log_lost = lost;
+}
+
+static void
 on_load(struct loop_timer *t)
 {
 	struct worker *w = container_of(t, struct worker, load);
 
 	tell_master(w, PROTO_LOAD, http_server_active(w->http));
-	log_flush();
+	look_after_log(w);
 	loop_timer_set(w->loop, t, LOAD_INTERVAL_MS);
 }
 
@@ -603,6 +615,7 @@ end(struct worker *w)
 
 	if (is_idle)
 		services_stop(w);
+	look_after_log(w);
 	tell_master(w, PROTO_BYE, 0);
 	if (!is_idle)
 		_exit(w->status);

@@ -5,13 +5,19 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/log.h"
 #include "common/log_line.h"
+#include "common/log_sink.h"
 
 static char dir[] = "/tmp/log_test_XXXXXX", path[64], moved[64];
 
@@ -252,6 +258,122 @@ test_quote(void **state)
 	}
 }
 
+/* ---- a log that nobody reads ---- */
+
+/* Everything that can be had from it now. */
+static size_t
+drain(int fd, char *out, size_t size)
+{
+	size_t len = 0;
+	ssize_t n;
+
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	while (len < size - 1 && (n = read(fd, out + len, size - 1 - len)) > 0)
+		len += (size_t)n;
+	out[len] = '\0';
+	return len;
+}
+
+/* In a process of its own, whose standard error this is: blocked it would hang until the alarm. */
+static void
+write_unread(int reader, int writer, bool is_another_users)
+{
+	static char text[4 << 20];
+	struct log_site site = {0};
+	uint64_t told = 0;
+	size_t seen = 0;
+
+	alarm(60);
+	if (is_another_users && setuid(65534) != 0)
+		_exit(99);
+	dup2(writer, STDERR_FILENO);
+	close(writer);
+	struct log_conf conf = {.level = LOG_INFO, .is_access = true};
+	if (log_open(&conf) != 0)
+		_exit(1);
+	for (int i = 0; i < 20000; i++)
+		log_access("GET /health status=%d n=%d", 200, i);
+	if (log_lost() == 0 || log_lost() >= 20000)
+		_exit(2);
+	uint64_t lost = log_lost();
+	drain(reader, text, sizeof(text));
+	if (strstr(text, "log lines lost") != NULL)
+		_exit(3);
+	seen = count_lines(text);
+	log_line(&site, LOG_WARN, "again");
+	drain(reader, text, sizeof(text));
+	char *line = strstr(text, "log lines lost count=");
+	if (line == NULL || sscanf(line, "log lines lost count=%lu\n", &told) != 1)
+		_exit(4);
+	if (told != lost || log_lost() != lost || seen + lost != 20000)
+		_exit(5);
+	if (strstr(line, "again\n") == NULL || count_lines(text) != 2)
+		_exit(6);
+	_exit(0);
+}
+
+static int
+status_of_unread(int reader, int writer, bool is_another_users)
+{
+	int status = 0;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		write_unread(reader, writer, is_another_users);
+	close(reader);
+	close(writer);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+static void
+test_unread(void **state)
+{
+	int ends[2];
+
+	(void)state;
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(status_of_unread(ends[0], ends[1], false), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	assert_int_equal(status_of_unread(ends[0], ends[1], false), 0);
+	if (geteuid() != 0)
+		return;
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(status_of_unread(ends[0], ends[1], true), 0);
+}
+
+/* The mode of what others share stays as it is. */
+static void
+test_shared_mode(void **state)
+{
+	int ends[2], before = dup(STDERR_FILENO);
+
+	(void)state;
+	assert_int_equal(pipe(ends), 0);
+	dup2(ends[1], STDERR_FILENO);
+	struct log_sink sink = log_sink_stderr();
+	int flags = fcntl(STDERR_FILENO, F_GETFL);
+	dup2(before, STDERR_FILENO);
+	assert_int_equal(flags & O_NONBLOCK, 0);
+	assert_true(log_sink_write(&sink, "line\n", 5));
+	close(before);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+static void
+test_no_reader(void **state)
+{
+	char fifo[80];
+
+	(void)state;
+	snprintf(fifo, sizeof(fifo), "%s/fifo", dir);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	struct log_conf conf = {.file = fifo};
+	assert_true(log_open(&conf) < 0); /* and does not wait for one */
+	unlink(fifo);
+}
+
 int
 main(void)
 {
@@ -264,6 +386,9 @@ main(void)
 	    cmocka_unit_test(test_repeats),
 	    cmocka_unit_test(test_reopen),
 	    cmocka_unit_test(test_quote),
+	    cmocka_unit_test(test_unread),
+	    cmocka_unit_test(test_shared_mode),
+	    cmocka_unit_test(test_no_reader),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
