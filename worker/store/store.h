@@ -383,4 +383,126 @@ void store_budget_advance(
  * lapsed was no call's money: it ends. */
 void store_budget_lose(struct store *, int64_t now, store_on_count *, void *arg);
 
+/* ---- webhooks: an outbox, and where they go ---- */
+
+struct store_webhook {
+	const char *id;          /* wh_.., made by id_new(): its time is what retention goes by */
+	const char *endpoint_id; /* whe_.. of a task's; conf:NAME of the configuration's */
+	const char *app_id;      /* NULL: nobody's but the admin's */
+	const char *order_key;   /* what is told of, a task or session; NULL: in no order */
+	const char *event;       /* turn.completed, .. */
+	const char *body;        /* sent and signed as it is; JSON */
+	int64_t created_at;
+	/* What became of it; of the last attempt. */
+	const char *state; /* pending, delivered, dead */
+	uint64_t attempts, claim;
+	int64_t due_at, ended_at;
+	int status;           /* 0: there was no answer */
+	const char *error;    /* NULL: none */
+	const char *response; /* its first bytes, as text */
+	uint64_t first_ms, total_ms;
+};
+
+struct store_webhook_endpoint {
+	const char *id, *app_id, *url;
+	const char *secrets, *headers; /* of tasks': as worker/webhook/endpoint.h writes them */
+	uint64_t batch;                /* webhooks in one request, at most; 0, 1: one */
+	int64_t created_at;
+	uint64_t failures; /* in a row */
+	/* The breaker: open until then (also: somebody tries, and is to have said by then how it
+	 * went); 0: closed. */
+	int64_t probe_at;
+	int64_t disabled_at;
+	uint64_t delivered, failed, dead; /* attempts that failed; webhooks that went well, or died
+					   */
+	int last_status;
+	const char *last_error;
+	int64_t last_at;
+	/* Of store_webhook_look() alone, by the database's clock. */
+	int64_t due_in_ms, probe_in_ms; /* the next of its webhooks; the next try. < 0: is due */
+};
+
+/* Rows and the endpoints that they name; what is there already stays. (Changes of other things
+ * write them in their own transactions: webhook_rows.h.) */
+void store_webhook_add(struct store *, const struct store_webhook *, size_t count,
+    const struct store_webhook_endpoint *, size_t endpoint_count, store_on_done *, void *arg);
+
+typedef void store_on_webhooks(
+    void *arg, int err, const struct store_webhook *, size_t count, bool has_more);
+typedef void store_on_webhook_endpoints(
+    void *arg, int err, const struct store_webhook_endpoint *, size_t count, bool has_more);
+
+/* Those that have something pending, by id after `after` (NULL: from the first). */
+void store_webhook_look(
+    struct store *, const char *after, uint32_t limit, store_on_webhook_endpoints *, void *arg);
+
+struct store_webhook_want {
+	const char *endpoint_id;
+	uint32_t limit; /* one only while the breaker tries */
+};
+/* Nobody else gets them for lease_ms. By ascending endpoint_id. Of equal order_key the first. */
+void store_webhook_claim(struct store *, const struct store_webhook_want *, size_t count,
+    uint64_t lease_ms, store_on_webhooks *, void *arg);
+
+struct store_webhook_result {
+	const char *id;
+	uint64_t claim;
+	const char *state; /* pending: again in due_in_ms */
+	uint64_t due_in_ms;
+	bool was_tried; /* counts as an attempt; else nothing but its due_at changes */
+	int status;
+	const char *error, *response;
+	uint64_t first_ms, total_ms;
+};
+struct store_webhook_tally { /* of one endpoint's results */
+	const char *endpoint_id;
+	uint64_t delivered, failed, dead;
+	uint64_t failures; /* at the end, in a row */
+	bool had_success;
+	bool is_gone; /* it wants no more */
+	int last_status;
+	const char *last_error;
+};
+struct store_webhook_breaker {
+	uint64_t failures, recovery_ms; /* failures 0: never */
+};
+/* A delivered one is delivered whoever claimed it meanwhile; other results of a claim that is over
+ * change nothing. Tallies by ascending endpoint_id. on_endpoints gets those of the tallies. */
+void store_webhook_settle(struct store *, const struct store_webhook_result *, size_t count,
+    const struct store_webhook_tally *, size_t tally_count, const struct store_webhook_breaker *,
+    store_on_webhook_endpoints *, void *arg);
+
+struct store_webhook_filter {
+	const char *app_id, *endpoint_id, *state, *order_key, *after; /* NULL: any */
+	uint32_t limit;
+};
+/* Newest first. */
+void store_webhook_list(
+    struct store *, const struct store_webhook_filter *, store_on_webhooks *, void *arg);
+typedef void store_on_webhook(void *arg, int err, const struct store_webhook *);
+void store_webhook_get(struct store *, const char *id, store_on_webhook *, void *arg);
+/* Ended ones become pending again, as new: that one, or up to limit dead ones of an endpoint. */
+void store_webhook_resend(struct store *, const char *id, const char *endpoint_id, uint32_t limit,
+    store_on_count *, void *arg);
+void store_webhook_endpoint_list(
+    struct store *, const char *after, uint32_t limit, store_on_webhook_endpoints *, void *arg);
+/* Its breaker closes, and it is not disabled any more; or it is. */
+void store_webhook_endpoint_enable(
+    struct store *, const char *id, bool is_enabled, store_on_done *, void *arg); /* E_NOT_FOUND */
+
+struct store_webhook_sweep {
+	const char *delivered_before, *dead_before; /* ids: what was written before them goes */
+	const char *pending_before;                 /* becomes dead: expired */
+	int64_t endpoints_before; /* without webhooks and not named since: they go */
+	uint32_t limit;           /* of each */
+};
+void store_webhook_sweep(struct store *, const struct store_webhook_sweep *, store_on_count *,
+    void *arg); /* how many changed */
+
+struct store_webhook_counts {
+	uint64_t pending, dead, open, oldest_ms; /* open: breakers; oldest_ms: since it was due */
+};
+typedef void store_on_webhook_counts(void *arg, int err, const struct store_webhook_counts *);
+void store_webhook_count(struct store *, store_on_webhook_counts *, void *arg);
+
 #endif

@@ -380,6 +380,7 @@ the_schemas_are_one(void **state)
 	assert_same_schema("sql/sqlite/003_hosts.sql", "sql/postgres/003_hosts.sql");
 	assert_same_schema("sql/sqlite/004_answers.sql", "sql/postgres/004_answers.sql");
 	assert_same_schema("sql/sqlite/006_tasks.sql", "sql/postgres/006_tasks.sql");
+	assert_same_schema("sql/sqlite/007_webhooks.sql", "sql/postgres/007_webhooks.sql");
 }
 
 static int
