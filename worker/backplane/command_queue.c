@@ -63,6 +63,13 @@ command_queue_forget(struct command_queue *q, const void *arg)
 }
 
 void
+command_queue_forget_all(struct command_queue *q)
+{
+	for (size_t i = 0; i < q->count; i++)
+		q->ring[(q->first + i) % q->room].on_reply = NULL;
+}
+
+void
 command_queue_fini(struct command_queue *q)
 {
 	free(q->ring);

@@ -33,6 +33,7 @@ bool command_queue_pop(struct command_queue *, struct command *ret);
 uint64_t command_queue_age_ms(const struct command_queue *, uint64_t now_ms);
 /* Whoever asked with this arg is not called any more. */
 void command_queue_forget(struct command_queue *, const void *arg);
+void command_queue_forget_all(struct command_queue *);
 void command_queue_fini(struct command_queue *); /* nobody is called */
 
 #endif

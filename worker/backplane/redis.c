@@ -10,7 +10,8 @@
 #include "worker/backplane/reconnect.h"
 #include "worker/backplane/redis_io.h"
 
-enum { PROBE_MS = 1000 };
+/* FAREWELL_MS: what a Redis that hangs may cost the end of a worker. */
+enum { PROBE_MS = 1000, FAREWELL_MS = 100 };
 
 struct redis {
 	struct loop *loop;
@@ -121,6 +122,8 @@ on_error(void *arg, const char *text)
 {
 	struct redis *r = arg;
 
+	if (r->is_ending)
+		return;
 	if (begins(text, "READONLY") || begins(text, "LOADING") || begins(text, "MASTERDOWN") ||
 	    begins(text, "NOAUTH")) {
 		redis_link_fail(r->commands, text); /* another one is behind the name by now */
@@ -224,7 +227,7 @@ redis_free(struct redis **ref)
 		return;
 	*ref = NULL;
 	r->is_ending = true;
-	redis_link_flush(r->commands);
+	redis_link_settle(r->commands, FAREWELL_MS);
 	redis_link_free(&r->commands);
 	redis_link_free(&r->inbox);
 	redis_io_tls_free(&r->tls);

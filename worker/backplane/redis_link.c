@@ -2,6 +2,7 @@
 #include "worker/backplane/redis_link.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -9,6 +10,7 @@
 
 #include "common/buf.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "worker/backplane/redis_io.h"
 #include "worker/loop/resolve.h"
 
@@ -111,8 +113,8 @@ want(struct redis_link *l, bool wants_write)
 		loop_watch_change(l->loop, &l->watch, events);
 }
 
-void
-redis_link_flush(struct redis_link *l)
+static void
+flush(struct redis_link *l)
 {
 	while (l->state >= LINK_GREET && l->out.len > 0) {
 		ssize_t n = redis_io_write(l->io, l->out.data, l->out.len);
@@ -136,7 +138,7 @@ redis_link_flush(struct redis_link *l)
 static void
 run_flush(struct loop_post *post)
 {
-	redis_link_flush(container_of(post, struct redis_link, flush));
+	flush(container_of(post, struct redis_link, flush));
 }
 
 static void
@@ -438,7 +440,7 @@ on_ready(struct loop_watch *watch, uint32_t events)
 		return;
 	}
 	if (events & EPOLLOUT)
-		redis_link_flush(l);
+		flush(l);
 	if (life == l->life && events & ~(uint32_t)EPOLLOUT)
 		read_all(l);
 }
@@ -504,6 +506,30 @@ redis_link_start(struct redis_link *l)
 }
 
 /* ---- life ---- */
+
+void
+redis_link_settle(struct redis_link *l, uint64_t limit_ms)
+{
+	uint64_t end_ms = clock_mono_ms() + limit_ms;
+
+	check(limit_ms < 1000);
+	command_queue_forget_all(&l->queue);
+	flush(l);
+	while (l->state == LINK_UP && l->queue.count > 0) {
+		struct pollfd fd = {.fd = redis_io_fd(l->io),
+		    .events = (short)(POLLIN | (l->out.len > 0 ? POLLOUT : 0))};
+		uint64_t now = clock_mono_ms();
+
+		if (now >= end_ms)
+			return;
+		struct timespec left = {0, (long)(end_ms - now) * 1000000};
+		if (ppoll(&fd, 1, &left, NULL) <= 0)
+			return;
+		flush(l);
+		if (l->state == LINK_UP)
+			read_all(l);
+	}
+}
 
 bool
 redis_link_is_up(const struct redis_link *l)

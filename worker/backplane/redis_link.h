@@ -50,7 +50,11 @@ bool redis_link_is_up(const struct redis_link *);
 bool redis_link_command(
     struct redis_link *, size_t argc, const struct str *argv, command_on_reply *, void *arg);
 void redis_link_forget(struct redis_link *, const void *arg); /* as command_queue_forget() */
-/* Sends what waits now, as far as the socket takes it: before the end. */
-void redis_link_flush(struct redis_link *);
+/*
+ * The last words: blocks until all that was asked is answered, but limit_ms (below 1,000) at most;
+ * who asked is not called any more. A connection that is closed before takes with it what Redis has
+ * not read: its next reply finds nobody, and it frees the client together with the commands behind.
+ */
+void redis_link_settle(struct redis_link *, uint64_t limit_ms);
 
 #endif

@@ -2,6 +2,7 @@
 //
 //   const [a, b] = await startHosts(t, { redis, store_url, mock, config: { workers: 4 } });
 //   const [a, b] = await startHosts(t, { redis, store_url, mock, cutters: [left, right] });     each behind its own
+import assert from 'node:assert/strict';
 import { startServer } from './server.mjs';
 import { waitFor } from './wait.mjs';
 
@@ -25,6 +26,16 @@ export function backplaneLines(host, regex) {
 }
 
 export const warnings = (host) => backplaneLines(host, /WARN +backplane degraded/);
+
+/**
+ * An outage is said once when it begins and once when it is over, also when a machine with much else to do adds one of
+ * its own. Gives how many have begun.
+ */
+export function outages(host) {
+  const said = backplaneLines(host, /backplane (degraded|is back)/).map(({ line }) => /WARN/.test(line));
+  assert.ok(said.every((begins, i) => begins === (i % 2 === 0)), host.lines.join('\n'));
+  return Math.ceil(said.length / 2);
+}
 
 /** All up. config is added to what makes them hosts of one; key_prefix: theirs alone. */
 export async function startHosts(t, { redis, store_url, mock, config = {}, count = 2, cutters = [], key_prefix = 'hosts:' }) {
