@@ -31,7 +31,8 @@ pipes_program(const struct conf_mcp_server *s)
 	add_text(&b, s->name);
 	add_text(&b, s->command);
 	add_text(&b, s->per);
-	buf_printf(&b, "%llu:", (unsigned long long)s->max_memory_bytes);
+	buf_printf(
+	    &b, "%llu:%lld:", (unsigned long long)s->max_memory_bytes, (long long)s->max_restarts);
 	for (size_t i = 0; i < s->args.n; i++)
 		add_text(&b, s->args.v[i]);
 	buf_add_char(&b, ';');

@@ -17,6 +17,7 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/metric.h"
 #include "master/reap.h"
 #include "master/signals.h"
 #include "master/timer.h"
@@ -27,6 +28,7 @@ enum {
 	WORDS_PER_WINDOW = 8192, /* bytes of standard error in .. */
 	WINDOW_MS = 1000,
 	WORDS_LINE_MAX = 512,
+	HOUR_MS = 3600 * 1000,
 };
 
 static uint64_t lives; /* of all programs */
@@ -39,7 +41,9 @@ struct tool_server {
 	enum tool_server_state state;
 	pid_t pid; /* 0: none */
 	uint64_t life, started_ms, backoff_ms;
-	bool is_wanted;
+	bool is_wanted, is_hung;
+	uint64_t *restarts_ms; /* a ring: the last max_restarts */
+	uint64_t restart_count;
 	int in_fd, out_fd; /* ours of its pipes; -1: closed */
 
 	int words_fd;
@@ -68,6 +72,7 @@ tool_server_program_new(
 		p->env[i] = xasprintf("%s=%s", c->env.v[i].name, c->env.v[i].value);
 	p->is_per_worker = strcmp(c->per, "worker") == 0;
 	p->max_memory_bytes = c->max_memory_bytes;
+	p->max_restarts = (uint32_t)c->max_restarts;
 	p->backoff_ms = backoff_ms;
 	p->backoff_max_ms = backoff_max_ms;
 	return p;
@@ -243,11 +248,41 @@ close_pipes(struct tool_server *t)
 	close_fd(&t->words_fd);
 }
 
+/* How long until it may be started again, by the limit. */
+static uint64_t
+wait_ms(const struct tool_server *t)
+{
+	uint32_t max = t->program->max_restarts;
+	uint64_t now_ms = clock_mono_ms();
+
+	if (max == 0 || t->restart_count < max)
+		return 0;
+	uint64_t free_ms = t->restarts_ms[t->restart_count % max] + HOUR_MS;
+	return free_ms > now_ms ? free_ms - now_ms : 0;
+}
+
+static void
+count_restart(struct tool_server *t)
+{
+	uint32_t max = t->program->max_restarts;
+
+	if (max > 0)
+		t->restarts_ms[t->restart_count % max] = clock_mono_ms();
+	t->restart_count++;
+	metric_add(METRIC_MCP_RESTARTS, metric_label(LABEL_MCP_SERVER, str_of(t->program->name)),
+	    t->is_hung ? MCP_RESTART_HUNG : MCP_RESTART_ENDED, 1);
+}
+
 static void
 pause_it(struct tool_server *t)
 {
+	uint64_t limit_ms = wait_ms(t);
+
 	t->state = TOOL_SERVER_PAUSED;
-	timer_set(t->deadline, t->backoff_ms);
+	if (limit_ms > t->backoff_ms)
+		log_warn("mcp server restarted too often server=%s max=%u next_ms=%" PRIu64,
+		    t->program->name, t->program->max_restarts, limit_ms);
+	timer_set(t->deadline, limit_ms > t->backoff_ms ? limit_ms : t->backoff_ms);
 	t->backoff_ms = t->backoff_ms * 2 < t->program->backoff_max_ms ? t->backoff_ms * 2
 								       : t->program->backoff_max_ms;
 }
@@ -313,7 +348,10 @@ run(struct tool_server *t)
 		pause_it(t);
 		return;
 	}
+	if (t->life != 0)
+		count_restart(t);
 	t->state = TOOL_SERVER_RUNNING;
+	t->is_hung = false;
 	t->life = ++lives;
 	t->started_ms = clock_mono_ms();
 	t->words_len = t->words_in_window = 0;
@@ -429,8 +467,10 @@ tool_server_stop(struct tool_server *t)
 void
 tool_server_restart(struct tool_server *t)
 {
-	if (t->state == TOOL_SERVER_RUNNING)
-		close_input(t);
+	if (t->state != TOOL_SERVER_RUNNING)
+		return;
+	t->is_hung = true;
+	close_input(t);
 }
 
 enum tool_server_state
@@ -470,6 +510,7 @@ tool_server_new(struct event_base *base, const struct tool_server_program *progr
 	t->handlers = handlers;
 	t->arg = arg;
 	t->backoff_ms = program->backoff_ms;
+	t->restarts_ms = xcalloc(program->max_restarts + 1, sizeof(uint64_t));
 	t->in_fd = t->out_fd = t->words_fd = -1;
 	t->deadline = timer_new(base, on_deadline, t);
 	t->words_again = timer_new(base, on_words_again, t);
@@ -492,5 +533,6 @@ tool_server_free(struct tool_server **ref)
 	close_pipes(t);
 	event_free(t->deadline);
 	event_free(t->words_again);
+	free(t->restarts_ms);
 	free(t);
 }

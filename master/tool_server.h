@@ -6,6 +6,8 @@
  *                      +--stop--> CLOSING (its input is closed) --2 s--> ENDING (SIGTERM) --2 s-->
  *                                 KILLED (SIGKILL) --reaped--> IDLE
  *
+ * It is started again for ever, but no more than max_restarts times in any hour.
+ *
  * The program is started without a shell, in a session of its own, with a minimal environment and
  * what the config gives it, with a limit on its data, and dies with the master. What it says on
  * standard error is logged, so much of it in a second and no more: then it waits. Its pipes to the
@@ -41,6 +43,7 @@ struct tool_server_program { /* owns its texts */
 	char **env;  /* "NAME=value", what is added; NULL-terminated */
 	bool is_per_worker;
 	uint64_t max_memory_bytes, backoff_ms, backoff_max_ms;
+	uint32_t max_restarts; /* in an hour; 0: no limit */
 };
 
 struct tool_server_program *tool_server_program_new(
@@ -58,9 +61,9 @@ struct tool_server *tool_server_new(struct event_base *, const struct tool_serve
     const struct tool_server_handlers *, void *arg);
 void tool_server_free(struct tool_server **); /* one that runs is killed and reaped */
 
-void tool_server_start(struct tool_server *); /* IDLE, else nothing */
-void tool_server_stop(struct tool_server *);  /* it is not started again */
-void tool_server_restart(struct tool_server *);
+void tool_server_start(struct tool_server *);   /* IDLE, else nothing */
+void tool_server_stop(struct tool_server *);    /* it is not started again */
+void tool_server_restart(struct tool_server *); /* it hangs */
 /* A child was reaped. False: it is not this one's process. */
 bool tool_server_ended(struct tool_server *, pid_t, int status);
 

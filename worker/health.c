@@ -186,6 +186,56 @@ check_load(void *arg, json_t *details)
 	return HEALTH_DEGRADED;
 }
 
+static int
+workers_without(const struct shm *shm, unsigned label)
+{
+	int n = 0;
+
+	for (uint32_t i = 0; i < shm_rows_used(shm); i++) {
+		struct shm_row_info row;
+
+		if (shm_row_get(shm, i, &row) && row.state == SHM_READY)
+			n += metric_of_row(shm, i, METRIC_MCP_UP, label, 0) == 0;
+	}
+	return n;
+}
+
+/* Tool servers: one that is away for any worker may be missed by whoever is sent there. */
+static enum health
+check_mcp(void *arg, json_t *details)
+{
+	static const char *const states[] = {[MCP_UPSTREAM_OFF] = "off",
+	    [MCP_UPSTREAM_CONNECTING] = "connecting",
+	    [MCP_UPSTREAM_READY] = "ready",
+	    [MCP_UPSTREAM_AWAY] = "away"};
+	const struct health_of *h = arg;
+	json_t *servers = json_object();
+	enum health worst = HEALTH_OK;
+
+	json_object_set_new(details, "servers", servers);
+	for (size_t i = 0; i < mcp_upstreams_count(h->upstreams); i++) {
+		struct mcp_upstream_info u;
+
+		mcp_upstream_get(h->upstreams, i, &u);
+		if (u.state == MCP_UPSTREAM_OFF)
+			continue;
+		int without = workers_without(
+		    h->handoff->shm, metric_label(LABEL_MCP_SERVER, str_of(u.conf->name)));
+		json_t *s =
+		    json_pack("{s:s, s:i}", "state", states[u.state], "workers_without", without);
+
+		if (u.revision != MCP_REVISION_NONE)
+			json_object_set_new(
+			    s, "revision", json_string(mcp_revision_info(u.revision)->text));
+		json_object_set_new(s, "tools",
+		    json_integer(
+			(json_int_t)mcp_list_count(mcp_upstream_list(h->upstreams, i, MCP_TOOLS))));
+		json_object_set_new(servers, u.conf->name, s);
+		worst = worse(worst, without > 0 ? HEALTH_DEGRADED : HEALTH_OK);
+	}
+	return worst;
+}
+
 /* Are the fleet's figures true? By what this host's speaker has last seen. */
 static enum health
 check_stats(void *arg, json_t *details)
@@ -238,6 +288,7 @@ static const struct ops_check checks[] = {
     {"backplane", check_backplane},
     {"providers", check_providers},
     {"http_pools", check_pools},
+    {"mcp", check_mcp},
     {"stats", check_stats},
 };
 

@@ -8,6 +8,7 @@
 #include "worker/api/ops.h"
 #include "worker/backplane/backplane.h"
 #include "worker/loop/loop.h"
+#include "worker/mcp/upstream.h"
 #include "worker/provider/provider.h"
 #include "worker/stats/stats.h"
 #include "worker/store/store.h"
@@ -20,6 +21,7 @@ struct health_of {
 	const struct providers *providers;
 	struct backplane *backplane;
 	const struct stats *stats;
+	const struct mcp_upstreams *upstreams;
 };
 
 const struct ops_check *health_checks(size_t *ret_count);

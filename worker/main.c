@@ -362,8 +362,8 @@ ops_init(struct worker *w)
 	size_t count;
 	const struct ops_check *checks = health_checks(&count);
 
-	w->health =
-	    (struct health_of){w->handoff, w->store, w->loop, w->providers, w->backplane, w->stats};
+	w->health = (struct health_of){
+	    w->handoff, w->store, w->loop, w->providers, w->backplane, w->stats, w->upstreams};
 	w->ops = ops_new(w->http, w->handoff, checks, count, &w->health);
 	return 0;
 }

@@ -11,6 +11,7 @@ test('hostile ones are borne, and the good one beside them is not disturbed', as
     { name: 'nothere', command: '/no/such/program', connect_timeout: '500ms' }], { tools: { server_timeout: '1s' } });
   server.expectLog(/mcp server (away|ended) server=(mute|crash|nothere|picky) /);
   server.expectLog(/mcp line too long server=huge/);
+  server.expectLog(/mcp server (hangs|away|restarted too often) server=(deaf|shut|mute|crash|nothere)/);
   for (const name of ['good', ...kinds]) await ready(server, name);
   assert.match(server.output(), /mcp server says server=nothere text="cannot be started: No such file/);
   for (const name of ['flood', 'garbage', 'huge', 'picky']) assert.equal(await call(server, `${name}__echo`), 'echo', name);

@@ -10,7 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/clock.h"
 #include "common/log.h"
+#include "common/metric.h"
 #include "worker/mcp/upstream_impl.h"
 
 #define RESERVED_META STR("io.modelcontextprotocol/")
@@ -22,6 +24,40 @@ bucket_of(struct upstream *u, uint64_t number)
 }
 
 /* ---- life ---- */
+
+static bool
+is_counted(const struct call *c)
+{
+	return !c->is_ours && !c->is_errand;
+}
+
+static void
+count(const struct call *c, unsigned outcome)
+{
+	if (!is_counted(c))
+		return;
+	metric_add(METRIC_MCP_CALLS_TOTAL, c->upstream->label, outcome, 1);
+	if (outcome == MCP_OUTCOME_OK || outcome == MCP_OUTCOME_REFUSED)
+		metric_observe_us(
+		    METRIC_MCP_CALL_SECONDS, c->upstream->label, clock_mono_us() - c->asked_us);
+}
+
+static unsigned
+outcome_of(const struct mcp_answer *a)
+{
+	switch (a->err) {
+	case 0:
+		return a->result.len > 0 ? MCP_OUTCOME_OK : MCP_OUTCOME_REFUSED;
+	case E_TIMEOUT:
+		return MCP_OUTCOME_TIMEOUT;
+	case E_UNAVAILABLE:
+		return MCP_OUTCOME_AWAY;
+	case E_BUSY:
+		return MCP_OUTCOME_BUSY;
+	default:
+		return MCP_OUTCOME_BROKEN;
+	}
+}
 
 /* Leaves every list; nobody is told. */
 static void
@@ -39,6 +75,8 @@ call_free(struct call *c)
 	u->call_count--;
 	if (!c->is_ours)
 		u->all->call_count--;
+	if (is_counted(c))
+		metric_gauge(METRIC_MCP_CALLS, u->label, 0, -1);
 	buf_fini(&c->params);
 	buf_fini(&c->tool);
 	free(c->method);
@@ -51,6 +89,7 @@ call_end(struct call *c, const struct mcp_answer *answer)
 	struct mcp_handlers handlers = c->handlers;
 	void *arg = c->arg;
 
+	count(c, outcome_of(answer));
 	call_free(c);
 	if (handlers.on_answer != NULL)
 		handlers.on_answer(arg, answer);
@@ -65,13 +104,20 @@ call_fail(struct call *c, int err, const char *why)
 	call_end(c, &answer);
 }
 
+void
+call_late(struct call *c)
+{
+	c->is_late = true;
+	if (c->is_sent)
+		c->upstream->transport->abandon(c);
+}
+
 static void
 on_late(struct loop_timer *timer)
 {
 	struct call *c = container_of(timer, struct call, timer);
 
-	if (c->is_sent)
-		c->upstream->transport->abandon(c);
+	call_late(c);
 	call_fail(c, E_TIMEOUT, "The tool server did not answer in time.");
 }
 
@@ -110,12 +156,14 @@ call_new(
 	take_name(c);
 	c->wants_progress = r->wants_progress;
 	c->timeout_ms = r->timeout_ms;
+	c->is_errand = r->is_errand;
 	c->handlers = *handlers;
 	c->arg = arg;
 	c->timer.on_fire = on_late;
 	c->post.run = run_fail;
 	c->handle = idmap_add(u->all->calls, c);
 	u->call_count++;
+	c->asked_us = clock_mono_us();
 	if (c->timeout_ms > 0)
 		loop_timer_set(u->all->of.loop, &c->timer, c->timeout_ms);
 	return c;
@@ -172,6 +220,8 @@ mcp_call(struct mcp_upstreams *all, size_t server, const struct mcp_request *req
 		r.timeout_ms = default_timeout_ms(u);
 	struct call *c = call_new(u, &r, handlers, arg);
 	all->call_count++;
+	if (is_counted(c))
+		metric_gauge(METRIC_MCP_CALLS, u->label, 0, 1);
 	if (u->call_count > (uint64_t)all->of.conf->mcp.max_calls)
 		call_fail_soon(c, E_BUSY);
 	else if (u->step == STEP_OFF || u->step == STEP_PAUSE)
@@ -210,6 +260,7 @@ mcp_cancel(struct mcp_upstreams *all, uint64_t handle)
 		return;
 	if (c->is_sent)
 		c->upstream->transport->abandon(c);
+	count(c, MCP_OUTCOME_CANCELLED);
 	call_free(c);
 }
 

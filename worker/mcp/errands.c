@@ -211,6 +211,19 @@ on_state(void *arg, const struct backplane_call *call)
 	upstream_follow(u);
 }
 
+/* Nobody waits for it any more, because its time is up or for another reason. */
+static void
+give_up(struct errands *r, struct errand *e, bool is_late)
+{
+	struct call *c = call_by_handle(r->all, e->handle);
+
+	if (c != NULL)
+		c->is_late = is_late;
+	mcp_cancel(r->all, e->handle);
+	list_del(&e->node);
+	free(e);
+}
+
 static void
 on_peer_gone(void *arg, struct backplane_addr peer)
 {
@@ -225,11 +238,8 @@ on_peer_gone(void *arg, struct backplane_addr peer)
 	list_for_safe (node, &r->errands) {
 		struct errand *e = list_entry(node, struct errand, node);
 
-		if (!owner_equal(e->from, peer))
-			continue;
-		mcp_cancel(r->all, e->handle);
-		list_del(&e->node);
-		free(e);
+		if (owner_equal(e->from, peer))
+			give_up(r, e, false);
 	}
 }
 
@@ -325,6 +335,7 @@ errands_abandon(struct call *c)
 	struct buf b = BUF_INIT;
 
 	backplane_put_u64(&b, c->handle);
+	backplane_put_u64(&b, c->is_late);
 	tell(r, c->carrier, BACKPLANE_MCP_CANCEL, buf_str(&b));
 	buf_fini(&b);
 }
@@ -419,6 +430,7 @@ on_call(void *arg, const struct backplane_call *call)
 	    &(struct mcp_request){.method = name,
 		.params = params,
 		.wants_progress = wants_progress != 0,
+		.is_errand = true,
 		.timeout_ms = timeout_ms < UINT32_MAX ? (uint32_t)timeout_ms : UINT32_MAX},
 	    &handlers, e);
 	free(name);
@@ -429,18 +441,17 @@ on_cancel(void *arg, const struct backplane_call *call)
 {
 	struct errands *r = arg;
 	struct str rest = call->payload;
-	uint64_t number;
+	uint64_t number, is_late = 0;
 
 	if (!backplane_take_u64(&rest, &number))
+		return;
+	if (rest.len > 0 && !backplane_take_u64(&rest, &is_late))
 		return;
 	list_for_safe (node, &r->errands) {
 		struct errand *e = list_entry(node, struct errand, node);
 
-		if (e->number != number || !owner_equal(e->from, call->from))
-			continue;
-		mcp_cancel(r->all, e->handle);
-		list_del(&e->node);
-		free(e);
+		if (e->number == number && owner_equal(e->from, call->from))
+			give_up(r, e, is_late != 0);
 	}
 }
 

@@ -80,6 +80,14 @@ take_page(struct upstream *u, struct str result)
 }
 
 static void
+fail(struct upstream *u, const struct mcp_answer *a)
+{
+	upstream_failed(u, a->why);
+	if (a->err == E_TIMEOUT && u->transport->hang != NULL)
+		u->transport->hang(u);
+}
+
+static void
 on_page(void *arg, const struct mcp_answer *a)
 {
 	struct upstream *u = arg;
@@ -90,7 +98,7 @@ on_page(void *arg, const struct mcp_answer *a)
 	else if (a->err == 0 && a->upstream_code == MCP_METHOD_NOT_FOUND)
 		end_kind(u, true); /* it has said that it can, and cannot: there is nothing */
 	else if (u->step == STEP_LIST && a->err != 0)
-		upstream_failed(u, a->why);
+		fail(u, a);
 	else
 		give_up_kind(u, a->err != 0 ? a->why : "refused");
 }

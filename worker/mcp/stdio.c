@@ -143,6 +143,15 @@ stdio_tell_era(struct stdio *s, const struct upstream *u)
 	tell(s, &m);
 }
 
+void
+stdio_ask_restart(struct stdio *s, const struct upstream *u, uint64_t life)
+{
+	struct pipes_message m = {
+	    .type = PIPES_RESTART, .program = stdio_link_program(u), .life = life};
+
+	tell(s, &m);
+}
+
 struct stdio *
 stdio_new(struct mcp_upstreams *all)
 {

@@ -9,6 +9,10 @@
  * A worker that takes a program over from a dead one finds it greeted already: it goes on with a
  * legacy one without a second initialize, of which its capabilities are not known then, so it is
  * asked for everything.
+ *
+ * One that has not said a byte since a request was sent whose time is now up is asked whether it
+ * lives. If it says nothing to that either, or reads nothing any more, it hangs: the master starts
+ * another. A slow tool of a program that answers otherwise costs nobody else anything.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -35,6 +39,9 @@ struct stdio_link {
 	struct buf line, to_write;
 	bool skips_line; /* too long */
 	bool is_deaf;    /* it has closed its input */
+	uint64_t heard;  /* how often it has said something */
+	uint64_t life_call, life_heard;
+	uint64_t given_ms;
 	uint64_t window_ms;
 	size_t window_bytes, window_lines;
 	struct loop_timer resume, late;
@@ -154,6 +161,7 @@ on_output(struct loop_watch *watch, uint32_t events)
 		stdio_link_gone(l->upstream, l->life);
 		return;
 	}
+	l->heard++;
 	if (take_bytes(l, str_sub(room, (size_t)n)) && is_flooding(l, (size_t)n)) {
 		loop_watch_change(l->upstream->all->of.loop, &l->out, 0);
 		loop_timer_set(l->upstream->all->of.loop, &l->resume, WINDOW_MS);
@@ -299,6 +307,7 @@ stdio_link_given(struct upstream *u, uint64_t life, uint32_t value, const int fd
 
 	stdio_link_gone(u, l->life);
 	l->life = life;
+	l->given_ms = loop_now_ms(loop);
 	l->is_spoken = (value & PIPES_IS_SPOKEN) != 0;
 	l->in_fd = fds[0];
 	l->out_fd = fds[1];
@@ -333,6 +342,53 @@ stdio_link_gone(struct upstream *u, uint64_t life)
 	errands_announce(u);
 }
 
+/* ---- does it hang? ---- */
+
+static void
+hangs(struct upstream *u)
+{
+	struct stdio_link *l = u->pipes;
+
+	log_warn("mcp server hangs server=%s", u->conf->name);
+	stdio_ask_restart(u->all->stdio, u, l->life);
+	stdio_link_gone(u, l->life);
+}
+
+/* At its beginning it may take its time, as one does that is downloaded first. */
+static void
+stdio_hang(struct upstream *u)
+{
+	const struct stdio_link *l = u->pipes;
+
+	if (l->life != 0 &&
+	    loop_now_ms(u->all->of.loop) - l->given_ms >= u->conf->connect_timeout_ms)
+		hangs(u);
+}
+
+static void
+on_sign_of_life(void *arg, const struct mcp_answer *a)
+{
+	struct upstream *u = arg;
+	struct stdio_link *l = u->pipes;
+
+	l->life_call = 0;
+	if (l->heard == l->life_heard && (a->err == E_TIMEOUT || (a->err == E_BUSY && l->is_deaf)))
+		hangs(u);
+}
+
+static void
+ask_for_life(struct upstream *u)
+{
+	static const struct mcp_handlers handlers = {NULL, on_sign_of_life};
+	struct stdio_link *l = u->pipes;
+
+	if (l->life_call != 0 || u->step != STEP_READY)
+		return;
+	l->life_heard = l->heard;
+	l->life_call = call_ask(u, upstream_is_modern(u) ? "server/discover" : "ping", STR_NONE,
+	    (uint32_t)u->conf->probe_timeout_ms, &handlers, u);
+}
+
 /* ---- the transport ---- */
 
 static void
@@ -345,9 +401,13 @@ stdio_send(struct call *c)
 		errands_send(c);
 		return;
 	}
+	c->heard = u->pipes->heard;
 	call_format(c, &message);
-	if (!write_line(u->pipes, buf_str(&message)))
+	if (!write_line(u->pipes, buf_str(&message))) {
 		call_fail_soon(c, E_BUSY);
+		if (u->pipes->is_deaf && !c->is_ours)
+			ask_for_life(u);
+	}
 	buf_fini(&message);
 }
 
@@ -370,6 +430,8 @@ stdio_abandon(struct call *c)
 	write_line(u->pipes, buf_str(&message));
 	buf_fini(&message);
 	buf_fini(&params);
+	if (c->is_late && !c->is_ours && c->heard == u->pipes->heard)
+		ask_for_life(u);
 }
 
 static void
@@ -427,5 +489,6 @@ const struct transport stdio_transport = {
     .abandon = stdio_abandon,
     .notify = stdio_notify,
     .end = stdio_end,
+    .hang = stdio_hang,
     .fini = stdio_fini,
 };

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #include "common/log.h"
+#include "common/metric.h"
 #include "worker/mcp/http_link.h"
 #include "worker/mcp/upstream_impl.h"
 
@@ -39,6 +40,7 @@ upstream_enter(struct upstream *u, enum step step)
 
 	log_debug("mcp server=%s from=%s to=%s", u->conf->name, names[u->step], names[step]);
 	u->step = step;
+	metric_gauge_set(METRIC_MCP_UP, u->label, 0, step == STEP_READY || step == STEP_FOLLOW);
 }
 
 static uint32_t
@@ -248,6 +250,8 @@ on_initialized(struct upstream *u, const struct mcp_answer *a)
 		u->is_fallback = false;
 		u->verdict = MCP_REVISION_NONE;
 		upstream_failed(u, reason_of(a, reason));
+		if (a->err == E_TIMEOUT && u->transport->hang != NULL)
+			u->transport->hang(u);
 	}
 	buf_fini(&version);
 	buf_fini(&message);
@@ -419,6 +423,8 @@ upstream_new(struct mcp_upstreams *all, size_t index)
 	u->all = all;
 	u->index = index;
 	u->conf = &all->of.conf->mcp.servers.v[index];
+	if (u->conf->enabled)
+		u->label = metric_label(LABEL_MCP_SERVER, str_of(u->conf->name));
 	u->transport = transport_of(u->conf);
 	if (u->transport == &stdio_transport)
 		stdio_link_new(u);

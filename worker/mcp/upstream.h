@@ -84,6 +84,7 @@ struct mcp_request {
 	 */
 	struct str params;
 	bool wants_progress;
+	bool is_errand;      /* of another worker: it is counted there */
 	uint32_t timeout_ms; /* 0: the server's, for calls of tools */
 };
 

@@ -57,6 +57,8 @@ struct transport {
 	void (*notify)(struct upstream *, struct str message, bool is_awaited);
 	void (*listen)(struct upstream *); /* for what a legacy server says unasked; may be NULL */
 	void (*end)(struct upstream *);    /* the connection is given up; calls are not */
+	/* It has not answered in the handshake. A process that was given its time goes. */
+	void (*hang)(struct upstream *); /* may be NULL */
 	void (*fini)(struct upstream *);
 };
 extern const struct transport http_transport, stdio_transport;
@@ -83,6 +85,7 @@ struct upstream {
 	struct http_link *http;        /* of that transport */
 	struct stdio_link *pipes;      /* of that transport */
 	struct backplane_addr speaker; /* in FOLLOW */
+	unsigned label;                /* of metrics */
 	enum step step;
 	bool has_failed; /* its last attempt: what follows is logged quietly */
 	struct loop_timer pause_timer;
@@ -124,6 +127,10 @@ struct call {
 	struct buf params;
 	struct buf tool; /* params.name, uri or taskId: Mcp-Name */
 	bool wants_progress, is_ours, is_sent, was_repeated;
+	bool is_errand; /* another worker's, who counts it */
+	bool is_late;
+	uint64_t asked_us;
+	uint64_t heard; /* stdio_link.c: how often it had been heard when this was sent */
 	struct mcp_handlers handlers;
 	void *arg;
 	struct loop_timer timer;
@@ -151,6 +158,7 @@ void call_take(struct upstream *, struct call *, struct str text);
 void call_format(const struct call *, struct buf *); /* as a request, in the server's form */
 void call_answer(struct call *, const struct jsonrpc *);
 void call_fail(struct call *, int err, const char *why);
+void call_late(struct call *); /* its time is up: abandoned, if it was sent; it is still to fail */
 void call_fail_soon(struct call *, int err); /* from inside of a transport's verb */
 void call_repeat(struct call *);     /* it was not done: once more when the upstream is ready */
 void calls_flush(struct upstream *); /* those that wait are sent */
@@ -183,6 +191,8 @@ struct stdio *stdio_new(struct mcp_upstreams *);
 void stdio_free(struct stdio **);
 void stdio_want(struct stdio *, struct upstream *);           /* once */
 void stdio_tell_era(struct stdio *, const struct upstream *); /* what was found out */
+/* The program does not answer: the master ends it and starts another. */
+void stdio_ask_restart(struct stdio *, const struct upstream *, uint64_t life);
 
 /* ---- stdio_link.c ---- */
 
