@@ -70,8 +70,8 @@ test('status --watch on a terminal: rates, every second, until q; the screen bef
 // ---- lines ----
 
 test('every line that the manual says to grep for is written, as it says', async (t) => {
-  const server = await startServer(t, { config: { workers: 1, max_connections: 5, connection_queue_size: 20, backlog: 128 } });
-  server.expectLog(/connection refused|config error|reload failed/);
+  const server = await startServer(t, { config: { workers: 1, max_connections: 5, connection_queue_size: 20, backlog: 128, mcp: { servers: [{ name: 'gone', url: 'http://127.0.0.1:9/mcp' }] } } });
+  server.expectLog(/connection refused|config error|reload failed|mcp server away server=gone/);
   const chats = [];
   for (let i = 0; i < 5; i++) chats.push(await openChat(t, server));
   for (let i = 0; i < 200; i++) assert.equal((await server.request('/v1/models', { key: keys.server })).status, 503);
