@@ -22,6 +22,7 @@ static const struct api_endpoint *const tables[] = {
     host_endpoints,
     stats_endpoints,
     mcp_endpoints,
+    mcp_pair_endpoints,
     mcp_door_endpoints,
 };
 

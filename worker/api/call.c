@@ -189,6 +189,18 @@ adopt(struct api_call *call, const struct principal *who)
 		call->device_id = arena_strdup(&call->arena, str_of(who->device_id));
 }
 
+struct api_call *
+call_new(struct api *api, const struct principal *who)
+{
+	struct api_call *call = xcalloc(1, sizeof(*call));
+
+	call->api = api;
+	call->kind = KEY_SERVER;
+	if (who != NULL)
+		adopt(call, who);
+	return call;
+}
+
 /* The windows have been asked. */
 static void
 enter_route(struct api_call *call, struct http_req *req)

@@ -72,6 +72,9 @@ void call_refuse_key(struct api *, struct http_req *);
 /* Authenticates and applies the key's rate limit, then runs the endpoint's handler. */
 void call_start(struct api *, const struct api_endpoint *, struct http_req *);
 
+/* One that belongs to no HTTP request; who NULL: nobody was asked who he is. */
+struct api_call *call_new(struct api *, const struct principal *who);
+
 struct http_req *call_req(const struct api_call *); /* NULL: the client has gone */
 void call_end(struct api_call *);                   /* without an answer: someone else gave it */
 

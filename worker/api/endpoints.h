@@ -18,6 +18,7 @@ extern const struct api_endpoint admin_keys_endpoints[];
 extern const struct api_endpoint host_endpoints[];
 extern const struct api_endpoint stats_endpoints[];
 extern const struct api_endpoint mcp_endpoints[];
+extern const struct api_endpoint mcp_pair_endpoints[];
 extern const struct api_endpoint mcp_door_endpoints[];
 
 #endif

@@ -41,13 +41,18 @@ initialize(struct mcp_ask *a)
 	struct http_req *req = call_req(a->call);
 	struct buf b = BUF_INIT;
 
-	if (a->batch != NULL || req == NULL || a->params.len == 0 || a->params.p[0] != '{') {
+	if (a->batch != NULL || (req == NULL && !a->is_paired) || a->params.len == 0 ||
+	    a->params.p[0] != '{') {
 		mcp_ask_refuse(
 		    a, 200, MCP_INVALID_PARAMS, "initialize stands alone and has params", STR_NONE);
 		return;
 	}
 	a->revision = agreed_revision(a->params);
-	http_add_header(req, "Mcp-Session-Id", mcp_life_begin(a->front, a->call, a->revision));
+	if (a->is_paired)
+		mcp_pair_find(a->front, a->session)->revision = a->revision;
+	else
+		http_add_header(
+		    req, "Mcp-Session-Id", mcp_life_begin(a->front, a->call, a->revision));
 	buf_printf(&b,
 	    "{\"protocolVersion\":\"%s\",\"capabilities\":{\"tools\":" CHANGES
 	    ",\"prompts\":" CHANGES ",\"resources\":" CHANGES "},"
@@ -252,6 +257,7 @@ mcp_front_new(struct api *api)
 	list_init(&front->asks);
 	list_init(&front->menus);
 	front->feeds = mcp_feeds_new(front);
+	front->pairs = mcp_pairs_new(front);
 	front->life = mcp_life_new(front);
 	mcp_upstreams_on_changed(api->upstreams, on_changed, front);
 	return front;
@@ -270,6 +276,7 @@ mcp_front_free(struct mcp_front **ref)
 		mcp_ask_drop(a);
 	mcp_items_changed(front);
 	mcp_feeds_free(&front->feeds);
+	mcp_pairs_free(&front->pairs);
 	mcp_life_free(&front->life);
 	free(front);
 }

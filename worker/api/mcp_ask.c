@@ -12,8 +12,12 @@ ask_free(struct mcp_ask *a)
 {
 	struct api_call *call = a->call;
 
+	struct mcp_feed *pair = a->is_paired ? mcp_pair_find(a->front, a->session) : NULL;
+
 	mcp_cancel(a->front->api->upstreams, a->upstream);
 	list_del(&a->node);
+	if (pair != NULL)
+		pair->asks--;
 	if (a->batch == NULL)
 		call_end(call);
 	free(a);
@@ -111,6 +115,30 @@ mcp_ask_new(struct mcp_front *front, struct api_call *call, struct http_req *req
 	return a;
 }
 
+struct mcp_ask *
+mcp_ask_new_paired(struct mcp_feed *f, struct api_call *call, const struct jsonrpc *m)
+{
+	struct mcp_ask *a = mcp_ask_new(f->front, call, NULL, f->revision, m);
+
+	a->is_paired = true;
+	a->session = f->session;
+	a->takes_stream = true;
+	a->token = keep(a, progress_token(m->params));
+	f->asks++;
+	return a;
+}
+
+void
+mcp_asks_drop_paired(struct mcp_front *front, uint64_t session)
+{
+	list_for_safe (node, &front->asks) {
+		struct mcp_ask *a = list_entry(node, struct mcp_ask, node);
+
+		if (a->is_paired && a->session == session)
+			ask_free(a);
+	}
+}
+
 /* ---- the answer ---- */
 
 static void
@@ -120,6 +148,8 @@ send(struct mcp_ask *a, int status, struct buf *message)
 
 	if (a->batch != NULL) {
 		mcp_batch_add(a->batch, buf_str(message));
+	} else if (a->is_paired) {
+		mcp_pair_answer(a->front, a->session, message);
 	} else if (a->sse != NULL) {
 		jsonrpc_flatten(message, 0);
 		sse_end_with(a->sse, STR("message"), buf_str(message));
@@ -172,16 +202,20 @@ mcp_ask_take_back(struct mcp_front *front, uint64_t session, struct str id)
 
 /* ---- an upstream's ---- */
 
-/* Nothing of the request is left then. */
-static void
-begin_stream(struct mcp_ask *a)
+/* Nothing of the request is left then. NULL: the client has gone. */
+static struct sse *
+stream_of(struct mcp_ask *a)
 {
 	struct http_req *req = call_req(a->call);
+	struct mcp_feed *pair = a->is_paired ? mcp_pair_find(a->front, a->session) : NULL;
 
-	if (a->sse != NULL || req == NULL)
-		return;
-	http_on_gone(req, NULL, NULL);
-	a->sse = sse_start(req, on_client_gone, a);
+	if (pair != NULL)
+		return pair->sse;
+	if (a->sse == NULL && req != NULL) {
+		http_on_gone(req, NULL, NULL);
+		a->sse = sse_start(req, on_client_gone, a);
+	}
+	return a->sse;
 }
 
 static void
@@ -202,9 +236,9 @@ on_notification(void *arg, const struct jsonrpc *m)
 		buf_add_str(&params, m->params);
 	jsonrpc_add_notification(&b, m->method, buf_str(&params));
 	jsonrpc_flatten(&b, 0);
-	begin_stream(a);
-	if (a->sse != NULL) /* who does not keep up goes without */
-		sse_send(a->sse, STR_NONE, STR("message"), buf_str(&b));
+	struct sse *sse = stream_of(a);
+	if (sse != NULL) /* who does not keep up goes without */
+		sse_send(sse, STR_NONE, STR("message"), buf_str(&b));
 	buf_fini(&params);
 	buf_fini(&b);
 }

@@ -18,26 +18,17 @@ struct mcp_feeds {
 	struct list all;
 	size_t count;
 	struct loop_timer drain_step;
+	uint64_t drain_end_ms; /* until then a pair may answer what it was asked */
 };
-
-struct feed {
-	struct list node;
-	struct mcp_feeds *feeds;
-	struct key_hold key;
-	bool has_key;
-	uint64_t session; /* 0: a modern client's */
-	char *listen_id;  /* of its request, as it was written; NULL: not modern */
-	uint32_t wishes;  /* kinds, as bits */
-	struct sse *sse;
-};
-
-enum { ALL_WISHES = (1 << MCP_KIND_COUNT) - 1 };
 
 static void
-feed_free(struct feed *f)
+feed_free(struct mcp_feed *f)
 {
 	list_del(&f->node);
-	f->feeds->count--;
+	f->front->feeds->count--;
+	if (f->is_pair)
+		mcp_pair_forget(f);
+	loop_post_cancel(f->front->api->loop, &f->overflow);
 	if (f->has_key)
 		key_release(&f->key);
 	free(f->listen_id);
@@ -50,8 +41,8 @@ on_client_gone(void *arg)
 	feed_free(arg);
 }
 
-static void
-feed_end(struct feed *f)
+void
+mcp_feed_end(struct mcp_feed *f)
 {
 	sse_end(f->sse);
 	feed_free(f);
@@ -60,15 +51,15 @@ feed_end(struct feed *f)
 static void
 on_key_void(struct key_hold *key)
 {
-	feed_end(container_of(key, struct feed, key));
+	mcp_feed_end(container_of(key, struct mcp_feed, key));
 }
 
-static struct feed *
-feed_new(struct mcp_front *front, const struct api_call *call, struct http_req *req)
+struct mcp_feed *
+mcp_feed_new(struct mcp_front *front, const struct api_call *call, struct http_req *req)
 {
-	struct feed *f = xcalloc(1, sizeof(*f));
+	struct mcp_feed *f = xcalloc(1, sizeof(*f));
 
-	f->feeds = front->feeds;
+	f->front = front;
 	f->has_key = call->key_id != NULL;
 	if (f->has_key)
 		key_hold(front->api->key_watch, &f->key, call->key_hash, on_key_void);
@@ -82,10 +73,10 @@ void
 mcp_feed_start(struct mcp_front *front, struct api_call *call, struct http_req *req,
     const struct mcp_ticket *t)
 {
-	struct feed *f = feed_new(front, call, req);
+	struct mcp_feed *f = mcp_feed_new(front, call, req);
 
 	f->session = t->nonce;
-	f->wishes = ALL_WISHES;
+	f->wishes = MCP_ALL_WISHES;
 	call_end(call);
 }
 
@@ -122,13 +113,13 @@ add_wishes(struct buf *b, uint32_t wishes)
 }
 
 static void
-add_subscription(struct buf *b, const struct feed *f)
+add_subscription(struct buf *b, const struct mcp_feed *f)
 {
 	buf_printf(b, "\"_meta\":{\"" MCP_META_SUBSCRIPTION "\":%s}", f->listen_id);
 }
 
 static void
-acknowledge(const struct feed *f)
+acknowledge(const struct mcp_feed *f)
 {
 	struct buf params = BUF_INIT, b = BUF_INIT;
 
@@ -156,7 +147,7 @@ mcp_feed_listen(struct mcp_ask *a)
 	}
 	uint32_t wishes = read_wishes(wanted);
 	http_on_gone(req, NULL, NULL);
-	struct feed *f = feed_new(a->front, a->call, req);
+	struct mcp_feed *f = mcp_feed_new(a->front, a->call, req);
 	f->wishes = wishes;
 	f->listen_id = xstrndup(a->id.p, a->id.len);
 	mcp_ask_leave(a);
@@ -165,7 +156,7 @@ mcp_feed_listen(struct mcp_ask *a)
 
 /* The answer to its request, or that it may come back. */
 static void
-say_goodbye(struct feed *f)
+say_goodbye(struct mcp_feed *f)
 {
 	struct buf result = BUF_INIT, b = BUF_INIT;
 
@@ -176,7 +167,7 @@ say_goodbye(struct feed *f)
 		jsonrpc_add_result(&b, str_of(f->listen_id), buf_str(&result));
 		sse_end_with(f->sse, STR("message"), buf_str(&b));
 	} else {
-		sse_end_for_now(f->sse, farewell_come_back_ms(f->feeds->front->api->conf));
+		sse_end_for_now(f->sse, farewell_come_back_ms(f->front->api->conf));
 	}
 	buf_fini(&result);
 	buf_fini(&b);
@@ -186,7 +177,7 @@ say_goodbye(struct feed *f)
 /* ---- news ---- */
 
 static void
-tell(const struct feed *f, const char *method)
+tell(const struct mcp_feed *f, const char *method)
 {
 	struct buf params = BUF_INIT, b = BUF_INIT;
 
@@ -205,7 +196,7 @@ void
 mcp_feeds_tell(struct mcp_front *front, enum mcp_kind kind)
 {
 	list_for_safe (node, &front->feeds->all) {
-		struct feed *f = list_entry(node, struct feed, node);
+		struct mcp_feed *f = list_entry(node, struct mcp_feed, node);
 
 		if ((f->wishes & 1U << kind) != 0)
 			tell(f, mcp_kind_info(kind)->changed);
@@ -216,10 +207,10 @@ void
 mcp_feeds_end(struct mcp_front *front, uint64_t session)
 {
 	list_for_safe (node, &front->feeds->all) {
-		struct feed *f = list_entry(node, struct feed, node);
+		struct mcp_feed *f = list_entry(node, struct mcp_feed, node);
 
 		if (f->session == session)
-			feed_end(f);
+			mcp_feed_end(f);
 	}
 }
 
@@ -230,18 +221,28 @@ on_drain_step(struct loop_timer *t)
 {
 	struct mcp_feeds *feeds = container_of(t, struct mcp_feeds, drain_step);
 	const struct conf *conf = feeds->front->api->conf;
+	struct loop *loop = feeds->front->api->loop;
+	bool is_last_call = loop_now_ms(loop) >= feeds->drain_end_ms;
 	uint32_t n = farewell_batch(conf, feeds->count);
-	struct feed *f;
 
-	while (n-- > 0 && (f = list_first(&feeds->all, struct feed, node)) != NULL)
+	list_for_safe (node, &feeds->all) {
+		struct mcp_feed *f = list_entry(node, struct mcp_feed, node);
+
+		if (f->asks > 0 && !is_last_call)
+			continue;
+		if (n-- == 0)
+			break;
 		say_goodbye(f);
+	}
 	/* One may still be opened by who is let in last. */
-	loop_timer_set(feeds->front->api->loop, &feeds->drain_step, FAREWELL_STEP_MS);
+	loop_timer_set(loop, &feeds->drain_step, FAREWELL_STEP_MS);
 }
 
 void
 mcp_feeds_drain(struct mcp_front *front)
 {
+	front->feeds->drain_end_ms =
+	    loop_now_ms(front->api->loop) + farewell_end_ms(front->api->conf);
 	on_drain_step(&front->feeds->drain_step);
 }
 
@@ -260,13 +261,13 @@ void
 mcp_feeds_free(struct mcp_feeds **ref)
 {
 	struct mcp_feeds *feeds = *ref;
-	struct feed *f;
+	struct mcp_feed *f;
 
 	if (feeds == NULL)
 		return;
 	*ref = NULL;
 	loop_timer_stop(feeds->front->api->loop, &feeds->drain_step);
-	while ((f = list_first(&feeds->all, struct feed, node)) != NULL)
-		feed_end(f);
+	while ((f = list_first(&feeds->all, struct mcp_feed, node)) != NULL)
+		mcp_feed_end(f);
 	free(feeds);
 }

@@ -7,6 +7,7 @@
  *   mcp_items.c  tools, prompts, resources: their lists, and what is asked of them
  *   mcp_life.c   sessions of older clients: ids, those that have ended, requests taken back
  *   mcp_feed.c   the streams on which they are told what has changed
+ *   mcp_pair.c   the two routes of 2024-11-05: such a stream, and messages whose answers go there
  */
 #ifndef WORKER_API_MCP_IMPL_H
 #define WORKER_API_MCP_IMPL_H
@@ -25,6 +26,7 @@ struct mcp_front {
 	struct list menus;       /* mcp_items.c */
 	struct mcp_life *life;   /* mcp_life.c */
 	struct mcp_feeds *feeds; /* mcp_feed.c */
+	struct mcp_pairs *pairs; /* mcp_pair.c */
 };
 
 /*
@@ -45,6 +47,7 @@ struct mcp_ask {
 	struct str token;           /* of progress; empty: none is wanted */
 	bool wants_messages;
 	bool takes_stream;
+	bool is_paired;    /* answered on its session's stream: there is no req */
 	bool is_tool;      /* whose failures a model is told */
 	bool is_cacheable; /* a modern result says for how long */
 	struct sse *sse;   /* NULL: no notification has gone out */
@@ -53,7 +56,7 @@ struct mcp_ask {
 
 /* ---- mcp_ask.c: each answer ends the ask ---- */
 
-/* m: a request; of what it has only params stay borrowed. req NULL: it is of a batch. */
+/* m: a request; of what it has only params stay borrowed. req NULL: it is of a batch or a pair. */
 struct mcp_ask *mcp_ask_new(struct mcp_front *, struct api_call *, struct http_req *,
     enum mcp_revision, const struct jsonrpc *m);
 /* result: an object in any revision's form. */
@@ -66,6 +69,9 @@ void mcp_ask_forward(
     struct mcp_ask *, size_t server, const char *method, const char *member, struct str name);
 void mcp_ask_drop(struct mcp_ask *);  /* silently */
 void mcp_ask_leave(struct mcp_ask *); /* somebody else answers */
+struct mcp_feed;
+struct mcp_ask *mcp_ask_new_paired(struct mcp_feed *, struct api_call *, const struct jsonrpc *m);
+void mcp_asks_drop_paired(struct mcp_front *, uint64_t session); /* its stream has ended */
 /* notifications/cancelled, by whoever got it. */
 void mcp_ask_take_back(struct mcp_front *, uint64_t session, struct str id);
 
@@ -89,6 +95,11 @@ struct mcp_life *mcp_life_new(struct mcp_front *);
 void mcp_life_free(struct mcp_life **);
 /* A session begins: its id, as long as the request. */
 const char *mcp_life_begin(struct mcp_front *, struct api_call *, enum mcp_revision);
+/* The same for one that this worker has the stream of. */
+const char *mcp_life_begin_pair(struct mcp_front *, struct api_call *, struct mcp_ticket *ret);
+/* Is it one of those, and of this key? */
+bool mcp_life_read_pair(
+    struct mcp_front *, const struct api_call *, struct str id, struct mcp_ticket *ret);
 /* The request's session; false: it has answered. Ends the call then. */
 bool mcp_life_check(struct api_call *, struct http_req *, struct mcp_ticket *ret);
 void mcp_life_end(struct mcp_front *, const struct mcp_ticket *); /* on all workers */
@@ -97,6 +108,27 @@ void mcp_life_take_back(struct mcp_front *, const struct mcp_ticket *, struct st
 
 /* ---- mcp_feed.c ---- */
 
+/* A stream of a client: of a session (any number), of a pair (the only one) or of one request. */
+struct mcp_feed {
+	struct list node;
+	struct mcp_front *front;
+	struct key_hold key;
+	bool has_key;
+	uint64_t session; /* 0: a modern client's */
+	char *listen_id;  /* of its request, as it was written; NULL: not modern */
+	uint32_t wishes;  /* kinds, as bits */
+	struct sse *sse;
+	/* Of a pair. */
+	bool is_pair;
+	uint8_t caps;               /* enum in ticket.h, since initialize */
+	enum mcp_revision revision; /* likewise */
+	uint32_t asks;              /* that are answered here */
+	struct loop_post overflow;  /* it ends, and not in the midst of an answer */
+};
+
+struct mcp_feed *mcp_feed_new(struct mcp_front *, const struct api_call *, struct http_req *);
+void mcp_feed_end(struct mcp_feed *);
+enum { MCP_ALL_WISHES = (1 << MCP_KIND_COUNT) - 1 };
 struct mcp_feeds *mcp_feeds_new(struct mcp_front *);
 void mcp_feeds_free(struct mcp_feeds **);
 void mcp_feed_start(
@@ -105,6 +137,15 @@ void mcp_feed_listen(struct mcp_ask *);                   /* ends it: the stream
 void mcp_feeds_tell(struct mcp_front *, enum mcp_kind);   /* a list of that kind has changed */
 void mcp_feeds_end(struct mcp_front *, uint64_t session); /* of a session that has ended */
 void mcp_feeds_drain(struct mcp_front *);
+
+/* ---- mcp_pair.c ---- */
+
+struct mcp_pairs *mcp_pairs_new(struct mcp_front *);
+void mcp_pairs_free(struct mcp_pairs **);
+struct mcp_feed *mcp_pair_find(const struct mcp_front *, uint64_t session); /* NULL: not here */
+void mcp_pair_forget(struct mcp_feed *); /* its stream is gone: so are the requests */
+/* An answer: a client that takes none of them is let go. */
+void mcp_pair_answer(struct mcp_front *, uint64_t session, struct buf *message);
 
 /* ---- mcp_items.c ---- */
 

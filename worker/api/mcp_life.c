@@ -192,25 +192,51 @@ mcp_life_end(struct mcp_front *front, const struct mcp_ticket *t)
 
 /* ---- ids ---- */
 
+static const char *
+begin(struct mcp_front *front, struct api_call *call, struct mcp_ticket *t)
+{
+	char *text = arena_alloc(&call->arena, TICKET_TEXT_LEN + 1);
+
+	t->issued_ms = clock_wall_ms();
+	memcpy(t->owner, call->key_hash, TICKET_OWNER_LEN);
+	while (t->nonce == 0)
+		crypto_random(&t->nonce, sizeof(t->nonce));
+	mcp_ticket_format(t, key_of(front->life), text);
+	return text;
+}
+
 const char *
 mcp_life_begin(struct mcp_front *front, struct api_call *call, enum mcp_revision revision)
 {
-	struct mcp_ticket t = {.revision = revision, .issued_ms = clock_wall_ms()};
-	char *text = arena_alloc(&call->arena, TICKET_TEXT_LEN + 1);
+	struct mcp_ticket t = {.revision = revision};
 
-	memcpy(t.owner, call->key_hash, TICKET_OWNER_LEN);
-	while (t.nonce == 0)
-		crypto_random(&t.nonce, sizeof(t.nonce));
-	mcp_ticket_format(&t, key_of(front->life), text);
-	return text;
+	return begin(front, call, &t);
+}
+
+const char *
+mcp_life_begin_pair(struct mcp_front *front, struct api_call *call, struct mcp_ticket *ret)
+{
+	struct backplane_addr self = backplane_self(front->api->backplane);
+
+	*ret = (struct mcp_ticket){
+	    .revision = MCP_2024_11_05, .home = {self.host, self.who.row, self.who.number}};
+	return begin(front, call, ret);
 }
 
 static bool
 is_alive(const struct mcp_front *front, const struct api_call *call, const struct mcp_ticket *t)
 {
-	return memcmp(t->owner, call->key_hash, TICKET_OWNER_LEN) == 0 &&
+	return t->home.host == 0 && memcmp(t->owner, call->key_hash, TICKET_OWNER_LEN) == 0 &&
 	       until_ms(front, t) > clock_wall_ms() &&
 	       strmap_get(front->life->by_nonce, nonce_text(&t->nonce)) == NULL;
+}
+
+bool
+mcp_life_read_pair(
+    struct mcp_front *front, const struct api_call *call, struct str id, struct mcp_ticket *ret)
+{
+	return mcp_ticket_parse(id, key_of(front->life), ret) && ret->home.host != 0 &&
+	       memcmp(ret->owner, call->key_hash, TICKET_OWNER_LEN) == 0;
 }
 
 static void

@@ -44,6 +44,7 @@ enum backplane_method {
 	BACKPLANE_MCP_SAID,     /* mcp: progress of one */
 	BACKPLANE_MCP_ENDED,    /* api: sessions of clients that have ended; none: which have? */
 	BACKPLANE_MCP_STOP,     /* api: a client takes a request back */
+	BACKPLANE_MCP_POST,     /* api: a message for a stream of 2024-11-05 */
 	BACKPLANE_METHOD_COUNT = 64
 };
 

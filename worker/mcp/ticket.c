@@ -1,6 +1,7 @@
 /* ticket - see ticket.h.
  *
- *   version 1 | revision 1 | owner 8 | issued 8 | nonce 8 | seal 16      42 bytes, base64url
+ *   version 1 | revision 1 | caps 2 | owner 8 | issued 8 | nonce 8 | host 8 | row 4 | number 4 |
+ *   seal 16                                                          60 bytes, base64url
  */
 #include "worker/mcp/ticket.h"
 
@@ -8,7 +9,7 @@
 #include "common/check.h"
 #include "common/crypto.h"
 
-enum { VERSION = 1, BODY_LEN = 26, SEAL_LEN = 16 };
+enum { VERSION = 2, BODY_LEN = 44, SEAL_LEN = 16 };
 
 static void
 put_u64(uint8_t *p, uint64_t n)
@@ -40,9 +41,12 @@ mcp_ticket_format(const struct mcp_ticket *t, struct str key, char out[TICKET_TE
 	struct buf text = BUF_INIT;
 
 	check(t->nonce != 0 && !mcp_revision_info(t->revision)->is_modern);
-	memcpy(bytes + 2, t->owner, TICKET_OWNER_LEN);
-	put_u64(bytes + 10, (uint64_t)t->issued_ms);
-	put_u64(bytes + 18, t->nonce);
+	bytes[3] = t->caps;
+	memcpy(bytes + 4, t->owner, TICKET_OWNER_LEN);
+	put_u64(bytes + 12, (uint64_t)t->issued_ms);
+	put_u64(bytes + 20, t->nonce);
+	put_u64(bytes + 28, t->home.host);
+	put_u64(bytes + 36, (uint64_t)t->home.row << 32 | t->home.number);
 	seal(bytes, key, bytes + BODY_LEN);
 	crypto_base64url(str_sub((const char *)bytes, BODY_LEN + SEAL_LEN), &text);
 	check(text.len == TICKET_TEXT_LEN);
@@ -53,10 +57,14 @@ mcp_ticket_format(const struct mcp_ticket *t, struct str key, char out[TICKET_TE
 static bool
 read_body(const uint8_t *bytes, struct mcp_ticket *t)
 {
+	uint64_t worker = get_u64(bytes + 36);
+
 	*t = (struct mcp_ticket){.revision = (enum mcp_revision)bytes[1],
-	    .issued_ms = (int64_t)get_u64(bytes + 10),
-	    .nonce = get_u64(bytes + 18)};
-	memcpy(t->owner, bytes + 2, TICKET_OWNER_LEN);
+	    .caps = bytes[3] & TICKET_CAPS,
+	    .issued_ms = (int64_t)get_u64(bytes + 12),
+	    .nonce = get_u64(bytes + 20),
+	    .home = {get_u64(bytes + 28), (uint32_t)(worker >> 32), (uint32_t)worker}};
+	memcpy(t->owner, bytes + 4, TICKET_OWNER_LEN);
 	return bytes[0] == VERSION && bytes[1] < MCP_REVISION_COUNT &&
 	       !mcp_revision_info(t->revision)->is_modern && t->nonce != 0;
 }

@@ -8,6 +8,8 @@ static const struct mcp_ticket sample = {
     .owner = {1, 2, 3, 4, 5, 6, 7, 255},
     .issued_ms = 1790000000123,
     .nonce = 0xfedcba9876543210,
+    .caps = TICKET_SAMPLING | TICKET_ROOTS,
+    .home = {0x8000000000000001, 0xffffffff, 7},
 };
 
 static void
@@ -23,6 +25,9 @@ round_trip(void **state)
 	assert_int_equal(t.revision, sample.revision);
 	assert_memory_equal(t.owner, sample.owner, sizeof(t.owner));
 	assert_true(t.issued_ms == sample.issued_ms && t.nonce == sample.nonce);
+	assert_int_equal(t.caps, sample.caps);
+	assert_true(t.home.host == sample.home.host && t.home.row == sample.home.row &&
+		    t.home.number == sample.home.number);
 	assert_false(mcp_ticket_parse(str_of(text), STR("other"), &t));
 }
 
