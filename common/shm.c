@@ -2,7 +2,8 @@
  * shm - one memfd: a head, the rows of the incarnations, then the parts of the
  * modules. It is large on paper and sparse in truth: only touched pages exist.
  *
- *   head | rows | limiter | upstreams | owners of row 0 | .. | peers of row 0 | .. | metrics
+ *   head | rows | limiter | upstreams | owners of row 0 | .. | peers of row 0 | .. | events |
+ * metrics
  *
  * The metrics come last: releases add some, and one that has others than the memory was made for
  * counts in memory of its own, which ends with it. All the rest must be the same.
@@ -30,6 +31,7 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/crypto.h"
+#include "common/event_log.h"
 #include "common/limiter.h"
 #include "common/metric.h"
 #include "common/owners.h"
@@ -39,7 +41,7 @@
 
 #define SHM_MAGIC 0x31594c5241505359ULL
 
-enum { SHM_VERSION = 5, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
+enum { SHM_VERSION = 6, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
 
 /* Everything that must be equal in two binaries that share the memory; at last what need not be. */
 struct shm_shape {
@@ -49,6 +51,7 @@ struct shm_shape {
 	uint64_t upstreams_at, upstreams_bytes;
 	uint64_t owners_at, owners_bytes; /* bytes: of one row */
 	uint64_t peers_at, peers_bytes;   /* the same */
+	uint64_t events_at, events_bytes;
 	uint64_t metrics_at;
 	uint64_t metrics_bytes, metric_hash; /* names and sizes of metric.tbl */
 	uint64_t total_bytes;
@@ -114,7 +117,9 @@ shape_of(uint32_t slots)
 	s.upstreams_at = s.limiter_at + s.limiter_bytes;
 	s.owners_at = s.upstreams_at + s.upstreams_bytes;
 	s.peers_at = s.owners_at + rows * s.owners_bytes;
-	s.metrics_at = s.peers_at + rows * s.peers_bytes;
+	s.events_bytes = page_up(event_log_shm_bytes(rows));
+	s.events_at = s.peers_at + rows * s.peers_bytes;
+	s.metrics_at = s.events_at + s.events_bytes;
 	s.total_bytes = s.metrics_at + s.metrics_bytes;
 	return s;
 }
@@ -314,6 +319,7 @@ row_clean(struct shm *shm, uint32_t row)
 	metric_row_clear_gauges(shm, row);
 	owners_row_clear(shm, row);
 	peers_row_clear(shm, row);
+	event_log_row_clear(shm, row);
 	atomic_store_explicit(&shm->rows[row].pid, 0, memory_order_relaxed);
 	atomic_store_explicit(&shm->rows[row].request, 0, memory_order_relaxed);
 }
@@ -603,6 +609,12 @@ shm_peers(const struct shm *shm, uint32_t row, size_t *ret_len)
 
 	check(row < s->rows);
 	return part(shm, s->peers_at + row * s->peers_bytes, s->peers_bytes, ret_len);
+}
+
+void *
+shm_event_log(const struct shm *shm)
+{
+	return part(shm, shm->head->shape.events_at, 0, NULL);
 }
 
 void

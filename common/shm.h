@@ -3,9 +3,9 @@
  * the first fork and inherited by every worker.
  *
  * It holds the table of incarnations, the metric rows, the limiter, the state of
- * model providers, the owner tables, the counts of peers. No lock in it can be kept by a dead
- * holder: rows have one writer, shared cells are changed by compare-and-swap. What a worker that
- * was killed at any instruction leaves behind is either complete or is ignored.
+ * model providers, the owner tables, the counts of peers, the log of events. No lock in it can be
+ * kept by a dead holder: rows have one writer, shared cells are changed by compare-and-swap. What a
+ * worker that was killed at any instruction leaves behind is either complete or is ignored.
  */
 #ifndef COMMON_SHM_H
 #define COMMON_SHM_H
@@ -107,6 +107,7 @@ void *shm_limiter(const struct shm *, size_t *ret_len);
 void *shm_upstreams(const struct shm *, size_t *ret_len);
 void *shm_owners(const struct shm *, uint32_t row, size_t *ret_len);
 void *shm_peers(const struct shm *, uint32_t row, size_t *ret_len);
+void *shm_event_log(const struct shm *);
 struct tickets *shm_tickets(const struct shm *);
 /* Whole pages of such a part become zero and are given back to the kernel. */
 void shm_punch(const struct shm *, void *at, size_t len);

@@ -22,6 +22,7 @@
 #include "worker/api/ops.h"
 #include "worker/backplane/limits.h"
 #include "worker/crash.h"
+#include "worker/events/events.h"
 #include "worker/health.h"
 #include "worker/mcp/runner.h"
 #include "worker/mcp/upstream.h"
@@ -34,6 +35,7 @@ struct worker {
 	const struct handoff *handoff;
 	struct loop *loop;
 	struct backplane *backplane;
+	struct events *events;
 	struct limits *limits;
 	struct stats *stats;
 	struct store *store;
@@ -92,6 +94,27 @@ backplane_stop(struct worker *w)
 {
 	limits_free(&w->limits);
 	backplane_free(&w->backplane);
+}
+
+static int
+events_init(struct worker *w)
+{
+	const struct events_of of = {
+	    .loop = w->loop,
+	    .conf = w->handoff->conf,
+	    .shm = w->handoff->shm,
+	    .who = w->handoff->who,
+	    .backplane = w->backplane,
+	};
+
+	w->events = events_new(&of);
+	return 0;
+}
+
+static void
+events_stop(struct worker *w)
+{
+	events_free(&w->events);
 }
 
 static int
@@ -323,6 +346,7 @@ api_init(struct worker *w)
 	    .conf = w->handoff->conf,
 	    .shm = w->handoff->shm,
 	    .backplane = w->backplane,
+	    .events = w->events,
 	    .limits = w->limits,
 	    .stats = w->stats,
 	    .http = w->http,
@@ -383,6 +407,7 @@ ops_stop(struct worker *w)
 /* Who accepts comes after those whose routes it serves: start is in this order. */
 static const struct service services[] = {
     {"backplane", backplane_init, NULL, NULL, NULL, backplane_stop},
+    {"events", events_init, NULL, NULL, NULL, events_stop},
     {"stats", stats_init, NULL, stats_start_drain, stats_has_no_reader, stats_stop},
     {"store", store_init, NULL, NULL, store_has_nothing_to_do, store_stop},
     {"usage", usage_init, NULL, usage_drain, usage_is_written, usage_stop},

@@ -12,6 +12,7 @@
 #include "common/shm.h"
 #include "worker/backplane/backplane.h"
 #include "worker/backplane/limits.h"
+#include "worker/events/events.h"
 #include "worker/http/http.h"
 #include "worker/mcp/upstream.h"
 #include "worker/provider/provider.h"
@@ -26,6 +27,7 @@ struct api {
 	const struct conf *conf;
 	struct shm *shm;
 	struct backplane *backplane;
+	struct events *events;
 	struct limits *limits;
 	struct stats *stats;
 	struct http_server *http;

@@ -45,6 +45,10 @@ enum backplane_method {
 	BACKPLANE_MCP_ENDED,    /* api: sessions of clients that have ended; none: which have? */
 	BACKPLANE_MCP_STOP,     /* api: a client takes a request back */
 	BACKPLANE_MCP_POST,     /* api: a message for a stream of 2024-11-05 */
+	BACKPLANE_EVENTS_NEWS,  /* events: the log has some that you want */
+	BACKPLANE_EVENTS_FAR,   /* events: one of another host */
+	BACKPLANE_HUB_POST, /* api: what a client of a hub has sent, to who has its connection */
+	BACKPLANE_HUB_POLL, /* api: .. what there is for it */
 	BACKPLANE_METHOD_COUNT = 64
 };
 
