@@ -235,6 +235,27 @@ conn_open_socket(struct conn_target *target)
 	return fd;
 }
 
+const char *
+conn_socket_address(int fd)
+{
+	static char text[INET_ADDRSTRLEN + 8];
+	char host[INET_ADDRSTRLEN];
+	struct sockaddr_in at;
+	socklen_t len = sizeof(at);
+
+	if (getsockname(fd, (struct sockaddr *)&at, &len) != 0)
+		return "-";
+	inet_ntop(AF_INET, &at.sin_addr, host, sizeof(host));
+	snprintf(text, sizeof(text), "%s:%u", host, ntohs(at.sin_port));
+	return text;
+}
+
+const char *
+conn_address(const struct conn *c)
+{
+	return c->bev == NULL ? "-" : conn_socket_address(bufferevent_getfd(c->bev));
+}
+
 static void
 conn_connect(struct conn *c)
 {

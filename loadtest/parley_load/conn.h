@@ -51,6 +51,11 @@ uint64_t conn_retry_after_s(const struct conn *); /* of the last answer; 0: none
  * descriptor is left. For those who speak something else. */
 int conn_open_socket(struct conn_target *);
 
+/* The local end of a socket or of the connection that carries the request, as "ADDRESS:PORT", in
+ * static memory; of a connection that is closed "-". */
+const char *conn_socket_address(int fd);
+const char *conn_address(const struct conn *);
+
 /* Not from on_data. */
 void conn_close(struct conn *); /* the next request connects anew, perhaps to another worker */
 

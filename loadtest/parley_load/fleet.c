@@ -109,7 +109,7 @@ static void
 stop(struct fleet *f)
 {
 	signal_all(f, SIGTERM);
-	if (f->kill_at_ms > clock_mono_ms() + GRACE_MS)
+	if (!f->scenario->finishes && f->kill_at_ms > clock_mono_ms() + GRACE_MS)
 		f->kill_at_ms = clock_mono_ms() + GRACE_MS;
 }
 

@@ -154,6 +154,18 @@ on_stop(evutil_socket_t fd, short what, void *arg)
 	event_base_loopbreak(run.load.target.base);
 }
 
+/* The second time at once. */
+static void
+on_told(evutil_socket_t fd, short what, void *arg)
+{
+	if (!run.scenario->finishes || run.load.is_closing) {
+		on_stop(fd, what, arg);
+		return;
+	}
+	run.load.is_closing = true;
+	end_if_over();
+}
+
 static void
 on_duration(evutil_socket_t fd, short what, void *arg)
 {
@@ -245,8 +257,8 @@ start(void)
 	const struct options *o = run.load.options;
 	struct timeval limit = {(time_t)o->limit_s, 0}, look = {0, LOOK_MS * 1000};
 
-	event_add(evsignal_new(base, SIGTERM, on_stop, NULL), NULL);
-	event_add(evsignal_new(base, SIGINT, on_stop, NULL), NULL);
+	event_add(evsignal_new(base, SIGTERM, on_told, NULL), NULL);
+	event_add(evsignal_new(base, SIGINT, on_told, NULL), NULL);
 	event_add(evtimer_new(base, on_stop, NULL), &limit);
 	run.duration_timer = evtimer_new(base, on_duration, NULL);
 	run.look_timer = event_new(base, -1, EV_PERSIST, on_look, NULL);

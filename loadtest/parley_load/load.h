@@ -54,6 +54,7 @@ struct scenario {
 	bool holds; /* an operation is one that stands; they stand until the program is told to end
 		     */
 	bool needs_offer;
+	bool finishes; /* told to end it begins nothing new, and ends what it has begun */
 	bool prepares; /* says itself, by load_measure(), when the measured part begins */
 	/* One user: works until load_next() says no. Users live as long as the process. */
 	void (*begin)(struct load *, uint32_t user);

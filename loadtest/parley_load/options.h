@@ -35,6 +35,7 @@ struct options {
 	double tools;         /* the share of turns that call a client's tool */
 	double within_s;      /* after a cut they come back; each at a moment of its own */
 	bool is_passive;      /* the server cuts, not we */
+	const char *journal;  /* what happened, for who compares; NULL: nobody does */
 
 	uint32_t processes; /* 0: as many as the sockets need */
 	uint32_t sources;   /* loopback addresses a process connects from; 0: as many as it needs */

@@ -26,8 +26,10 @@
 	X(turns, "asked over sockets that are held")                                               \
 	X(turns_failed, "of them broken, or answered with an error")                               \
 	X(turns_refused, "of them refused for now")                                                \
-	X(lost, "events of turns over WebSockets that never came")                                 \
-	X(doubled, "events of turns over WebSockets that came again")                              \
+	X(lost, "events of turns that never came, where they are counted")                         \
+	X(doubled, "events of turns that came again")                                              \
+	X(moved, "connections that the server ended in order, to be made anew")                    \
+	X(rerun, "turns that ended as lost or draining and were asked again under the same id")    \
 	X(shut_out, "slow readers over WebSockets whom the server closed")                         \
 	X(caught_up, "slow readers over WebSockets who were told every event after all")           \
 	X(unanswered, "sampled round trips that did not come back")                                \
@@ -43,6 +45,7 @@
 	X(spread, "from the first follower of a turn who has an event to each other one")          \
 	X(turn, "of a turn over a socket that is held")                                            \
 	X(echo, "of a sampled round trip over a socket that is held")                              \
+	X(gap, "between two events of a turn that runs, also over a new connection")               \
 	X(stand, "from the cut of WebSockets until all of a process stand again")                  \
 	X(added, "by a gateway, from request to what came first, less the provider's own")         \
 	X(chunk, "of an event through a gateway, from where the provider gave it")                 \

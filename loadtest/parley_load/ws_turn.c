@@ -30,8 +30,8 @@ say(struct wsock *w, const struct buf *text)
 	wsock_say(w, buf_str(text));
 }
 
-void
-ws_turn_ask(struct ws_turn *t, struct wsock *w)
+static void
+ask(struct ws_turn *t, struct wsock *w, const char *key)
 {
 	const struct options *o = w->load->options;
 	bool has_tool = (double)random() < o->tools * RAND_MAX;
@@ -40,11 +40,27 @@ ws_turn_ask(struct ws_turn *t, struct wsock *w)
 	begin(t);
 	buf_printf(&text,
 	    "{\"action\":\"chat\",\"request_id\":\"r\",\"payload\":{%s\"streaming\":%s,"
-	    "\"text\":\"[[mock %stokens=%u interval=%u]]\"}}",
+	    "\"text\":\"[[mock %stokens=%u interval=%u]]\"",
 	    has_tool ? tool : "", o->is_plain ? "false" : "true", has_tool ? "tool=a args={} " : "",
 	    o->tokens, o->interval_ms);
+	if (key != NULL)
+		buf_printf(
+		    &text, ",\"idempotency_key\":\"%s\",\"session_id\":\"%s\"", key, t->session);
+	buf_add_cstr(&text, "}}");
 	say(w, &text);
 	buf_fini(&text);
+}
+
+void
+ws_turn_ask(struct ws_turn *t, struct wsock *w)
+{
+	ask(t, w, NULL);
+}
+
+void
+ws_turn_ask_as(struct ws_turn *t, struct wsock *w, const char *key)
+{
+	ask(t, w, key);
 }
 
 void
@@ -108,6 +124,17 @@ may_skip(const struct wsock *w, struct str frame, uint64_t skipped, bool is_last
 {
 	return (is_last && skipped == 1) || w->load->options->is_plain ||
 	       str_eq(chat_frame_text(frame, "type"), STR("snapshot"));
+}
+
+/* What stands for the pause that a reader sees. */
+static void
+note_time(struct ws_turn *t, struct wsock *w)
+{
+	uint64_t now_us = clock_mono_us();
+
+	if (t->last_us != 0)
+		latency_add(&w->load->tally->gap, now_us - t->last_us);
+	t->last_us = now_us;
 }
 
 static void
@@ -189,6 +216,7 @@ ws_turn_take(struct ws_turn *t, struct wsock *w, struct str frame)
 	if (!t->is_live)
 		return WS_TURN_GOES_ON;
 	check_order(t, w, frame, status == CHAT_COMPLETE || status == CHAT_ERROR);
+	note_time(t, w);
 	switch (status) {
 	case CHAT_PROCESSING:
 		keep(t->session, chat_frame_text(frame, "session_id"));

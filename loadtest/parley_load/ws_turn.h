@@ -12,7 +12,8 @@ enum { WS_TURN_ID_MAX = 40 };
 
 struct ws_turn { /* zeroed before first use */
 	uint64_t began_us, first_us, result_us;
-	uint64_t seq; /* of the last event that came */
+	uint64_t seq;     /* of the last event that came */
+	uint64_t last_us; /* when it came; 0: none has */
 	uint64_t retry_after_s;
 	char session[WS_TURN_ID_MAX], turn[WS_TURN_ID_MAX]; /* "": not known yet */
 	bool is_live, is_broken;
@@ -28,6 +29,9 @@ enum ws_turn_said {
 /* In the socket's conversation, which the first one begins. Of so many as --tools says a client's
  * tool is called. */
 void ws_turn_ask(struct ws_turn *, struct wsock *);
+/* The same under an idempotency key: who asks with it again is told the same turn, or a new one
+ * where that was lost. */
+void ws_turn_ask_as(struct ws_turn *, struct wsock *, const char *key);
 /* An answer of this many tokens, which comes as fast as it can. */
 void ws_turn_ask_long(struct ws_turn *, struct wsock *, uint32_t tokens);
 

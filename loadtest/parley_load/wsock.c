@@ -77,13 +77,23 @@ wsock_close(struct wsock *w)
 }
 
 static void
-end(struct wsock *w, int status, uint16_t code)
+end_as(struct wsock *w, const struct wsock_end *ended)
 {
-	struct wsock_end ended = {status, code};
-
 	w->load->target.tally->unmade += w->state == WSOCK_DIALLING;
 	wsock_close(w);
-	w->handlers->on_closed(w, &ended);
+	w->handlers->on_closed(w, ended);
+}
+
+static void
+end(struct wsock *w, int status, uint16_t code)
+{
+	end_as(w, &(struct wsock_end){.status = status, .code = code});
+}
+
+const char *
+wsock_address(const struct wsock *w)
+{
+	return conn_socket_address(fd_of(w));
 }
 
 enum outcome
@@ -207,6 +217,31 @@ code_of(struct str payload)
 			       : (uint16_t)((uint8_t)payload.p[0] << 8 | (uint8_t)payload.p[1]);
 }
 
+/* "draining; retry_after_ms=1234" */
+static uint64_t
+retry_after_of(struct str payload)
+{
+	static const char name[] = "retry_after_ms=";
+	const char *at =
+	    payload.len > 2 ? memmem(payload.p + 2, payload.len - 2, name, strlen(name)) : NULL;
+	uint64_t ms = 0;
+
+	if (at != NULL) {
+		at += strlen(name);
+		str_to_u64(str_sub(at, payload.len - (size_t)(at - payload.p)), &ms);
+	}
+	return ms;
+}
+
+static void
+end_by_frame(struct wsock *w, struct str payload)
+{
+	struct wsock_end ended = {
+	    .code = code_of(payload), .retry_after_ms = retry_after_of(payload)};
+
+	end_as(w, &ended);
+}
+
 static void
 become_open(struct wsock *w)
 {
@@ -234,7 +269,7 @@ take_frame(struct wsock *w, const struct ws_got *got)
 	case WS_OP_PONG:
 		break;
 	case WS_OP_CLOSE:
-		end(w, 0, code_of(got->data));
+		end_by_frame(w, got->data);
 		break;
 	case WS_OP_CONTINUATION:
 	case WS_OP_TEXT:

@@ -27,7 +27,8 @@ struct wsock;
 /* How it ended. */
 struct wsock_end {
 	int status; /* of the answer that was no upgrade; 0: it was one, or nothing was answered */
-	uint16_t code; /* of the close frame; WSOCK_BROKEN: none came */
+	uint16_t code;           /* of the close frame; WSOCK_BROKEN: none came */
+	uint64_t retry_after_ms; /* that it asks for in its reason; 0: it does not */
 };
 
 /* Of any of them it may be closed, and opened anew. */
@@ -64,6 +65,9 @@ void wsock_pause(struct wsock *, bool is_paused); /* reads nothing; only while o
 
 /* At once, as a line that breaks: no callback, and no port that lingers. Closed: nothing. */
 void wsock_close(struct wsock *);
+
+/* Our end, as "ADDRESS:PORT", in static memory. Not while closed. */
+const char *wsock_address(const struct wsock *);
 
 static inline bool
 wsock_is_open(const struct wsock *w)

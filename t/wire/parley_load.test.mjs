@@ -2,14 +2,17 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
+import fs from 'node:fs';
 import { createServer } from 'node:http';
+import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { WebSocketServer } from 'ws';
+import { readJournal } from './lib/journal.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { Child, build } from './lib/process.mjs';
 import { keys, startServer } from './lib/server.mjs';
-import { waitFor } from './lib/wait.mjs';
+import { waitFor, within } from './lib/wait.mjs';
 
 let server;
 before(async () => {
@@ -330,6 +333,31 @@ test('WebSockets of a killed worker come back', async (t) => {
   const result = JSON.parse(client.lines.find((line) => line.startsWith('{')));
   assert.ok(result.cut > 0);
   assert.equal(result.whole_us.count, result.done);
+});
+
+test('who is steadfast asks until there is an answer, and writes down what happened', async (t) => {
+  const own = await startServer(t, { config: { workers: 2 } });
+  const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'parley-journal-')), 'journal');
+  t.after(() => fs.rmSync(path.dirname(file), { recursive: true }));
+  const client = new Child(path.join(build, 'parley_load'), ['--target', own.address, '--key', keys.client, '--limit', '120', '--duration', '100',
+    '--users', '40', '--pace', '0.5', '--tokens', '10', '--interval', '50', '--journal', file, 'steadfast']);
+  await client.line(/^standing 40/, 30000);
+  const asked = () => readJournal(file).asked;
+  await waitFor(() => asked().length >= 40, 'answers', 30000);
+  await own.replaced(0, own.killWorker(0));
+  const then = asked().length;
+  await waitFor(() => asked().length >= then + 80, 'answers after the end of a worker', 30000);
+  client.kill('SIGTERM');
+  await within(client.ended, 'end of those who wait for answers', 30000);
+  const result = JSON.parse(client.lines.find((line) => line.startsWith('{')));
+  const { turns, cuts } = readJournal(file);
+  assert.deepEqual([result.failed, result.lost, result.doubled, result.done], [0, 0, 0, result.started]);
+  assert.equal(result.done, asked().length);
+  assert.ok(asked().every(({ outcome }) => outcome === 'whole'));
+  assert.ok(turns.every(({ outcome, in_order }) => in_order && /^(completed|worker_lost)$/.test(outcome)));
+  assert.equal(turns.filter(({ outcome }) => outcome === 'worker_lost').length, result.rerun);
+  assert.ok(result.cut > 0 && cuts.length === result.cut);
+  assert.ok(result.gap_us.count > result.done);
 });
 
 test('nothing is begun when the machine has no more memory', async () => {
