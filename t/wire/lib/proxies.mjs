@@ -24,11 +24,13 @@ const answers = (port) => new Promise((resolve) => {
   const socket = net.connect(port, '127.0.0.1', () => { socket.destroy(); resolve(true); }).on('error', () => resolve(false));
 });
 
-async function startProxy(name, program, text, args, port) {
+async function startProxy(name, program, text, args, port, log = null) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), `parley-${name}-`));
   const file = path.join(dir, `${name}.conf`);
   fs.writeFileSync(file, text(dir));
-  const proxy = new Child(program, args(file, dir), { cwd: dir });
+  // A file takes every line at once; of what a pipe does not take HAProxy says nothing.
+  const wrap = log ? ['sh', '-c', `exec "$@" >${log}`, 'sh'] : [];
+  const proxy = new Child(program, args(file, dir), { cwd: dir, wrap });
   proxy.end = async () => {
     await proxy.stop('SIGTERM');
     fs.rmSync(dir, { recursive: true, force: true });
@@ -61,16 +63,23 @@ export async function startNginx([first, second]) {
   return startProxy('nginx', 'nginx', whole, (file, dir) => ['-p', dir, '-c', file, '-e', 'stderr'], port);
 }
 
-/** etc/haproxy/haproxy.cfg in front of two hosts; proxy.tls_port leads to their tls_address, if they have one. */
-export async function startHaproxy([first, second]) {
+// A line for each request when it has ended, a WebSocket being one: who asked, from where it was passed on, to whom, how it ended.
+const log_format = 'log stdout format raw local0\n    log-format "ended client=%ci:%cp via=%bi:%bp to=%s status=%ST state=%ts"';
+
+/**
+ * etc/haproxy/haproxy.cfg in front of two hosts; proxy.tls_port leads to their tls_address, if they have one. log: a file for
+ * lines as log_format's.
+ */
+export async function startHaproxy([first, second], { maxconn = 1000, log = null } = {}) {
   const port = await freePort(), tls_port = await freePort();
   const text = replaceAll(example('haproxy/haproxy.cfg'), {
     '10.0.0.11:8080': first.address, '10.0.0.12:8080': second.address,
     '10.0.0.11:8443': first.tls_address ?? first.address, '10.0.0.12:8443': second.tls_address ?? second.address,
-    'bind :80\n': `bind 127.0.0.1:${port}\n`, 'bind :8443': `bind 127.0.0.1:${tls_port}`, 'maxconn 100000': 'maxconn 1000',
+    'bind :80\n': `bind 127.0.0.1:${port}\n`, 'bind :8443': `bind 127.0.0.1:${tls_port}`, 'maxconn 100000': `maxconn ${maxconn}`,
+    'mode http\n': log ? `mode http\n    ${log_format}\n` : 'mode http\n',
   }).replace(/^(\s+default-server check) port 8080 (.*)$/m, '$1 $2')
     .replace(/(backend parley_tls[\s\S]*)/, (part) => [first, second].reduce(
       (all, host) => all.replace(`${host.tls_address ?? host.address}\n`, (line) => `${line.trimEnd()} port ${host.port}\n`), `${part}\n`));
-  const proxy = await startProxy('haproxy', 'haproxy', () => text, (file) => ['-db', '-f', file], port);
+  const proxy = await startProxy('haproxy', 'haproxy', () => text, (file) => ['-db', '-f', file], port, log);
   return Object.assign(proxy, { tls_port });
 }
