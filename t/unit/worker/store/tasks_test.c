@@ -1,0 +1,546 @@
+/*
+ * tasks_test - tasks in the record: claimed once and fairly, in order within a partition, changed
+ * by their owner only, released, cancelled, retried, timed out, archived. PARLEY_TEST_STORE names a
+ * PostgreSQL database to run over.
+ */
+#include "t/unit/worker/store/world.h"
+
+#include "worker/store/tasks.h"
+
+#define ME    "aaaaaaaaaaaaaaaa.0.1"
+#define OTHER "bbbbbbbbbbbbbbbb.0.1"
+enum { LONG_MS = 600000, GOT_MAX = 64 };
+
+static struct world w;
+
+struct kept {
+	char id[40], app[16], state[16], code[24], input[64], result[64], owner[40], job[16];
+	char partition[16];
+	uint64_t fence;
+	uint32_t losses, attempts, runs;
+	int progress;
+	bool is_retryable, has_webhook, has_ended;
+	int64_t left_ms;
+};
+
+static struct {
+	int err;
+	bool has_task, has_changed;
+	size_t count, ids;
+	uint64_t n;
+	uint32_t apps;
+	struct kept tasks[GOT_MAX];
+	char id[GOT_MAX][40];
+	struct store_task_stats stats;
+} got;
+
+static int
+setup(void **state)
+{
+	world_init(&w);
+	world_start(&w);
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	world_fini(&w);
+	return 0;
+}
+
+static void
+expect(void)
+{
+	memset(&got, 0, sizeof(got));
+	world_expect(&w);
+}
+
+#define KEEP(to, from) snprintf(to, sizeof(to), "%s", (from) != NULL ? (from) : "-")
+static void
+keep(struct kept *k, const struct store_task *t)
+{
+	KEEP(k->id, t->id);
+	KEEP(k->app, t->app_id);
+	KEEP(k->state, t->state);
+	KEEP(k->code, t->error_code);
+	KEEP(k->input, t->input_json);
+	KEEP(k->result, t->result_json);
+	KEEP(k->owner, t->owner);
+	KEEP(k->job, t->job_id);
+	KEEP(k->partition, t->partition_key);
+	k->fence = t->fence;
+	k->losses = t->losses;
+	k->attempts = t->attempts;
+	k->runs = t->runs;
+	k->progress = t->progress;
+	k->is_retryable = t->is_retryable;
+	k->has_webhook = t->has_webhook;
+	k->has_ended = t->ended_at != 0;
+	k->left_ms = t->left_ms;
+}
+
+static void
+on_task(void *arg, int err, const struct store_task *t)
+{
+	got.err = err;
+	got.has_task = t != NULL;
+	if (t != NULL)
+		keep(&got.tasks[0], t);
+	world_came(&w);
+}
+
+static void
+on_changed(void *arg, int err, bool has_changed, const struct store_task *t)
+{
+	got.has_changed = has_changed;
+	on_task(arg, err, t);
+}
+
+static void
+on_tasks(void *arg, int err, const struct store_task *t, size_t count)
+{
+	assert_int_equal(err, 0);
+	got.count = count;
+	for (size_t i = 0; i < count && i < GOT_MAX; i++)
+		keep(&got.tasks[i], &t[i]);
+	world_came(&w);
+}
+
+static void
+on_claimed(void *arg, int err, const struct store_task *t, size_t count, uint32_t apps)
+{
+	got.apps = apps;
+	on_tasks(arg, err, t, count);
+}
+
+static void
+on_ids(void *arg, int err, const char *const *ids, size_t count)
+{
+	assert_int_equal(err, 0);
+	got.ids = count;
+	for (size_t i = 0; i < count && i < GOT_MAX; i++)
+		KEEP(got.id[i], ids[i]);
+	world_came(&w);
+}
+
+static void
+on_count(void *arg, int err, uint64_t count)
+{
+	assert_int_equal(err, 0);
+	got.n = count;
+	world_came(&w);
+}
+
+static void
+on_stats(void *arg, int err, const struct store_task_stats *s)
+{
+	assert_int_equal(err, 0);
+	got.stats = *s;
+	world_came(&w);
+}
+
+static void
+create_of(const char *id, const char *app, const char *partition, const char *request,
+    uint64_t timeout_ms)
+{
+	struct store_task_new t = {.id = id,
+	    .app_id = app,
+	    .key_id = "key_1",
+	    .type = "chat.completion",
+	    .partition_key = partition,
+	    .idempotency_key = request,
+	    .model = "m",
+	    .input_json = "{\"a\":1}",
+	    .terms_json = "{}",
+	    .stripe = 3,
+	    .timeout_ms = timeout_ms};
+
+	expect();
+	store_task_create(w.store, &t, on_task, NULL);
+	world_wait(&w);
+}
+
+static void
+create(const char *id, const char *app, const char *partition)
+{
+	create_of(id, app, partition, NULL, LONG_MS);
+	assert_int_equal(got.err, 0);
+}
+
+static size_t
+claim_of(const char *owner, uint32_t limit, uint32_t from, uint32_t to, uint64_t lease_ms)
+{
+	struct store_task_claim c = {owner, limit, from, to, lease_ms};
+
+	expect();
+	store_task_claim(w.store, &c, on_claimed, NULL);
+	world_wait(&w);
+	return got.count;
+}
+
+static size_t
+claim(const char *owner, uint32_t limit)
+{
+	return claim_of(owner, limit, 0, 30, LONG_MS);
+}
+
+static struct kept *
+get(const char *id)
+{
+	expect();
+	store_task_get(w.store, id, NULL, on_task, NULL);
+	world_wait(&w);
+	return &got.tasks[0];
+}
+
+static size_t
+change(const struct store_task_change *c)
+{
+	expect();
+	store_task_change(w.store, c, 1, on_ids, NULL);
+	world_wait(&w);
+	return got.ids;
+}
+
+static size_t
+start(const char *id, uint64_t fence)
+{
+	return change(&(struct store_task_change){
+	    .id = id, .app_id = "a", .fence = fence, .state = "running", .is_kept = true});
+}
+
+static size_t
+end(const char *id, const char *partition, uint64_t fence)
+{
+	return change(&(struct store_task_change){.id = id,
+	    .app_id = "a",
+	    .partition_key = partition,
+	    .fence = fence,
+	    .state = "succeeded",
+	    .progress = 100,
+	    .result_json = "{\"b\":2}",
+	    .is_ended = true});
+}
+
+static void
+cancel(const char *id, const char *app)
+{
+	expect();
+	store_task_cancel(w.store, id, app, "not wanted", on_changed, NULL);
+	world_wait(&w);
+}
+
+static void
+retry(const char *id, bool only_retryable)
+{
+	expect();
+	store_task_retry(w.store, id, "a", only_retryable, on_changed, NULL);
+	world_wait(&w);
+}
+
+static size_t
+release(const char *owner)
+{
+	const struct store_task_limits limits = {3, 10};
+
+	expect();
+	store_task_release(w.store, owner, &limits, on_tasks, NULL);
+	world_wait(&w);
+	return got.count;
+}
+
+static void
+a_task_goes_its_way(void **state)
+{
+	create("task_1", "a", NULL);
+	assert_string_equal(get("task_1")->state, "queued");
+	assert_string_equal(got.tasks[0].input, "{\"a\":1}");
+	assert_true(got.tasks[0].left_ms > LONG_MS - 60000 && got.tasks[0].left_ms <= LONG_MS);
+	assert_int_equal(claim(ME, 5), 1);
+	assert_string_equal(got.tasks[0].state, "queued");
+	assert_string_equal(got.tasks[0].owner, ME);
+	assert_int_equal(got.apps, 1);
+	uint64_t fence = got.tasks[0].fence;
+	assert_int_equal(claim(OTHER, 5), 0);
+	assert_int_equal(start("task_1", fence), 1);
+	assert_string_equal(get("task_1")->state, "running");
+	assert_int_equal(end("task_1", NULL, fence - 1), 0); /* who is no longer the owner */
+	assert_int_equal(end("task_1", NULL, fence), 1);
+	assert_int_equal(end("task_1", NULL, fence), 1); /* said twice */
+	assert_string_equal(get("task_1")->state, "succeeded");
+	assert_string_equal(got.tasks[0].result, "{\"b\":2}");
+	assert_true(got.tasks[0].has_ended);
+	assert_int_equal(claim(ME, 5), 0);
+	expect();
+	store_task_get(w.store, "task_1", "b", on_task, NULL); /* another app's */
+	world_wait(&w);
+	assert_int_equal(got.err, E_NOT_FOUND);
+}
+
+static void
+a_request_is_made_once(void **state)
+{
+	create_of("task_1", "a", NULL, "r1", LONG_MS);
+	assert_int_equal(got.err, 0);
+	create_of("task_2", "a", NULL, "r1", LONG_MS);
+	assert_int_equal(got.err, E_DUPLICATE);
+	assert_string_equal(got.tasks[0].id, "task_1");
+	create_of("task_1", "a", NULL, "r1", LONG_MS); /* the same write, repeated */
+	assert_int_equal(got.err, 0);
+	create_of("task_3", "b", NULL, "r1", LONG_MS); /* another app's */
+	assert_int_equal(got.err, 0);
+}
+
+static void
+apps_are_served_alike(void **state)
+{
+	char id[16];
+	size_t of_b = 0;
+
+	for (int i = 0; i < 20; i++) {
+		snprintf(id, sizeof(id), "task_a%02d", i);
+		create(id, "a", NULL);
+	}
+	for (int i = 0; i < 3; i++) {
+		snprintf(id, sizeof(id), "task_b%02d", i);
+		create(id, "b", NULL);
+	}
+	assert_int_equal(claim(ME, 6), 6);
+	assert_int_equal(got.apps, 2);
+	for (size_t i = 0; i < 6; i++)
+		of_b += strcmp(got.tasks[i].app, "b") == 0;
+	assert_int_equal(of_b, 3);
+	for (size_t i = 0; i < 6; i++) /* the oldest of the other one */
+		assert_true(got.tasks[i].app[0] == 'b' || strcmp(got.tasks[i].id, "task_a03") < 0);
+	assert_int_equal(claim_of(ME, 6, 4, 30, LONG_MS), 0); /* stripes that hold none */
+	assert_int_equal(claim_of(ME, 6, 3, 4, LONG_MS), 6);
+	assert_int_equal(claim(ME, 60), 11);
+}
+
+static void
+a_partition_is_in_order(void **state)
+{
+	create("task_1", "a", "p");
+	create("task_2", "a", "p");
+	create("task_3", "a", "p");
+	create("task_4", "a", "q");
+	create("task_5", "b", "p");
+	assert_int_equal(claim(ME, 10), 3); /* 1, 4, 5 */
+	assert_int_equal(claim(ME, 10), 0);
+	assert_int_equal(start("task_1", 1), 1);
+	assert_int_equal(end("task_1", "p", 1), 1);
+	assert_int_equal(claim(ME, 10), 1);
+	assert_string_equal(got.tasks[0].id, "task_2");
+	/* Another attempt later: the one behind it waits. */
+	assert_int_equal(change(&(struct store_task_change){.id = "task_2",
+			     .app_id = "a",
+			     .partition_key = "p",
+			     .fence = 1,
+			     .state = "queued",
+			     .attempts = 1,
+			     .due_in_ms = 0}),
+	    1);
+	assert_int_equal(claim(ME, 10), 1);
+	assert_string_equal(got.tasks[0].id, "task_2");
+	assert_int_equal(got.tasks[0].attempts, 1);
+	cancel("task_2", "a");
+	assert_true(got.has_changed);
+	assert_int_equal(claim(ME, 10), 1);
+	assert_string_equal(got.tasks[0].id, "task_3");
+}
+
+static void
+many_that_end_at_once_are_followed(void **state)
+{
+	create_of("task_1", "a", "p", NULL, 0); /* its time is up as it begins */
+	create("task_2", "a", "p");
+	assert_int_equal(claim(ME, 10), 1);
+	assert_int_equal(got.tasks[0].fence, 1);
+	expect();
+	store_task_time_out(w.store, on_tasks, NULL);
+	world_wait(&w);
+	assert_int_equal(got.count, 1);
+	assert_string_equal(got.tasks[0].state, "timed_out");
+	assert_string_equal(got.tasks[0].owner, ME);
+	assert_int_equal(start("task_1", 1), 0);
+	assert_int_equal(claim(ME, 10), 0);
+	expect();
+	store_task_unblock(w.store, on_count, NULL);
+	world_wait(&w);
+	assert_int_equal(got.n, 1);
+	assert_int_equal(claim(ME, 10), 1);
+	assert_string_equal(got.tasks[0].id, "task_2");
+}
+
+static void
+the_dead_lose_their_tasks(void **state)
+{
+	create("task_1", "a", NULL);
+	for (int i = 1; i <= 3; i++) {
+		assert_int_equal(claim(OTHER, 5), 1);
+		uint64_t fence = got.tasks[0].fence;
+		assert_int_equal(release(OTHER), 1); /* nothing was begun: nobody's fault */
+		assert_int_equal(got.tasks[0].losses, i - 1);
+		assert_int_equal(claim(OTHER, 5), 1);
+		assert_true(got.tasks[0].fence > fence);
+		assert_int_equal(start("task_1", got.tasks[0].fence), 1);
+		assert_int_equal(release(ME), 0);
+		assert_int_equal(release(OTHER), 1);
+		assert_int_equal(got.tasks[0].losses, i);
+		assert_string_equal(got.tasks[0].state, i < 3 ? "queued" : "failed");
+	}
+	assert_string_equal(got.tasks[0].code, "worker_lost");
+	assert_true(got.tasks[0].has_ended);
+	assert_int_equal(claim(ME, 5), 0);
+	assert_int_equal(release(OTHER), 0);
+}
+
+static void
+a_lease_ends_unless_it_is_renewed(void **state)
+{
+	create("task_1", "a", NULL);
+	create("task_2", "a", NULL);
+	assert_int_equal(claim_of(ME, 1, 0, 30, 0), 1);
+	assert_int_equal(claim(OTHER, 1), 1);
+	expect();
+	store_task_renew(w.store, OTHER, LONG_MS, on_ids, NULL);
+	world_wait(&w);
+	assert_int_equal(got.ids, 1);
+	assert_string_equal(got.id[0], "task_2");
+	assert_int_equal(release(NULL), 1);
+	assert_string_equal(got.tasks[0].id, "task_1");
+	expect();
+	store_task_renew(w.store, ME, LONG_MS, on_ids, NULL);
+	world_wait(&w);
+	assert_int_equal(got.ids, 0);
+	expect();
+	store_task_release_former(
+	    w.store, "aaaaaaaaaaaaaaaa", &(struct store_task_limits){3, 10}, on_tasks, NULL);
+	world_wait(&w);
+	assert_int_equal(got.count, 1);
+	assert_string_equal(got.tasks[0].id, "task_2");
+}
+
+static void
+who_cancels_decides(void **state)
+{
+	create("task_1", "a", NULL);
+	assert_int_equal(claim(ME, 1), 1);
+	uint64_t fence = got.tasks[0].fence;
+	cancel("task_1", "b");
+	assert_int_equal(got.err, E_NOT_FOUND);
+	cancel("task_1", "a");
+	assert_int_equal(got.err, 0);
+	assert_true(got.has_changed);
+	assert_string_equal(got.tasks[0].state, "cancelled");
+	assert_string_equal(got.tasks[0].owner, ME); /* who must hear of it */
+	cancel("task_1", "a");
+	assert_int_equal(got.err, 0);
+	assert_false(got.has_changed);
+	assert_int_equal(end("task_1", NULL, fence), 0);
+	assert_string_equal(get("task_1")->state, "cancelled");
+}
+
+static void
+what_has_failed_can_be_begun_anew(void **state)
+{
+	create("task_1", "a", "p");
+	create("task_2", "a", "p");
+	retry("task_1", false);
+	assert_false(got.has_changed); /* it has not ended */
+	claim(ME, 1);
+	assert_int_equal(change(&(struct store_task_change){.id = "task_1",
+			     .app_id = "a",
+			     .partition_key = "p",
+			     .fence = 1,
+			     .state = "failed",
+			     .error_code = "provider_error",
+			     .attempts = 3,
+			     .is_ended = true}),
+	    1);
+	retry("task_1", true);
+	assert_false(got.has_changed); /* it says that it will not help */
+	retry("task_1", false);
+	assert_true(got.has_changed);
+	assert_string_equal(got.tasks[0].state, "queued");
+	assert_string_equal(got.tasks[0].code, "-");
+	assert_int_equal(got.tasks[0].runs, 1);
+	assert_int_equal(got.tasks[0].attempts, 0);
+	assert_false(got.tasks[0].has_ended);
+	assert_int_equal(claim(ME, 5), 1); /* it is the last of its partition now */
+	assert_string_equal(got.tasks[0].id, "task_2");
+	assert_int_equal(end("task_2", "p", 1), 1);
+	assert_int_equal(claim(ME, 5), 1);
+	assert_string_equal(got.tasks[0].id, "task_1");
+}
+
+static void
+lists_are_newest_first_and_without_the_old(void **state)
+{
+	struct store_task_filter f = {.app_id = "a", .limit = 10};
+
+	create("task_1", "a", NULL);
+	create("task_2", "a", NULL);
+	create("task_3", "b", NULL);
+	assert_int_equal(claim(ME, 1) + claim(ME, 1), 2);
+	assert_int_equal(end("task_1", NULL, 1), 1);
+	expect();
+	store_task_list(w.store, &f, on_tasks, NULL);
+	world_wait(&w);
+	assert_int_equal(got.count, 2);
+	assert_string_equal(got.tasks[0].id, "task_2");
+	f.state = "succeeded";
+	expect();
+	store_task_list(w.store, &f, on_tasks, NULL);
+	world_wait(&w);
+	assert_int_equal(got.count, 1);
+	expect();
+	store_task_archive(w.store, 60000, 100, on_count, NULL);
+	world_wait(&w);
+	assert_int_equal(got.n, 0);
+	expect();
+	store_task_archive(w.store, 0, 100, on_count, NULL);
+	world_wait(&w);
+	assert_int_equal(got.n, 1);
+	assert_string_equal(get("task_1")->input, "-");
+	assert_string_equal(got.tasks[0].result, "{\"b\":2}");
+	retry("task_1", false);
+	assert_false(got.has_changed);
+	expect();
+	store_task_list(w.store, &f, on_tasks, NULL);
+	world_wait(&w);
+	assert_int_equal(got.count, 0);
+	expect();
+	store_task_purge(w.store, 0, 100, on_count, NULL);
+	world_wait(&w);
+	assert_int_equal(got.n, 1);
+	expect();
+	store_task_get(w.store, "task_1", NULL, on_task, NULL);
+	world_wait(&w);
+	assert_int_equal(got.err, E_NOT_FOUND);
+	expect();
+	store_task_stats(w.store, on_stats, NULL);
+	world_wait(&w);
+	assert_int_equal(got.stats.queued, 2);
+}
+
+int
+main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+	    T(a_task_goes_its_way),
+	    T(a_request_is_made_once),
+	    T(apps_are_served_alike),
+	    T(a_partition_is_in_order),
+	    T(many_that_end_at_once_are_followed),
+	    T(the_dead_lose_their_tasks),
+	    T(a_lease_ends_unless_it_is_renewed),
+	    T(who_cancels_decides),
+	    T(what_has_failed_can_be_begun_anew),
+	    T(lists_are_newest_first_and_without_the_old),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,467 @@
+/*
+ * task_claims - tasks in the record, as those who run them see them: claimed, changed, kept,
+ * released by who outlived their owner, timed out, archived.
+ */
+#include "worker/store/tasks.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/check.h"
+#include "worker/store/run.h"
+#include "worker/store/task_rows.h"
+
+/* ---- claiming ---- */
+
+/*
+ * As many of each app that has any: apps are found by jumping from one to the next in the index
+ * tasks_due, so that a long queue of one costs no more than a short one. The number of apps goes
+ * back with each row, in the place behind a task's columns.
+ */
+#define APPS_POSTGRES                                                                              \
+	"WITH RECURSIVE apps (app) AS ((SELECT app_id FROM tasks WHERE due_at IS NOT NULL"         \
+	" ORDER BY app_id LIMIT 1) UNION ALL SELECT (SELECT t.app_id FROM tasks t"                 \
+	" WHERE t.due_at IS NOT NULL AND t.app_id > apps.app ORDER BY t.app_id LIMIT 1)"           \
+	" FROM apps WHERE apps.app IS NOT NULL)"
+#define APPS_SQLITE                                                                                \
+	"WITH RECURSIVE apps (app) AS (SELECT (SELECT min(app_id) FROM tasks"                      \
+	" WHERE due_at IS NOT NULL) UNION ALL SELECT (SELECT min(t.app_id) FROM tasks t"           \
+	" WHERE t.due_at IS NOT NULL AND t.app_id > apps.app)"                                     \
+	" FROM apps WHERE apps.app IS NOT NULL)"
+#define APPS_COUNT "(SELECT count(app) FROM apps)"
+#define SHARE                                                                                      \
+	"(CAST($limit AS bigint) + " APPS_COUNT " - 1) / "                                         \
+	"(SELECT count(app) + CASE WHEN count(app) = 0 THEN 1 ELSE 0 END FROM apps)"
+#define CLAIM                                                                                      \
+	" UPDATE tasks SET owner = $owner, fence = fence + 1, due_at = NULL,"                      \
+	" lease_ends_at = from_ms(now_ms() + CAST($lease_ms AS bigint)), updated_at = " TASK_NOW
+#define STRIPES "t.stripe >= $stripe_from AND t.stripe < $stripe_to"
+
+const struct op op_task_claim = {
+    .name = "task_claim",
+    .params = "owner limit stripe_from stripe_to lease_ms",
+    .is_write = true,
+    .is_upkeep = true,
+    .statements = {{.sql = APPS_SQLITE CLAIM
+		    " WHERE id IN (SELECT c.id FROM (SELECT app FROM apps WHERE app IS NOT NULL"
+		    " ORDER BY random() LIMIT 100000) a CROSS JOIN tasks c ON c.id IN (SELECT"
+		    " t.id FROM tasks t WHERE t.app_id = a.app AND t.due_at <= " TASK_NOW
+		    " AND " STRIPES " ORDER BY t.due_at LIMIT " SHARE ") LIMIT $limit)"
+		    " RETURNING " TASK_COLUMNS ", " APPS_COUNT,
+	.postgres = APPS_POSTGRES
+	", picked AS MATERIALIZED (SELECT c.id AS picked_id FROM (SELECT app FROM apps"
+	" WHERE app IS NOT NULL ORDER BY random()) a CROSS JOIN LATERAL (SELECT t.id"
+	" FROM tasks t WHERE t.app_id = a.app AND t.due_at <= (SELECT " TASK_NOW ")"
+	" AND " STRIPES " ORDER BY t.due_at LIMIT " SHARE " FOR UPDATE SKIP LOCKED) c"
+	" LIMIT $limit)" CLAIM " FROM picked WHERE tasks.id = picked.picked_id"
+	" RETURNING " TASK_COLUMNS ", " APPS_COUNT,
+	.is_answer = true}},
+};
+
+/* ---- changes by the owner ---- */
+
+/* Rows of the second group: partitions one of whose tasks ends. */
+const struct op op_task_change = {
+    .name = "task_change",
+    .params = "",
+    .groups = {"id fence state progress message result error_code error_message is_retryable "
+	       "attempts provider provider_model job_id is_ended is_kept due_in_ms",
+	"app_id partition_key"},
+    .is_write = true,
+    .statements =
+	{
+	    {.sql = "",
+		.postgres =
+		    "SELECT " TASK_LOCK("CAST($app_id AS text)", "CAST($partition_key AS text)"),
+		.each = 2},
+	    {.sql = "UPDATE tasks SET state = $state, progress = $progress, message = $message,"
+		    " result = $result, error_code = $error_code,"
+		    " error_message = $error_message, is_retryable = $is_retryable,"
+		    " attempts = $attempts, provider = $provider,"
+		    " provider_model = $provider_model, job_id = $job_id,"
+		    " owner = CASE WHEN CAST($is_kept AS bigint) + CAST($is_ended AS bigint) > 0"
+		    " THEN owner END,"
+		    " lease_ends_at = CASE WHEN CAST($is_kept AS bigint) > 0"
+		    " THEN lease_ends_at END,"
+		    " due_at = from_ms(now_ms() + CAST($due_in_ms AS bigint)),"
+		    " started_at = CASE WHEN started_at IS NULL AND CAST($state AS text) <>"
+		    " 'queued' THEN " TASK_NOW " ELSE started_at END,"
+		    " ended_at = CASE WHEN CAST($is_ended AS bigint) > 0"
+		    " THEN coalesce(ended_at, " TASK_NOW ") END, updated_at = " TASK_NOW
+		    " WHERE id = $id AND fence = $fence RETURNING id",
+		.each = 1,
+		.is_answer = true},
+	    {.sql = TASK_UNBLOCK_NEXT("$app_id", "$partition_key"), .each = 2},
+	},
+};
+
+const struct op op_task_renew = {
+    .name = "task_renew",
+    .params = "owner lease_ms",
+    .is_write = true,
+    .is_upkeep = true,
+    .statements = {{.sql = "UPDATE tasks SET lease_ends_at ="
+			   " from_ms(now_ms() + CAST($lease_ms AS bigint))"
+			   " WHERE owner = $owner AND ended_at IS NULL RETURNING id",
+	.is_answer = true}},
+};
+
+/* ---- owners that are gone, time that is up ---- */
+
+/* A task that was only claimed ahead has killed nobody. */
+#define TOO_MANY                                                                                   \
+	"state = 'running' AND losses + 1 >= CASE WHEN job_id IS NULL"                             \
+	" THEN CAST($losses_max AS bigint) ELSE CAST($job_losses_max AS bigint) END"
+#define RELEASE                                                                                    \
+	"UPDATE tasks SET fence = fence + 1, lease_ends_at = NULL, updated_at = " TASK_NOW ","     \
+	" losses = losses + CASE WHEN state = 'running' THEN 1 ELSE 0 END,"                        \
+	" owner = CASE WHEN " TOO_MANY " THEN owner END,"                                          \
+	" due_at = CASE WHEN " TOO_MANY " THEN NULL ELSE " TASK_NOW " END,"                        \
+	" ended_at = CASE WHEN " TOO_MANY " THEN " TASK_NOW " END,"                                \
+	" error_code = CASE WHEN " TOO_MANY " THEN 'worker_lost' ELSE error_code END,"             \
+	" error_message = CASE WHEN " TOO_MANY " THEN"                                             \
+	" 'The workers that ran the task died, too many of them.' ELSE error_message END,"         \
+	" is_retryable = CASE WHEN " TOO_MANY " THEN NULL ELSE is_retryable END,"                  \
+	" state = CASE WHEN " TOO_MANY " THEN 'failed' ELSE 'queued' END WHERE id IN (SELECT t.id" \
+	" FROM tasks t WHERE t.owner IS NOT NULL AND t.ended_at IS NULL AND "
+#define RELEASE_PARAMS "losses_max job_losses_max "
+#define RETURN_SHORT   " RETURNING " TASK_COLUMNS_SHORT
+#define AT_ONCE        " LIMIT 500"
+#define SKIP_LOCKED    AT_ONCE " FOR UPDATE SKIP LOCKED"
+#define RELEASE_STATEMENT(which)                                                                   \
+	{                                                                                          \
+		.sql = RELEASE which AT_ONCE ")" RETURN_SHORT,                                     \
+		.postgres = RELEASE which SKIP_LOCKED ")" RETURN_SHORT, .is_answer = true          \
+	}
+
+const struct op op_task_release = {
+    .name = "task_release",
+    .params = RELEASE_PARAMS "owner",
+    .is_write = true,
+    .statements = {RELEASE_STATEMENT("t.owner = $owner")},
+};
+
+const struct op op_task_release_late = {
+    .name = "task_release_late",
+    .params = RELEASE_PARAMS,
+    .is_write = true,
+    .is_upkeep = true,
+    .statements = {RELEASE_STATEMENT("t.lease_ends_at <= (SELECT " TASK_NOW ")")},
+};
+
+const struct op op_task_release_former = {
+    .name = "task_release_former",
+    .params = RELEASE_PARAMS "host_prefix",
+    .is_write = true,
+    .statements = {RELEASE_STATEMENT("substr(t.owner, 1, length(CAST($host_prefix AS text)))"
+				     " <> CAST($host_prefix AS text)")},
+};
+
+#define TIME_OUT                                                                                   \
+	"UPDATE tasks SET state = 'timed_out', error_code = 'timeout',"                            \
+	" error_message = 'The task took too long.', fence = fence + 1, due_at = NULL,"            \
+	" lease_ends_at = NULL, updated_at = " TASK_NOW ", ended_at = " TASK_NOW                   \
+	" WHERE id IN (SELECT t.id FROM tasks t WHERE t.ended_at IS NULL AND"                      \
+	" t.deadline_at <= (SELECT " TASK_NOW ")"
+const struct op op_task_time_out = {
+    .name = "task_time_out",
+    .params = "",
+    .is_write = true,
+    .is_upkeep = true,
+    .statements = {{.sql = TIME_OUT AT_ONCE ")" RETURN_SHORT,
+	.postgres = TIME_OUT SKIP_LOCKED ")" RETURN_SHORT,
+	.is_answer = true}},
+};
+
+/* Nothing older comes to be unfinished behind our back, so this needs no lock. */
+#define UNBLOCK                                                                                    \
+	"UPDATE tasks SET due_at = " TASK_NOW " WHERE id IN (SELECT t.id FROM tasks t"             \
+	" WHERE t.partition_key IS NOT NULL AND t.ended_at IS NULL AND t.due_at IS NULL"           \
+	" AND t.owner IS NULL AND t.state = 'queued' AND NOT EXISTS (SELECT 1 FROM tasks o"        \
+	" WHERE o.app_id = t.app_id AND o.partition_key = t.partition_key"                         \
+	" AND o.ended_at IS NULL AND o.position < t.position)"
+const struct op op_task_unblock = {
+    .name = "task_unblock",
+    .params = "",
+    .is_write = true,
+    .is_upkeep = true,
+    .statements = {{.sql = UNBLOCK AT_ONCE ")",
+	.postgres = UNBLOCK SKIP_LOCKED ")",
+	.is_answer = true}},
+};
+
+const struct op op_task_stats = {
+    .name = "task_stats",
+    .params = "",
+    .is_slow = true,
+    .statements = {{.sql = "SELECT coalesce(sum(CASE WHEN state = 'queued' THEN 1 ELSE 0 END), 0),"
+			   " coalesce(sum(CASE WHEN state = 'running' THEN 1 ELSE 0 END), 0),"
+			   " coalesce(now_ms() - to_ms(min(due_at)), 0) FROM tasks"
+			   " WHERE ended_at IS NULL AND deadline_at > from_ms(0)",
+	.is_answer = true}},
+};
+
+/* ---- what is over ---- */
+
+const struct op op_task_archive = {
+    .name = "task_archive",
+    .params = "older_ms limit",
+    .is_write = true,
+    .is_upkeep = true,
+    .statements = {{.sql =
+			"UPDATE tasks SET archived_at = " TASK_NOW ", input = NULL, terms = NULL,"
+			" webhook = NULL WHERE id IN (SELECT id FROM tasks WHERE"
+			" ended_at <= (SELECT from_ms(now_ms() - CAST($older_ms AS bigint)))"
+			" AND archived_at IS NULL ORDER BY ended_at LIMIT $limit)",
+	.is_answer = true}},
+};
+
+const struct op op_task_purge = {
+    .name = "task_purge",
+    .params = "older_ms limit",
+    .is_write = true,
+    .is_upkeep = true,
+    .statements = {{.sql = "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE archived_at"
+			   " <= (SELECT from_ms(now_ms() - CAST($older_ms AS bigint)))"
+			   " ORDER BY archived_at LIMIT $limit)",
+	.is_answer = true}},
+};
+
+/* ---- reading ---- */
+
+static void
+decode_claimed(struct op_rows *rows, store_callback *callback, void *arg)
+{
+	store_on_claimed *on_claimed = (store_on_claimed *)callback;
+	struct store_task *tasks = xcalloc(rows->count + 1, sizeof(*tasks));
+	struct op_value v[OP_VALUES_MAX];
+	uint32_t apps = 0;
+	size_t count = 0;
+
+	while (op_rows_next(rows, v)) {
+		task_read(v, &tasks[count++]);
+		apps = (uint32_t)op_int(&v[TASK_COLUMN_COUNT]);
+	}
+	on_claimed(arg, rows->err, tasks, count, apps);
+	free(tasks);
+}
+
+static void
+decode_tasks(struct op_rows *rows, store_callback *callback, void *arg)
+{
+	size_t count;
+	struct store_task *tasks = task_read_all(rows, &count);
+
+	((store_on_tasks *)callback)(arg, rows->err, tasks, count);
+	free(tasks);
+}
+
+static void
+decode_ids(struct op_rows *rows, store_callback *callback, void *arg)
+{
+	const char **ids = xcalloc(rows->count + 1, sizeof(*ids));
+	struct op_value v[OP_VALUES_MAX];
+	size_t count = 0;
+
+	while (op_rows_next(rows, v))
+		ids[count++] = op_text(&v[0]);
+	((store_on_ids *)callback)(arg, rows->err, ids, count);
+	free(ids);
+}
+
+static void
+decode_stats(struct op_rows *rows, store_callback *callback, void *arg)
+{
+	struct op_value v[OP_VALUES_MAX];
+	struct store_task_stats stats = {0};
+
+	if (op_rows_next(rows, v))
+		stats = (struct store_task_stats){
+		    .queued = (uint64_t)op_int(&v[0]),
+		    .running = (uint64_t)op_int(&v[1]),
+		    .oldest_ms = op_int(&v[2]),
+		};
+	((store_on_task_stats *)callback)(arg, rows->err, &stats);
+}
+
+/* ---- verbs ---- */
+
+void
+store_task_claim(
+    struct store *store, const struct store_task_claim *c, store_on_claimed *on_claimed, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_task_claim);
+	op_put_text(&call, c->owner);
+	op_put_int(&call, c->limit);
+	op_put_int(&call, c->stripe_from);
+	op_put_int(&call, c->stripe_to);
+	op_put_int(&call, (int64_t)c->lease_ms);
+	store_run(store, &call, decode_claimed, (store_callback *)on_claimed, arg);
+}
+
+static void
+put_change(struct op_call *call, const struct store_task_change *c)
+{
+	op_put_text(call, c->id);
+	op_put_int(call, (int64_t)c->fence);
+	op_put_text(call, c->state);
+	op_put_int(call, c->progress);
+	op_put_text(call, c->message);
+	op_put_text(call, c->result_json);
+	op_put_text(call, c->error_code);
+	op_put_text(call, c->error_message);
+	op_put_int(call, c->is_retryable);
+	op_put_int(call, c->attempts);
+	op_put_text(call, c->provider);
+	op_put_text(call, c->provider_model);
+	op_put_text(call, c->job_id);
+	op_put_int(call, c->is_ended);
+	op_put_int(call, c->is_kept);
+	if (c->is_ended || c->is_kept)
+		op_put_text(call, NULL);
+	else
+		op_put_int(call, c->due_in_ms);
+}
+
+static int
+compare_partitions(const void *a, const void *b)
+{
+	const struct store_task_change *x = *(const struct store_task_change *const *)a;
+	const struct store_task_change *y = *(const struct store_task_change *const *)b;
+	int order = strcmp(x->app_id, y->app_id);
+
+	return order != 0 ? order : strcmp(x->partition_key, y->partition_key);
+}
+
+/* In one order, whoever locks them. */
+static void
+put_partitions(struct op_call *call, const struct store_task_change *c, size_t count)
+{
+	const struct store_task_change **ends =
+	    xcalloc(count + 1, sizeof(struct store_task_change *));
+	size_t n = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (c[i].is_ended && c[i].partition_key != NULL)
+			ends[n++] = &c[i];
+	qsort(ends, n, sizeof(struct store_task_change *), compare_partitions);
+	op_put_count(call, n);
+	for (size_t i = 0; i < n; i++) {
+		op_put_text(call, ends[i]->app_id);
+		op_put_text(call, ends[i]->partition_key);
+	}
+	free(ends);
+}
+
+void
+store_task_change(struct store *store, const struct store_task_change *changes, size_t count,
+    store_on_ids *on_ids, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_task_change);
+	op_put_count(&call, count);
+	for (size_t i = 0; i < count; i++)
+		put_change(&call, &changes[i]);
+	put_partitions(&call, changes, count);
+	store_run(store, &call, decode_ids, (store_callback *)on_ids, arg);
+}
+
+void
+store_task_renew(
+    struct store *store, const char *owner, uint64_t lease_ms, store_on_ids *on_ids, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_task_renew);
+	op_put_text(&call, owner);
+	op_put_int(&call, (int64_t)lease_ms);
+	store_run(store, &call, decode_ids, (store_callback *)on_ids, arg);
+}
+
+static void
+put_limits(struct op_call *call, const struct store_task_limits *limits)
+{
+	op_put_int(call, limits->losses_max);
+	op_put_int(call, limits->job_losses_max);
+}
+
+void
+store_task_release(struct store *store, const char *owner, const struct store_task_limits *limits,
+    store_on_tasks *on_tasks, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, owner != NULL ? &op_task_release : &op_task_release_late);
+	put_limits(&call, limits);
+	if (owner != NULL)
+		op_put_text(&call, owner);
+	store_run(store, &call, decode_tasks, (store_callback *)on_tasks, arg);
+}
+
+void
+store_task_release_former(struct store *store, const char *host_prefix,
+    const struct store_task_limits *limits, store_on_tasks *on_tasks, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_task_release_former);
+	put_limits(&call, limits);
+	op_put_text(&call, host_prefix);
+	store_run(store, &call, decode_tasks, (store_callback *)on_tasks, arg);
+}
+
+void
+store_task_time_out(struct store *store, store_on_tasks *on_tasks, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_task_time_out);
+	store_run(store, &call, decode_tasks, (store_callback *)on_tasks, arg);
+}
+
+void
+store_task_unblock(struct store *store, store_on_count *on_count, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_task_unblock);
+	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
+}
+
+void
+store_task_stats(struct store *store, store_on_task_stats *on_stats, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_task_stats);
+	store_run(store, &call, decode_stats, (store_callback *)on_stats, arg);
+}
+
+static void
+run_sweep(struct store *store, const struct op *op, uint64_t older_ms, uint32_t limit,
+    store_on_count *on_count, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, op);
+	op_put_int(&call, (int64_t)older_ms);
+	op_put_int(&call, limit);
+	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
+}
+
+void
+store_task_archive(struct store *store, uint64_t older_than_ms, uint32_t limit,
+    store_on_count *on_count, void *arg)
+{
+	run_sweep(store, &op_task_archive, older_than_ms, limit, on_count, arg);
+}
+
+void
+store_task_purge(struct store *store, uint64_t older_than_ms, uint32_t limit,
+    store_on_count *on_count, void *arg)
+{
+	run_sweep(store, &op_task_purge, older_than_ms, limit, on_count, arg);
+}

@@ -1,0 +1,42 @@
+/*
+ * task_rows - how a task is read from the record, for the two files of its operations.
+ *
+ * Private to worker/store.
+ */
+#ifndef WORKER_STORE_TASK_ROWS_H
+#define WORKER_STORE_TASK_ROWS_H
+
+#include "worker/store/op_wire.h"
+#include "worker/store/tasks.h"
+
+#define TASK_NOW "from_ms(now_ms())"
+#define TASK_COLUMNS_OF(input, terms, result)                                                      \
+	"id, app_id, key_id, type, partition_key, state, model, " input ", " terms                 \
+	", progress, message, " result ", error_code, error_message, is_retryable, attempts,"      \
+	" losses, runs, provider, provider_model, job_id, owner, fence, timeout_ms,"               \
+	" to_ms(deadline_at) - now_ms(), to_ms(created_at), to_ms(updated_at),"                    \
+	" to_ms(started_at), to_ms(ended_at), to_ms(archived_at),"                                 \
+	" CASE WHEN webhook IS NULL THEN 0 ELSE 1 END"
+#define TASK_COLUMNS       TASK_COLUMNS_OF("input", "terms", "result")
+#define TASK_COLUMNS_SHORT TASK_COLUMNS_OF("NULL", "NULL", "NULL")
+
+enum { TASK_COLUMN_COUNT = 31 };
+
+/*
+ * PostgreSQL: who adds a task to a partition, or ends one of it, does so alone, so that a later one
+ * is not seen without an earlier one, and the next is found when one ends. SQLite has one writer.
+ */
+#define TASK_LOCK(app, key) "pg_advisory_xact_lock(hashtextextended(" app " || ' ' || " key ", 0))"
+
+/* The oldest unfinished one of a partition may be claimed; names of an app and of a key. */
+#define TASK_UNBLOCK_NEXT(app, key)                                                                \
+	"UPDATE tasks SET due_at = " TASK_NOW " WHERE id = (SELECT o.id FROM tasks o"              \
+	" WHERE o.app_id = " app " AND o.partition_key = " key " AND o.ended_at IS NULL"           \
+	" ORDER BY o.position LIMIT 1) AND due_at IS NULL AND owner IS NULL"                       \
+	" AND state = 'queued'"
+
+void task_read(const struct op_value *, struct store_task *ret);
+/* All rows; the caller frees. */
+struct store_task *task_read_all(struct op_rows *, size_t *ret_count);
+
+#endif

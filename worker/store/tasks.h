@@ -1,0 +1,148 @@
+/*
+ * tasks - tasks in the record: work that outlives a request.
+ *
+ *   queued --claim--> queued, owned --change--> running --change--> succeeded, failed, cancelled
+ *     ^                                            |                timed_out
+ *     +--change (another attempt), release, retry--+
+ *
+ * Who has claimed a task owns it until its lease ends, unless renewed, by the clock of the
+ * database. Whoever takes it from him (its end, a cancellation, a time limit) raises its fence:
+ * his later writes find nothing to change. Among unfinished tasks of one app and partition key
+ * only the oldest may be claimed. Everything else as in store.h.
+ */
+#ifndef WORKER_STORE_TASKS_H
+#define WORKER_STORE_TASKS_H
+
+#include "worker/store/store.h"
+
+struct store_task {
+	const char *id, *app_id, *key_id;
+	const char *type;          /* "chat.completion", .. */
+	const char *partition_key; /* NULL: ordered with no other */
+	const char *state;         /* queued, running, succeeded, failed, cancelled, timed_out */
+	const char *model;
+	const char *input_json, *terms_json; /* NULL in lists, and when archived */
+	int progress;                        /* 0-100 */
+	const char *message;                 /* about it */
+	const char *result_json;             /* NULL in lists */
+	const char *error_code, *error_message;
+	bool is_retryable;    /* failed, but another try may do */
+	uint32_t attempts;    /* that have failed, in this run */
+	uint32_t losses;      /* workers that died over it */
+	uint32_t runs;        /* begun on demand, after the first */
+	const char *provider; /* whose job_id is; NULL: there is no job */
+	const char *provider_model, *job_id;
+	const char *owner; /* also of an ended one: who it was */
+	uint64_t fence;
+	uint64_t timeout_ms;
+	int64_t left_ms; /* until it is timed out */
+	int64_t created_at, updated_at, started_at, ended_at, archived_at; /* 0: not */
+	bool has_webhook;
+};
+
+typedef void store_on_task(void *arg, int err, const struct store_task *);
+typedef void store_on_tasks(void *arg, int err, const struct store_task *, size_t count);
+
+/* ---- for whoever asks ---- */
+
+struct store_task_new {
+	const char *id, *app_id, *key_id, *type;
+	const char *partition_key, *idempotency_key; /* NULL: none */
+	const char *model, *input_json, *terms_json;
+	const char *webhook_json; /* NULL: none */
+	uint32_t stripe;
+	uint64_t timeout_ms;
+};
+/* E_DUPLICATE: the idempotency key was used by this app: that task. Else err 0 and NULL. */
+void store_task_create(struct store *, const struct store_task_new *, store_on_task *, void *arg);
+
+/* E_NOT_FOUND: also another app's. app_id NULL: any. */
+void store_task_get(struct store *, const char *id, const char *app_id, store_on_task *, void *arg);
+
+struct store_task_filter {
+	const char *app_id, *state, *type, *after; /* app_id required; NULL: any. Newest first */
+	uint32_t limit;
+};
+void store_task_list(struct store *, const struct store_task_filter *, store_on_tasks *, void *arg);
+
+/* The task as it is afterwards. has_changed: it was queued or running until now (cancel), or it had
+ * ended and is queued again (retry). E_NOT_FOUND. */
+typedef void store_on_task_changed(void *arg, int err, bool has_changed, const struct store_task *);
+void store_task_cancel(struct store *, const char *id, const char *app_id, const char *reason,
+    store_on_task_changed *, void *arg);
+/* Of those that failed, timed out or were cancelled; only_retryable: of those that say so. */
+void store_task_retry(struct store *, const char *id, const char *app_id, bool only_retryable,
+    store_on_task_changed *, void *arg);
+
+/* ---- for whoever runs them ---- */
+
+struct store_task_claim {
+	const char *owner;
+	uint32_t limit;
+	uint32_t stripe_from, stripe_to; /* the stripes from <= s < to */
+	uint64_t lease_ms;
+};
+/* As many of each app's, the oldest first. apps: how many apps had any: what is less than the limit
+ * need not be all when there are several. */
+typedef void store_on_claimed(
+    void *arg, int err, const struct store_task *, size_t count, uint32_t apps);
+void store_task_claim(
+    struct store *, const struct store_task_claim *, store_on_claimed *, void *arg);
+
+/* What the owner of a task has to say of it. */
+struct store_task_change {
+	const char *id, *app_id, *partition_key;
+	uint64_t fence;
+	const char *state;
+	int progress;
+	const char *message, *result_json;
+	const char *error_code, *error_message;
+	bool is_retryable;
+	uint32_t attempts;
+	const char *provider, *provider_model, *job_id;
+	bool is_ended;     /* the state is a last one */
+	bool is_kept;      /* it goes on with the same owner */
+	int64_t due_in_ms; /* neither: anybody may claim it, so much later */
+};
+/* ids: of those that were changed; of the others the caller is no longer the owner. */
+typedef void store_on_ids(void *arg, int err, const char *const *ids, size_t count);
+void store_task_change(
+    struct store *, const struct store_task_change *, size_t count, store_on_ids *, void *arg);
+
+/* ids: all that the owner still has. */
+void store_task_renew(
+    struct store *, const char *owner, uint64_t lease_ms, store_on_ids *, void *arg);
+
+/* An owner is dead: its tasks may be claimed again, but for those that were too many workers' end.
+ * Those: failed. Also, with lease ends that have come (owner NULL). The tasks that it concerned, as
+ * they are now; at most 500 at once. */
+struct store_task_limits {
+	uint32_t losses_max;     /* of a task that runs here */
+	uint32_t job_losses_max; /* .. whose job runs at a provider */
+};
+void store_task_release(struct store *, const char *owner, const struct store_task_limits *,
+    store_on_tasks *, void *arg);
+/* SQLite's record is one host's: what owners with another prefix have, they have no more. */
+void store_task_release_former(struct store *, const char *host_prefix,
+    const struct store_task_limits *, store_on_tasks *, void *arg);
+
+/* Those whose time is up become timed_out; at most 500 at once. */
+void store_task_time_out(struct store *, store_on_tasks *, void *arg);
+/* The oldest of each partition key may be claimed: changes of many at once do not see to it. */
+void store_task_unblock(struct store *, store_on_count *, void *arg);
+
+struct store_task_stats {
+	uint64_t queued, running;
+	int64_t oldest_ms; /* how long the oldest queued one has been due; 0: none */
+};
+typedef void store_on_task_stats(void *arg, int err, const struct store_task_stats *);
+void store_task_stats(struct store *, store_on_task_stats *, void *arg);
+
+/* What ended before: out of lists, without its input; and what was archived before: gone. How many,
+ * at most limit. */
+void store_task_archive(
+    struct store *, uint64_t older_than_ms, uint32_t limit, store_on_count *, void *arg);
+void store_task_purge(
+    struct store *, uint64_t older_than_ms, uint32_t limit, store_on_count *, void *arg);
+
+#endif
