@@ -26,14 +26,14 @@ static void
 on_crash(int sig)
 {
 	void *frames[FRAMES_MAX];
-	char number[] = "00\n";
+	char line[] = "worker crashed signal=00\n"; /* in one piece: others write, too */
+	char *number = line + sizeof(line) - 4;
 	int fd = log_sink_raw();
 
 	number[0] = (char)('0' + sig / 10);
 	number[1] = (char)('0' + sig % 10);
 	if (fd >= 0) { /* else nobody reads it */
-		say(fd, "worker crashed signal=");
-		say(fd, number);
+		say(fd, line);
 		backtrace_symbols_fd(frames, backtrace(frames, FRAMES_MAX), fd);
 	}
 	raise(sig); /* the handler was reset: this ends us */

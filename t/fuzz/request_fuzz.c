@@ -390,6 +390,13 @@ http_doing(struct http_server *s, struct str name, struct str path, struct str b
 	(void)s, (void)name, (void)path, (void)bytes;
 }
 
+bool
+http_doing_request(struct http_req *r)
+{
+	(void)r;
+	return false;
+}
+
 void
 http_done(struct http_server *s)
 {

@@ -5,3 +5,4 @@ await import('./sessions.test.mjs');
 await import('./turns.test.mjs');
 await import('./tools.test.mjs');
 await import('./keys.test.mjs');
+await import('./poison.test.mjs');

@@ -206,6 +206,7 @@ static void
 enter_route(struct api_call *call, struct http_req *req)
 {
 	const struct rate_ask *r = &call->rate_ask;
+	struct http_server *http = call->api->http;
 
 	if (!r->verdict.is_allowed) {
 		call_reply_limit(call, &r->verdict, r->unit);
@@ -213,7 +214,10 @@ enter_route(struct api_call *call, struct http_req *req)
 	}
 	if (r->verdict.limit > 0)
 		add_rate_headers(req, &r->verdict);
+	bool is_later = http_doing_request(req);
 	call->endpoint->handler(call, req);
+	if (is_later)
+		http_done(http);
 }
 
 static void
@@ -338,7 +342,11 @@ on_session_loaded(void *arg, int err, const struct store_session *session)
 		call_reply_error(call, E_NOT_FOUND, NULL, "The session's content was erased.");
 		return;
 	}
+	struct http_server *http = call->api->http;
+	bool is_later = http_doing_request(req);
 	call->on_session(call, req, session);
+	if (is_later)
+		http_done(http);
 }
 
 void

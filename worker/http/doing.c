@@ -33,6 +33,7 @@ http_doing(struct http_server *s, struct str name, struct str path, struct str b
 {
 	uint64_t fingerprint = mix(mix(mix(1, name), path), bytes);
 
+	s->is_doing = true;
 	shm_row_begin_request(
 	    s->handoff->shm, s->handoff->who, fingerprint & ~1ULL, name.p, name.len);
 }
@@ -40,5 +41,17 @@ http_doing(struct http_server *s, struct str name, struct str path, struct str b
 void
 http_done(struct http_server *s)
 {
+	s->is_doing = false;
 	shm_row_end_request(s->handoff->shm, s->handoff->who);
+}
+
+bool
+http_doing_request(struct http_req *r)
+{
+	struct http_server *s = r->server;
+
+	if (s->is_doing)
+		return false;
+	http_doing(s, str_of(r->route->pattern), r->path, http_body(r));
+	return true;
 }

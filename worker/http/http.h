@@ -93,6 +93,9 @@ void http_work_passed_on(struct http_req *);
  * are told by themselves; name says what else it is. */
 void http_doing(struct http_server *, struct str name, struct str path, struct str bytes);
 void http_done(struct http_server *);
+/* The same for a request that is gone on with, as after its key was looked up. False: it is being
+ * handled anyway, whoever does that says when it is done. */
+bool http_doing_request(struct http_req *);
 
 uint64_t http_handle(const struct http_req *);
 struct http_req *http_find(struct http_server *, uint64_t handle);

@@ -394,7 +394,7 @@ run_handler(struct http_req *r)
 	const struct conf *conf = r->server->conf;
 	struct http_server *s = r->server;
 
-	http_doing(s, str_of(r->route->pattern), r->path, http_body(r));
+	http_doing_request(r);
 	r->route->handler(r, r->match.entry->arg);
 	http_done(s);
 	if (!r->is_begun && (r->route->flags & HTTP_LONG) == 0 && conf->http.request_timeout_ms > 0)

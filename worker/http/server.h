@@ -123,6 +123,7 @@ struct http_server {
 	struct loop_post close_sockets;
 	bool is_paused; /* listeners are not read: too many sockets */
 	bool is_draining;
+	bool is_doing;     /* between http_doing() and http_done() */
 	bool is_listening; /* a listener is open */
 	bool is_started;
 	struct loop_timer accept_again; /* after the system refused one */
