@@ -1,6 +1,6 @@
 /*
- * task_claims - tasks in the record, as those who run them see them: claimed, changed, kept,
- * released by who outlived their owner, timed out, archived.
+ * task_claims - tasks in the record, as those who run them see them: claimed, changed, kept, found
+ * by who outlives their owner, archived.
  */
 #include "worker/store/tasks.h"
 
@@ -58,14 +58,15 @@ const struct op op_task_claim = {
 	.is_answer = true}},
 };
 
-/* ---- changes by the owner ---- */
+/* ---- changes ---- */
 
 /* Rows of the second group: partitions one of whose tasks ends. */
 const struct op op_task_change = {
     .name = "task_change",
     .params = "",
-    .groups = {"id fence state progress message result error_code error_message is_retryable "
-	       "attempts provider provider_model job_id is_ended is_kept due_in_ms",
+    .groups = {"id fence fence_step state progress message result error_code error_message "
+	       "is_retryable attempts losses provider provider_model job_id is_ended is_kept "
+	       "due_in_ms wh_id wh_endpoint wh_event wh_body",
 	"app_id partition_key"},
     .is_write = true,
     .statements =
@@ -74,24 +75,40 @@ const struct op op_task_change = {
 		.postgres =
 		    "SELECT " TASK_LOCK("CAST($app_id AS text)", "CAST($partition_key AS text)"),
 		.each = 2},
-	    {.sql = "UPDATE tasks SET state = $state, progress = $progress, message = $message,"
+	    {.sql = "UPDATE tasks SET fence = fence + CAST($fence_step AS bigint),"
+		    " state = $state, progress = $progress, message = $message,"
 		    " result = $result, error_code = $error_code,"
 		    " error_message = $error_message, is_retryable = $is_retryable,"
-		    " attempts = $attempts, provider = $provider,"
+		    " attempts = $attempts, losses = $losses, provider = $provider,"
 		    " provider_model = $provider_model, job_id = $job_id,"
 		    " owner = CASE WHEN CAST($is_kept AS bigint) + CAST($is_ended AS bigint) > 0"
 		    " THEN owner END,"
 		    " lease_ends_at = CASE WHEN CAST($is_kept AS bigint) > 0"
 		    " THEN lease_ends_at END,"
 		    " due_at = from_ms(now_ms() + CAST($due_in_ms AS bigint)),"
-		    " started_at = CASE WHEN started_at IS NULL AND CAST($state AS text) <>"
-		    " 'queued' THEN " TASK_NOW " ELSE started_at END,"
+		    " started_at = CASE WHEN started_at IS NULL AND CAST($state AS text) ="
+		    " 'running' THEN " TASK_NOW " ELSE started_at END,"
 		    " ended_at = CASE WHEN CAST($is_ended AS bigint) > 0"
 		    " THEN coalesce(ended_at, " TASK_NOW ") END, updated_at = " TASK_NOW
 		    " WHERE id = $id AND fence = $fence RETURNING id",
 		.each = 1,
 		.is_answer = true},
-	    {.sql = TASK_UNBLOCK_NEXT("$app_id", "$partition_key"), .each = 2},
+	    /* As WEBHOOK_STATEMENT, if the change was made. */
+	    {.sql = "INSERT INTO webhooks (id, endpoint_id, app_id, order_key, position, event,"
+		    " body, state, attempts, claim, due_at, created_at) SELECT"
+		    " CAST($wh_id AS text), CAST($wh_endpoint AS text), tasks.app_id, tasks.id,"
+		    " (SELECT coalesce(max(w.position), 0) + 1 FROM webhooks w"
+		    " WHERE w.endpoint_id = $wh_endpoint AND w.order_key = tasks.id),"
+		    " CAST($wh_event AS text), CAST($wh_body AS text), 'pending', 0, 0, " TASK_NOW
+		    ", " TASK_NOW " FROM tasks WHERE tasks.id = $id"
+		    " AND fence = CAST($fence AS bigint) + CAST($fence_step AS bigint)"
+		    " AND CAST($wh_id AS text) IS NOT NULL ON CONFLICT (id) DO NOTHING",
+		.each = 1},
+	    {.sql = "UPDATE tasks SET due_at = " TASK_NOW " WHERE id = (SELECT o.id FROM tasks o"
+		    " WHERE o.app_id = $app_id AND o.partition_key = $partition_key"
+		    " AND o.ended_at IS NULL ORDER BY o.position LIMIT 1)"
+		    " AND due_at IS NULL AND owner IS NULL AND state = 'queued'",
+		.each = 2},
 	},
 };
 
@@ -108,72 +125,41 @@ const struct op op_task_renew = {
 
 /* ---- owners that are gone, time that is up ---- */
 
-/* A task that was only claimed ahead has killed nobody. */
-#define TOO_MANY                                                                                   \
-	"state = 'running' AND losses + 1 >= CASE WHEN job_id IS NULL"                             \
-	" THEN CAST($losses_max AS bigint) ELSE CAST($job_losses_max AS bigint) END"
-#define RELEASE                                                                                    \
-	"UPDATE tasks SET fence = fence + 1, lease_ends_at = NULL, updated_at = " TASK_NOW ","     \
-	" losses = losses + CASE WHEN state = 'running' THEN 1 ELSE 0 END,"                        \
-	" owner = CASE WHEN " TOO_MANY " THEN owner END,"                                          \
-	" due_at = CASE WHEN " TOO_MANY " THEN NULL ELSE " TASK_NOW " END,"                        \
-	" ended_at = CASE WHEN " TOO_MANY " THEN " TASK_NOW " END,"                                \
-	" error_code = CASE WHEN " TOO_MANY " THEN 'worker_lost' ELSE error_code END,"             \
-	" error_message = CASE WHEN " TOO_MANY " THEN"                                             \
-	" 'The workers that ran the task died, too many of them.' ELSE error_message END,"         \
-	" is_retryable = CASE WHEN " TOO_MANY " THEN NULL ELSE is_retryable END,"                  \
-	" state = CASE WHEN " TOO_MANY " THEN 'failed' ELSE 'queued' END WHERE id IN (SELECT t.id" \
-	" FROM tasks t WHERE t.owner IS NOT NULL AND t.ended_at IS NULL AND "
-#define RELEASE_PARAMS "losses_max job_losses_max "
-#define RETURN_SHORT   " RETURNING " TASK_COLUMNS_SHORT
-#define AT_ONCE        " LIMIT 500"
-#define SKIP_LOCKED    AT_ONCE " FOR UPDATE SKIP LOCKED"
-#define RELEASE_STATEMENT(which)                                                                   \
-	{                                                                                          \
-		.sql = RELEASE which AT_ONCE ")" RETURN_SHORT,                                     \
-		.postgres = RELEASE which SKIP_LOCKED ")" RETURN_SHORT, .is_answer = true          \
-	}
+#define AT_ONCE     " LIMIT 500"
+#define SELECT_LIVE "SELECT " TASK_COLUMNS_SHORT " FROM tasks WHERE ended_at IS NULL AND "
 
-const struct op op_task_release = {
-    .name = "task_release",
-    .params = RELEASE_PARAMS "owner",
-    .is_write = true,
-    .statements = {RELEASE_STATEMENT("t.owner = $owner")},
+const struct op op_task_owned = {
+    .name = "task_owned",
+    .params = "owner",
+    .statements = {{.sql = SELECT_LIVE "owner = $owner" AT_ONCE, .is_answer = true}},
 };
 
-const struct op op_task_release_late = {
-    .name = "task_release_late",
-    .params = RELEASE_PARAMS,
-    .is_write = true,
-    .is_upkeep = true,
-    .statements = {RELEASE_STATEMENT("t.lease_ends_at <= (SELECT " TASK_NOW ")")},
+const struct op op_task_former = {
+    .name = "task_former",
+    .params = "host_prefix",
+    .statements = {{.sql = SELECT_LIVE
+		    "owner IS NOT NULL AND substr(owner, 1, length(CAST($host_prefix AS text)))"
+		    " <> CAST($host_prefix AS text)" AT_ONCE,
+	.is_answer = true}},
 };
 
-const struct op op_task_release_former = {
-    .name = "task_release_former",
-    .params = RELEASE_PARAMS "host_prefix",
-    .is_write = true,
-    .statements = {RELEASE_STATEMENT("substr(t.owner, 1, length(CAST($host_prefix AS text)))"
-				     " <> CAST($host_prefix AS text)")},
-};
-
-#define TIME_OUT                                                                                   \
-	"UPDATE tasks SET state = 'timed_out', error_code = 'timeout',"                            \
-	" error_message = 'The task took too long.', fence = fence + 1, due_at = NULL,"            \
-	" lease_ends_at = NULL, updated_at = " TASK_NOW ", ended_at = " TASK_NOW                   \
-	" WHERE id IN (SELECT t.id FROM tasks t WHERE t.ended_at IS NULL AND"                      \
-	" t.deadline_at <= (SELECT " TASK_NOW ")"
-const struct op op_task_time_out = {
-    .name = "task_time_out",
+const struct op op_task_late = {
+    .name = "task_late",
     .params = "",
-    .is_write = true,
-    .is_upkeep = true,
-    .statements = {{.sql = TIME_OUT AT_ONCE ")" RETURN_SHORT,
-	.postgres = TIME_OUT SKIP_LOCKED ")" RETURN_SHORT,
+    .statements = {{.sql = SELECT_LIVE "owner IS NOT NULL AND lease_ends_at <= (SELECT " TASK_NOW
+				       ")" AT_ONCE,
+	.is_answer = true}},
+};
+
+const struct op op_task_overdue = {
+    .name = "task_overdue",
+    .params = "",
+    .statements = {{.sql = SELECT_LIVE "deadline_at <= (SELECT " TASK_NOW ")" AT_ONCE,
 	.is_answer = true}},
 };
 
 /* Nothing older comes to be unfinished behind our back, so this needs no lock. */
+#define SKIP_LOCKED AT_ONCE " FOR UPDATE SKIP LOCKED"
 #define UNBLOCK                                                                                    \
 	"UPDATE tasks SET due_at = " TASK_NOW " WHERE id IN (SELECT t.id FROM tasks t"             \
 	" WHERE t.partition_key IS NOT NULL AND t.ended_at IS NULL AND t.due_at IS NULL"           \
@@ -306,6 +292,7 @@ put_change(struct op_call *call, const struct store_task_change *c)
 {
 	op_put_text(call, c->id);
 	op_put_int(call, (int64_t)c->fence);
+	op_put_int(call, c->is_taken);
 	op_put_text(call, c->state);
 	op_put_int(call, c->progress);
 	op_put_text(call, c->message);
@@ -314,6 +301,7 @@ put_change(struct op_call *call, const struct store_task_change *c)
 	op_put_text(call, c->error_message);
 	op_put_int(call, c->is_retryable);
 	op_put_int(call, c->attempts);
+	op_put_int(call, c->losses);
 	op_put_text(call, c->provider);
 	op_put_text(call, c->provider_model);
 	op_put_text(call, c->job_id);
@@ -323,6 +311,10 @@ put_change(struct op_call *call, const struct store_task_change *c)
 		op_put_text(call, NULL);
 	else
 		op_put_int(call, c->due_in_ms);
+	op_put_text(call, c->webhook_id);
+	op_put_text(call, c->webhook_endpoint);
+	op_put_text(call, c->webhook_event);
+	op_put_text(call, c->webhook_body);
 }
 
 static int
@@ -382,44 +374,39 @@ store_task_renew(
 }
 
 static void
-put_limits(struct op_call *call, const struct store_task_limits *limits)
-{
-	op_put_int(call, limits->losses_max);
-	op_put_int(call, limits->job_losses_max);
-}
-
-void
-store_task_release(struct store *store, const char *owner, const struct store_task_limits *limits,
-    store_on_tasks *on_tasks, void *arg)
+run_select(
+    struct store *store, const struct op *op, const char *who, store_on_tasks *on_tasks, void *arg)
 {
 	struct op_call call;
 
-	op_call_init(&call, owner != NULL ? &op_task_release : &op_task_release_late);
-	put_limits(&call, limits);
-	if (owner != NULL)
-		op_put_text(&call, owner);
+	op_call_init(&call, op);
+	if (who != NULL)
+		op_put_text(&call, who);
 	store_run(store, &call, decode_tasks, (store_callback *)on_tasks, arg);
 }
 
 void
-store_task_release_former(struct store *store, const char *host_prefix,
-    const struct store_task_limits *limits, store_on_tasks *on_tasks, void *arg)
+store_task_owned(struct store *store, const char *owner, store_on_tasks *on_tasks, void *arg)
 {
-	struct op_call call;
-
-	op_call_init(&call, &op_task_release_former);
-	put_limits(&call, limits);
-	op_put_text(&call, host_prefix);
-	store_run(store, &call, decode_tasks, (store_callback *)on_tasks, arg);
+	run_select(store, &op_task_owned, owner, on_tasks, arg);
 }
 
 void
-store_task_time_out(struct store *store, store_on_tasks *on_tasks, void *arg)
+store_task_former(struct store *store, const char *prefix, store_on_tasks *on_tasks, void *arg)
 {
-	struct op_call call;
+	run_select(store, &op_task_former, prefix, on_tasks, arg);
+}
 
-	op_call_init(&call, &op_task_time_out);
-	store_run(store, &call, decode_tasks, (store_callback *)on_tasks, arg);
+void
+store_task_late(struct store *store, store_on_tasks *on_tasks, void *arg)
+{
+	run_select(store, &op_task_late, NULL, on_tasks, arg);
+}
+
+void
+store_task_overdue(struct store *store, store_on_tasks *on_tasks, void *arg)
+{
+	run_select(store, &op_task_overdue, NULL, on_tasks, arg);
 }
 
 void

@@ -16,7 +16,7 @@
 	" losses, runs, provider, provider_model, job_id, owner, fence, timeout_ms,"               \
 	" to_ms(deadline_at) - now_ms(), to_ms(created_at), to_ms(updated_at),"                    \
 	" to_ms(started_at), to_ms(ended_at), to_ms(archived_at),"                                 \
-	" CASE WHEN webhook IS NULL THEN 0 ELSE 1 END"
+	" webhook"
 #define TASK_COLUMNS       TASK_COLUMNS_OF("input", "terms", "result")
 #define TASK_COLUMNS_SHORT TASK_COLUMNS_OF("NULL", "NULL", "NULL")
 
@@ -27,13 +27,6 @@ enum { TASK_COLUMN_COUNT = 31 };
  * is not seen without an earlier one, and the next is found when one ends. SQLite has one writer.
  */
 #define TASK_LOCK(app, key) "pg_advisory_xact_lock(hashtextextended(" app " || ' ' || " key ", 0))"
-
-/* The oldest unfinished one of a partition may be claimed; names of an app and of a key. */
-#define TASK_UNBLOCK_NEXT(app, key)                                                                \
-	"UPDATE tasks SET due_at = " TASK_NOW " WHERE id = (SELECT o.id FROM tasks o"              \
-	" WHERE o.app_id = " app " AND o.partition_key = " key " AND o.ended_at IS NULL"           \
-	" ORDER BY o.position LIMIT 1) AND due_at IS NULL AND owner IS NULL"                       \
-	" AND state = 'queued'"
 
 void task_read(const struct op_value *, struct store_task *ret);
 /* All rows; the caller frees. */

@@ -11,6 +11,7 @@
 #include "common/err.h"
 #include "worker/store/run.h"
 #include "worker/store/task_rows.h"
+#include "worker/store/webhook_rows.h"
 
 #define CREATE_PARAMS                                                                              \
 	"id app_id key_id type partition_key stripe idempotency_key model input terms webhook "    \
@@ -38,8 +39,9 @@
 const struct op op_task_create = {
     .name = "task_create",
     .params = CREATE_PARAMS,
+    .groups = {WEBHOOK_ENDPOINT_PARAMS},
     .is_write = true,
-    .statements = {LOCK_PARTITION, {.sql = INSERT_TASK}},
+    .statements = {WEBHOOK_ENDPOINT_STATEMENT(1), LOCK_PARTITION, {.sql = INSERT_TASK}},
 };
 
 #define SELECT_REQUEST                                                                             \
@@ -48,9 +50,10 @@ const struct op op_task_create = {
 const struct op op_task_create_once = {
     .name = "task_create_once",
     .params = CREATE_PARAMS,
+    .groups = {WEBHOOK_ENDPOINT_PARAMS},
     .is_write = true,
     .statements = {{.sql = SELECT_REQUEST " AND id <> $id", .expect = OP_NONE, .err = E_DUPLICATE},
-	LOCK_PARTITION, {.sql = INSERT_TASK}},
+	WEBHOOK_ENDPOINT_STATEMENT(1), LOCK_PARTITION, {.sql = INSERT_TASK}},
     .constraints = {{"tasks_request", "tasks.app_id, tasks.idempotency_key", E_BUSY}},
 };
 
@@ -86,27 +89,7 @@ const struct op op_task_list = {
 	"SELECT " TASK_COLUMNS " FROM tasks WHERE id = $id"                                        \
 	" AND app_id = $app_id"
 
-/* The answer has two rows when it has changed something. */
-const struct op op_task_cancel = {
-    .name = "task_cancel",
-    .params = "id app_id reason",
-    .is_write = true,
-    .statements =
-	{
-	    LOCK_PARTITION_OF_TASK,
-	    {.sql = "UPDATE tasks SET state = 'cancelled', error_code = 'cancelled',"
-		    " error_message = $reason, fence = fence + 1, due_at = NULL,"
-		    " lease_ends_at = NULL, updated_at = " TASK_NOW ", ended_at = " TASK_NOW
-		    " WHERE id = $id AND app_id = $app_id AND ended_at IS NULL"
-		    " RETURNING " TASK_COLUMNS,
-		.is_answer = true},
-	    {.sql = TASK_UNBLOCK_NEXT("$app_id", "(SELECT partition_key FROM tasks WHERE id = $id"
-						 " AND app_id = $app_id)")},
-	    {.sql = SELECT_TASK, .is_answer = true},
-	},
-};
-
-/* Behind all others of its partition. */
+/* Behind all others of its partition. The answer has two rows when it has changed something. */
 const struct op op_task_retry = {
     .name = "task_retry",
     .params = "id app_id only_retryable",
@@ -171,7 +154,7 @@ task_read(const struct op_value *v, struct store_task *ret)
 	    .started_at = op_int(&v[27]),
 	    .ended_at = op_int(&v[28]),
 	    .archived_at = op_int(&v[29]),
-	    .has_webhook = op_int(&v[30]) != 0,
+	    .webhook_json = op_text(&v[30]),
 	};
 }
 
@@ -246,6 +229,9 @@ store_task_create(
 	op_put_text(&call, t->terms_json);
 	op_put_text(&call, t->webhook_json);
 	op_put_int(&call, (int64_t)t->timeout_ms);
+	op_put_count(&call, t->endpoint != NULL);
+	if (t->endpoint != NULL)
+		webhook_endpoint_put(&call, t->endpoint);
 	store_run(store, &call, decode_task, (store_callback *)on_task, arg);
 }
 
@@ -274,19 +260,6 @@ store_task_list(
 	op_put_text(&call, f->after);
 	op_put_int(&call, f->limit);
 	store_run(store, &call, decode_tasks, (store_callback *)on_tasks, arg);
-}
-
-void
-store_task_cancel(struct store *store, const char *id, const char *app_id, const char *reason,
-    store_on_task_changed *on_changed, void *arg)
-{
-	struct op_call call;
-
-	op_call_init(&call, &op_task_cancel);
-	op_put_text(&call, id);
-	op_put_text(&call, app_id);
-	op_put_text(&call, reason);
-	store_run(store, &call, decode_changed, (store_callback *)on_changed, arg);
 }
 
 void

@@ -37,7 +37,7 @@ struct store_task {
 	uint64_t timeout_ms;
 	int64_t left_ms; /* until it is timed out */
 	int64_t created_at, updated_at, started_at, ended_at, archived_at; /* 0: not */
-	bool has_webhook;
+	const char *webhook_json; /* NULL: nobody wants to be told */
 };
 
 typedef void store_on_task(void *arg, int err, const struct store_task *);
@@ -49,7 +49,8 @@ struct store_task_new {
 	const char *id, *app_id, *key_id, *type;
 	const char *partition_key, *idempotency_key; /* NULL: none */
 	const char *model, *input_json, *terms_json;
-	const char *webhook_json; /* NULL: none */
+	const char *webhook_json;                      /* NULL: none */
+	const struct store_webhook_endpoint *endpoint; /* that it names; NULL: none */
 	uint32_t stripe;
 	uint64_t timeout_ms;
 };
@@ -65,12 +66,10 @@ struct store_task_filter {
 };
 void store_task_list(struct store *, const struct store_task_filter *, store_on_tasks *, void *arg);
 
-/* The task as it is afterwards. has_changed: it was queued or running until now (cancel), or it had
- * ended and is queued again (retry). E_NOT_FOUND. */
+/* The task as it is afterwards, behind all others of its partition. has_changed: it failed, timed
+ * out or was cancelled until now. only_retryable: it failed, and said that another try may help.
+ * E_NOT_FOUND. */
 typedef void store_on_task_changed(void *arg, int err, bool has_changed, const struct store_task *);
-void store_task_cancel(struct store *, const char *id, const char *app_id, const char *reason,
-    store_on_task_changed *, void *arg);
-/* Of those that failed, timed out or were cancelled; only_retryable: of those that say so. */
 void store_task_retry(struct store *, const char *id, const char *app_id, bool only_retryable,
     store_on_task_changed *, void *arg);
 
@@ -89,22 +88,26 @@ typedef void store_on_claimed(
 void store_task_claim(
     struct store *, const struct store_task_claim *, store_on_claimed *, void *arg);
 
-/* What the owner of a task has to say of it. */
+/* What becomes of a task, by who owns it or takes it from its owner. */
 struct store_task_change {
 	const char *id, *app_id, *partition_key;
 	uint64_t fence;
+	bool is_taken; /* from whoever has it: the fence is raised */
 	const char *state;
 	int progress;
 	const char *message, *result_json;
 	const char *error_code, *error_message;
 	bool is_retryable;
-	uint32_t attempts;
+	uint32_t attempts, losses;
 	const char *provider, *provider_model, *job_id;
 	bool is_ended;     /* the state is a last one */
 	bool is_kept;      /* it goes on with the same owner */
 	int64_t due_in_ms; /* neither: anybody may claim it, so much later */
+	/* Somebody is to be told: a row of the outbox in the same transaction. NULL: nobody. */
+	const char *webhook_id, *webhook_endpoint, *webhook_event, *webhook_body;
 };
-/* ids: of those that were changed; of the others the caller is no longer the owner. */
+/* ids: of those that were changed. The others had another fence by then: they are somebody else's.
+ */
 typedef void store_on_ids(void *arg, int err, const char *const *ids, size_t count);
 void store_task_change(
     struct store *, const struct store_task_change *, size_t count, store_on_ids *, void *arg);
@@ -113,22 +116,14 @@ void store_task_change(
 void store_task_renew(
     struct store *, const char *owner, uint64_t lease_ms, store_on_ids *, void *arg);
 
-/* An owner is dead: its tasks may be claimed again, but for those that were too many workers' end.
- * Those: failed. Also, with lease ends that have come (owner NULL). The tasks that it concerned, as
- * they are now; at most 500 at once. */
-struct store_task_limits {
-	uint32_t losses_max;     /* of a task that runs here */
-	uint32_t job_losses_max; /* .. whose job runs at a provider */
-};
-void store_task_release(struct store *, const char *owner, const struct store_task_limits *,
-    store_on_tasks *, void *arg);
-/* SQLite's record is one host's: what owners with another prefix have, they have no more. */
-void store_task_release_former(struct store *, const char *host_prefix,
-    const struct store_task_limits *, store_on_tasks *, void *arg);
+/* Tasks that somebody must take, up to 500 of them, as in lists: of an owner; of owners with
+ * another prefix (SQLite's record is one host's); whose leases are over; whose time is up. */
+void store_task_owned(struct store *, const char *owner, store_on_tasks *, void *arg);
+void store_task_former(struct store *, const char *host_prefix, store_on_tasks *, void *arg);
+void store_task_late(struct store *, store_on_tasks *, void *arg);
+void store_task_overdue(struct store *, store_on_tasks *, void *arg);
 
-/* Those whose time is up become timed_out; at most 500 at once. */
-void store_task_time_out(struct store *, store_on_tasks *, void *arg);
-/* The oldest of each partition key may be claimed: changes of many at once do not see to it. */
+/* The oldest of each partition key may be claimed, whatever happened. How many that was new to. */
 void store_task_unblock(struct store *, store_on_count *, void *arg);
 
 struct store_task_stats {

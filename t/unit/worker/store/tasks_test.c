@@ -19,7 +19,7 @@ struct kept {
 	uint64_t fence;
 	uint32_t losses, attempts, runs;
 	int progress;
-	bool is_retryable, has_webhook, has_ended;
+	bool is_retryable, has_ended;
 	int64_t left_ms;
 };
 
@@ -75,7 +75,6 @@ keep(struct kept *k, const struct store_task *t)
 	k->runs = t->runs;
 	k->progress = t->progress;
 	k->is_retryable = t->is_retryable;
-	k->has_webhook = t->has_webhook;
 	k->has_ended = t->ended_at != 0;
 	k->left_ms = t->left_ms;
 }
@@ -223,12 +222,19 @@ end(const char *id, const char *partition, uint64_t fence)
 	    .is_ended = true});
 }
 
-static void
-cancel(const char *id, const char *app)
+/* As who takes it from its owner. */
+static size_t
+cancel(const char *id, const char *partition)
 {
-	expect();
-	store_task_cancel(w.store, id, app, "not wanted", on_changed, NULL);
-	world_wait(&w);
+	uint64_t fence = get(id)->fence;
+
+	return change(&(struct store_task_change){.id = id,
+	    .app_id = "a",
+	    .partition_key = partition,
+	    .fence = fence,
+	    .is_taken = true,
+	    .state = "cancelled",
+	    .is_ended = true});
 }
 
 static void
@@ -239,15 +245,30 @@ retry(const char *id, bool only_retryable)
 	world_wait(&w);
 }
 
+/* What a dead owner had may be claimed again. */
 static size_t
 release(const char *owner)
 {
-	const struct store_task_limits limits = {3, 10};
+	struct kept had[GOT_MAX];
+	size_t count;
 
 	expect();
-	store_task_release(w.store, owner, &limits, on_tasks, NULL);
+	if (owner != NULL)
+		store_task_owned(w.store, owner, on_tasks, NULL);
+	else
+		store_task_late(w.store, on_tasks, NULL);
 	world_wait(&w);
-	return got.count;
+	count = got.count;
+	memcpy(had, got.tasks, sizeof(had));
+	for (size_t i = 0; i < count; i++)
+		assert_int_equal(change(&(struct store_task_change){.id = had[i].id,
+				     .app_id = had[i].app,
+				     .fence = had[i].fence,
+				     .is_taken = true,
+				     .losses = had[i].losses + 1,
+				     .state = "queued"}),
+		    1);
+	return count;
 }
 
 static void
@@ -344,25 +365,25 @@ a_partition_is_in_order(void **state)
 	assert_int_equal(claim(ME, 10), 1);
 	assert_string_equal(got.tasks[0].id, "task_2");
 	assert_int_equal(got.tasks[0].attempts, 1);
-	cancel("task_2", "a");
-	assert_true(got.has_changed);
+	assert_int_equal(cancel("task_2", "p"), 1);
 	assert_int_equal(claim(ME, 10), 1);
 	assert_string_equal(got.tasks[0].id, "task_3");
 }
 
 static void
-many_that_end_at_once_are_followed(void **state)
+whose_time_is_up_is_found(void **state)
 {
-	create_of("task_1", "a", "p", NULL, 0); /* its time is up as it begins */
+	create_of("task_1", "a", "p", NULL, 0); /* as it begins */
 	create("task_2", "a", "p");
 	assert_int_equal(claim(ME, 10), 1);
-	assert_int_equal(got.tasks[0].fence, 1);
 	expect();
-	store_task_time_out(w.store, on_tasks, NULL);
+	store_task_overdue(w.store, on_tasks, NULL);
 	world_wait(&w);
 	assert_int_equal(got.count, 1);
-	assert_string_equal(got.tasks[0].state, "timed_out");
+	assert_string_equal(got.tasks[0].id, "task_1");
 	assert_string_equal(got.tasks[0].owner, ME);
+	assert_true(got.tasks[0].left_ms <= 0);
+	assert_int_equal(cancel("task_1", NULL), 1); /* by somebody who forgets the partition */
 	assert_int_equal(start("task_1", 1), 0);
 	assert_int_equal(claim(ME, 10), 0);
 	expect();
@@ -377,23 +398,58 @@ static void
 the_dead_lose_their_tasks(void **state)
 {
 	create("task_1", "a", NULL);
-	for (int i = 1; i <= 3; i++) {
-		assert_int_equal(claim(OTHER, 5), 1);
-		uint64_t fence = got.tasks[0].fence;
-		assert_int_equal(release(OTHER), 1); /* nothing was begun: nobody's fault */
-		assert_int_equal(got.tasks[0].losses, i - 1);
-		assert_int_equal(claim(OTHER, 5), 1);
-		assert_true(got.tasks[0].fence > fence);
-		assert_int_equal(start("task_1", got.tasks[0].fence), 1);
-		assert_int_equal(release(ME), 0);
-		assert_int_equal(release(OTHER), 1);
-		assert_int_equal(got.tasks[0].losses, i);
-		assert_string_equal(got.tasks[0].state, i < 3 ? "queued" : "failed");
-	}
-	assert_string_equal(got.tasks[0].code, "worker_lost");
-	assert_true(got.tasks[0].has_ended);
-	assert_int_equal(claim(ME, 5), 0);
+	assert_int_equal(claim(OTHER, 5), 1);
+	uint64_t fence = got.tasks[0].fence;
+	assert_int_equal(start("task_1", fence), 1);
+	assert_int_equal(release(ME), 0);
+	assert_int_equal(release(OTHER), 1);
 	assert_int_equal(release(OTHER), 0);
+	assert_int_equal(end("task_1", NULL, fence), 0); /* not so dead: too late */
+	assert_int_equal(claim(ME, 5), 1);
+	assert_int_equal(got.tasks[0].losses, 1);
+	assert_true(got.tasks[0].fence > fence);
+	assert_string_equal(got.tasks[0].state, "queued");
+}
+
+/* A webhook is written if the change is, once. */
+static void
+on_webhooks(void *arg, int err, const struct store_webhook *rows, size_t count, bool has_more)
+{
+	assert_int_equal(err, 0);
+	got.n = count;
+	if (count > 0) {
+		assert_string_equal(rows[0].order_key, "task_1");
+		assert_string_equal(rows[0].app_id, "a");
+		assert_string_equal(rows[0].body, "{}");
+	}
+	world_came(&w);
+}
+
+static void
+who_wants_to_be_told_is(void **state)
+{
+	struct id id = id_new("wh");
+	struct store_task_change c = {.id = "task_1",
+	    .app_id = "a",
+	    .fence = 7,
+	    .is_taken = true,
+	    .state = "failed",
+	    .is_ended = true,
+	    .webhook_id = id.s,
+	    .webhook_endpoint = "whe_1",
+	    .webhook_event = "task.failed",
+	    .webhook_body = "{}"};
+	struct store_webhook_filter f = {.limit = 10, .app_id = "a"};
+
+	create("task_1", "a", NULL);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(change(&c), i == 1);
+		expect();
+		store_webhook_list(w.store, &f, on_webhooks, NULL);
+		world_wait(&w);
+		assert_int_equal(got.n, i > 0);
+		c.fence = 0;
+	}
 }
 
 static void
@@ -409,14 +465,13 @@ a_lease_ends_unless_it_is_renewed(void **state)
 	assert_int_equal(got.ids, 1);
 	assert_string_equal(got.id[0], "task_2");
 	assert_int_equal(release(NULL), 1);
-	assert_string_equal(got.tasks[0].id, "task_1");
+	assert_string_equal(get("task_1")->owner, "-");
 	expect();
 	store_task_renew(w.store, ME, LONG_MS, on_ids, NULL);
 	world_wait(&w);
 	assert_int_equal(got.ids, 0);
 	expect();
-	store_task_release_former(
-	    w.store, "aaaaaaaaaaaaaaaa", &(struct store_task_limits){3, 10}, on_tasks, NULL);
+	store_task_former(w.store, "aaaaaaaaaaaaaaaa", on_tasks, NULL);
 	world_wait(&w);
 	assert_int_equal(got.count, 1);
 	assert_string_equal(got.tasks[0].id, "task_2");
@@ -428,16 +483,9 @@ who_cancels_decides(void **state)
 	create("task_1", "a", NULL);
 	assert_int_equal(claim(ME, 1), 1);
 	uint64_t fence = got.tasks[0].fence;
-	cancel("task_1", "b");
-	assert_int_equal(got.err, E_NOT_FOUND);
-	cancel("task_1", "a");
-	assert_int_equal(got.err, 0);
-	assert_true(got.has_changed);
-	assert_string_equal(got.tasks[0].state, "cancelled");
+	assert_int_equal(cancel("task_1", NULL), 1);
+	assert_string_equal(get("task_1")->state, "cancelled");
 	assert_string_equal(got.tasks[0].owner, ME); /* who must hear of it */
-	cancel("task_1", "a");
-	assert_int_equal(got.err, 0);
-	assert_false(got.has_changed);
 	assert_int_equal(end("task_1", NULL, fence), 0);
 	assert_string_equal(get("task_1")->state, "cancelled");
 }
@@ -534,9 +582,10 @@ main(void)
 	    T(a_request_is_made_once),
 	    T(apps_are_served_alike),
 	    T(a_partition_is_in_order),
-	    T(many_that_end_at_once_are_followed),
+	    T(whose_time_is_up_is_found),
 	    T(the_dead_lose_their_tasks),
 	    T(a_lease_ends_unless_it_is_renewed),
+	    T(who_wants_to_be_told_is),
 	    T(who_cancels_decides),
 	    T(what_has_failed_can_be_begun_anew),
 	    T(lists_are_newest_first_and_without_the_old),
