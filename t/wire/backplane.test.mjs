@@ -1,5 +1,6 @@
 // The backplane: two hosts with one record and one Redis act as one; and what becomes of a host whose Redis fails.
 import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { execFile, execFileSync } from 'node:child_process';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -40,13 +41,20 @@ const keys_with = (limit, window = '60s') => [
   { kind: 'client', app: 'demo', secret: limited_key, rate: { limit, window } },
 ];
 
+/** Both hosts may do what the sample of an account allows, and no more. */
+function accountFile(dir) {
+  const file = path.join(dir, 'users.acl');
+  writeFileSync(file, readFileSync(new URL('../../etc/redis.acl', import.meta.url), 'utf8').replaceAll('parley:*', 'two:*'));
+  return ['--aclfile', file];
+}
+
 before(async () => {
-  [redis, mock] = await Promise.all([startRedis(null), startMock(null)]);
+  [redis, mock] = await Promise.all([startRedis(null, accountFile), startMock(null)]);
   const url = await (await sharedPostgres()).newDatabase();
   hosts = [];
   for (let i = 0; i < 2; i++) {
     hosts.push(await startHost(null, {
-      backplane: { url: redis.url, key_prefix: 'two:' }, store: { url, pool_size: 2 }, keys: keys_with(50),
+      backplane: { url: redis.url.replace('//', '//parley:change-me@'), key_prefix: 'two:' }, store: { url, pool_size: 2 }, keys: keys_with(50),
     }));
   }
   await Promise.all(hosts.map(isUp));
@@ -218,6 +226,13 @@ test('a host that ends signs off, and its workers are no members any more', asyn
     // Nobody else reads this registry, so no lease ends: what is gone has said so.
     assert.equal(await registry(i), '0');
   }
+});
+
+test('the sample of an account in Redis allows all that this took', async () => {
+  const { status, json } = await hosts[0].request('/admin/v1/stats', { key: keys.admin });
+  assert.deepEqual([status, json.mode, json.instances], [200, 'fleet', 2]);
+  assert.equal(await redis.command('ACL', 'LOG'), '');
+  assert.match(await redis.command('ACL', 'GETUSER', 'parley'), /-@all/);
 });
 
 // ---- outages ----
