@@ -14,7 +14,7 @@
 #include "loadtest/parley_load/tally.h"
 
 /* Below the server's keep-alive time, or a request may cross the server's close. */
-enum { IDLE_MAX_MS = 4000, SLOW_BUFFER = 4096, SOURCE_LAST = 250 };
+enum { IDLE_MAX_MS = 4000, SLOW_BUFFER = 4096, SOURCE_LAST = 250, SESSION_MAX = 128 };
 
 enum conn_state { IDLE, HEAD, COUNTED, CHUNK_SIZE, CHUNK, CHUNK_END, TRAILER, UNTIL_CLOSE };
 
@@ -29,6 +29,7 @@ struct conn {
 	bool closes, is_made;
 	uint64_t began_us; /* connecting; then idle */
 	uint64_t retry_after_s;
+	char session[SESSION_MAX];
 	uint32_t slow_bytes_per_s;
 	struct ev_token_bucket_cfg *slow;
 };
@@ -56,6 +57,8 @@ parse_header(struct conn *c, struct str line, bool *is_chunked, bool *is_counted
 		c->closes = str_ieq(value, STR("close"));
 	else if (str_ieq(name, STR("retry-after")))
 		str_to_u64(value, &c->retry_after_s);
+	else if (str_ieq(name, STR("mcp-session-id")) && value.len < sizeof(c->session))
+		snprintf(c->session, sizeof(c->session), "%.*s", (int)value.len, value.p);
 }
 
 /* A whole head is in `text`. */
@@ -338,8 +341,14 @@ conn_retry_after_s(const struct conn *c)
 	return c->retry_after_s;
 }
 
-static void
-send_request(
+const char *
+conn_session(const struct conn *c)
+{
+	return c->session;
+}
+
+void
+conn_send(
     struct conn *c, const char *method, const char *path, const char *headers, struct str body)
 {
 	struct buf head = BUF_INIT;
@@ -369,7 +378,7 @@ send_request(
 void
 conn_request(struct conn *c, const char *method, const char *path, struct str body)
 {
-	send_request(c, method, path, "", body);
+	conn_send(c, method, path, "", body);
 }
 
 void
@@ -379,5 +388,5 @@ conn_follow(struct conn *c, const char *path, const char *last_event_id)
 
 	if (last_event_id != NULL && last_event_id[0] != '\0')
 		snprintf(header, sizeof(header), "Last-Event-ID: %s\r\n", last_event_id);
-	send_request(c, "GET", path, header, STR_NONE);
+	conn_send(c, "GET", path, header, STR_NONE);
 }

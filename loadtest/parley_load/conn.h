@@ -39,6 +39,9 @@ void conn_free(struct conn **);
 /* Connects if need be, also when the connection was idle for so long that the server may be about
  * to close it. body empty: none. */
 void conn_request(struct conn *, const char *method, const char *path, struct str body);
+/* Likewise, with more headers, each ended by CRLF. */
+void conn_send(
+    struct conn *, const char *method, const char *path, const char *headers, struct str body);
 /* An event stream from after the event of that id; "" or NULL: from its beginning. */
 void conn_follow(struct conn *, const char *path, const char *last_event_id);
 
@@ -46,6 +49,7 @@ void conn_follow(struct conn *, const char *path, const char *last_event_id);
  * as fast as it can again. Before the connection is made. */
 void conn_slow(struct conn *, uint32_t bytes_per_s);
 int conn_status(const struct conn *);             /* of the answer that is coming in */
+const char *conn_session(const struct conn *);    /* Mcp-Session-Id, as given last; "": none */
 uint64_t conn_retry_after_s(const struct conn *); /* of the last answer; 0: none was given */
 /* A socket that is to be connected to the target, bound to its source; ends the program when no
  * descriptor is left. For those who speak something else. */

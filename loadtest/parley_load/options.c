@@ -51,7 +51,11 @@ static const struct row rows[] = {
     {"turns", "N", "of a conversation, then a new one begins (10)", U32, AT(turns), 1},
     {"stall", "SECONDS", "that a slow reader reads nothing (20)", U32, AT(stall_s), 1},
     {"plain", NULL, "turns that are not streamed", FLAG, AT(is_plain), 0},
-    {"path", "PATH", "of WebSockets (/ws/chat)", TEXT, AT(path), 0},
+    {"method", "NAME", "of mcp: tools/call, tools/list or initialize (tools/call)", TEXT,
+	AT(method), 0},
+    {"tool", "NAME", "that mcp calls, with a text (echo)", TEXT, AT(tool), 0},
+    {"legacy", NULL, "mcp has sessions: 2025-11-25 instead of 2026-07-28", FLAG, AT(is_legacy), 0},
+    {"path", "PATH", "of WebSockets, of MCP (/ws/chat; /mcp)", TEXT, AT(path), 0},
     {"key-in", "WHERE", "an upgrade carries the key: header, protocol or query (header)", WHERE, 0,
 	0},
     {"say", "TEXT", "over WebSockets, which any message answers (a ping of Parley's own)", TEXT,
@@ -212,6 +216,8 @@ options_parse(struct options *ret, int argc, char **argv, const char **ret_error
 	    .stall_s = 20,
 	    .path = "/ws/chat",
 	    .model = "mock",
+	    .method = "tools/call",
+	    .tool = "echo",
 	    .window = 1};
 	*ret_error = error;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)

@@ -51,6 +51,8 @@ struct options {
 
 	uint32_t tokens, interval_ms, turns, stall_s;
 	const char *model;
+	const char *method, *tool; /* of MCP */
+	bool is_legacy;
 	uint32_t first_ms, burst; /* of the gateway scenario's answers */
 	bool is_plain, wants_help;
 
