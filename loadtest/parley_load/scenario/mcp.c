@@ -89,8 +89,10 @@ send_request(struct client *c)
 }
 
 static void
-ask(struct client *c)
+ask(void *arg)
 {
+	struct client *c = arg;
+
 	if (!load_next(c->load))
 		return;
 	c->began_us = clock_mono_us();
@@ -145,7 +147,10 @@ on_done(void *arg, int status)
 		load_gone(c->load);
 		return;
 	}
-	ask(c);
+	if (is_counted && c->load->options->pace_s > 0)
+		load_after(c->load, load_think_ms(c->load, c->began_us), ask, c);
+	else
+		ask(c);
 }
 
 static struct client *
