@@ -405,6 +405,26 @@ test('WebSockets of another server', async (t) => {
   assert.equal(lost.result.failed, 2);
 });
 
+test('MCP: calls of a tool and lists, of both eras, sessions, and streams of them that are held', async (t) => {
+  const tools = new Child(path.join(build, 'mock_mcp'), ['--listen', '127.0.0.1:0', '--tools', '7']);
+  const [, address] = await tools.line(/listening (\S+)/);
+  const mcp = await startServer(t, { mock: false, config: { workers: 2, mcp: { prefix: false, servers: [{ name: 'web', url: `http://${address}/mcp` },
+    { name: 'program', command: path.join(build, 'mock_mcp'), args: ['--stdio', '--legacy', '--tools', '1'], prefix: 'true' }] } } });
+  t.after(() => tools.stop());
+  for (const name of ['web', 'program']) await waitFor(() => mcp.lines.filter((line) => line.includes(`mcp server ready server=${name} `)).length === 2, name);
+  for (const args of [[], ['--legacy'], ['--tool', 'program__echo'], ['--method', 'tools/list'], ['--method', 'tools/list', '--legacy'], ['--method', 'initialize']]) {
+    const { code, result, stdout } = await run(mcp.address, ['--users', 4, '--count', 100, ...args, 'mcp'], keys.server);
+    assert.equal(code, 0, `${args.join(' ')}: ${stdout}`);
+    ordered(result.whole_us, 100);
+  }
+  const { result } = await run(mcp.address, ['--users', 2, '--count', 10, '--tool', 'none', 'mcp'], keys.server);
+  assert.deepEqual([result.failed, result.passed], [10, false]);
+  const holder = new Child(path.join(build, 'parley_load'), ['--target', mcp.address, '--key', keys.server, '--users', '8', '--count', '100', 'idle-mcp']);
+  assert.equal((await holder.line(/^standing (\d+)/, 30000))[1], '100');
+  assert.equal((await run(mcp.address, ['--users', 4, '--count', 100, '--method', 'tools/list', 'mcp'], keys.server)).code, 0);
+  assert.deepEqual(await holder.stop(), { code: 0, signal: null });
+});
+
 test('thresholds decide how it ends', async () => {
   const { code, result } = await run(server.address, ['--count', 20, '--expect', 'first_p99_us<1', '--expect', 'done=20', 'turns']);
   assert.equal(code, 1);
