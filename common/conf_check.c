@@ -481,6 +481,14 @@ check_mcp_server(struct conf_loader *l, size_t i, const struct conf_mcp_server *
 		fail(l, key_of(&k, "mcp.servers[%zu]", i), "args and env need command");
 	if (*s->url == '\0' && s->headers.n > 0)
 		fail(l, key_of(&k, "mcp.servers[%zu].headers", i), "headers need url");
+	for (size_t j = 0; j < s->may_ask.n; j++) {
+		const char *what = s->may_ask.v[j];
+
+		if (strcmp(what, "sampling") != 0 && strcmp(what, "elicitation") != 0 &&
+		    strcmp(what, "roots") != 0)
+			fail(l, key_of(&k, "mcp.servers[%zu].may_ask[%zu]", i, j),
+			    "expected sampling, elicitation or roots, got \"%s\"", what);
+	}
 	for (size_t j = 0; j < s->headers.n; j++) {
 		const struct conf_pair *h = &s->headers.v[j];
 

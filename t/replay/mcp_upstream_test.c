@@ -54,6 +54,7 @@ setup(void **state)
 	    .command = "",
 	    .enabled = true,
 	    .prefix = "auto",
+	    .era = "auto",
 	    .per = "host",
 	    .probe_timeout_ms = 10000,
 	    .connect_timeout_ms = 30000,
@@ -222,7 +223,8 @@ on_answer(void *arg, const struct mcp_answer *a)
 static uint64_t
 call(void)
 {
-	static const struct mcp_handlers handlers = {on_notification, on_answer};
+	static const struct mcp_handlers handlers = {
+	    .on_notification = on_notification, .on_answer = on_answer};
 	uint64_t handle = mcp_call(upstreams, 0,
 	    &(struct mcp_request){.method = "tools/call",
 		.params =

@@ -18,7 +18,7 @@ discover(struct mcp_ask *a)
 {
 	mcp_ask_reply(
 	    a, STR("{\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":" CHANGES
-		   ",\"prompts\":" CHANGES ",\"resources\":" CHANGES "},"
+		   ",\"prompts\":" CHANGES ",\"resources\":" CHANGES ",\"completions\":{}},"
 		   "\"ttlMs\":3600000,\"cacheScope\":\"public\"}"));
 }
 
@@ -48,14 +48,19 @@ initialize(struct mcp_ask *a)
 		return;
 	}
 	a->revision = agreed_revision(a->params);
-	if (a->is_paired)
-		mcp_pair_find(a->front, a->session)->revision = a->revision;
-	else
+	uint8_t caps = mcp_question_caps(a->params);
+	if (a->is_paired) {
+		struct mcp_feed *f = mcp_pair_find(a->front, a->session);
+
+		f->revision = a->revision;
+		f->caps = caps;
+	} else {
 		http_add_header(
-		    req, "Mcp-Session-Id", mcp_life_begin(a->front, a->call, a->revision));
+		    req, "Mcp-Session-Id", mcp_life_begin(a->front, a->call, a->revision, caps));
+	}
 	buf_printf(&b,
 	    "{\"protocolVersion\":\"%s\",\"capabilities\":{\"tools\":" CHANGES
-	    ",\"prompts\":" CHANGES ",\"resources\":" CHANGES "},"
+	    ",\"prompts\":" CHANGES ",\"resources\":" CHANGES ",\"completions\":{}},"
 	    "\"serverInfo\":" MCP_SERVER_INFO "}",
 	    mcp_revision_info(a->revision)->text);
 	mcp_ask_reply(a, buf_str(&b));
@@ -87,6 +92,7 @@ static const struct method {
     {"resources/list", BOTH, mcp_resources_list},
     {"resources/templates/list", BOTH, mcp_templates_list},
     {"resources/read", BOTH, mcp_resources_read},
+    {"completion/complete", BOTH, mcp_complete},
 };
 
 static void
@@ -116,6 +122,8 @@ mcp_hear_legacy(struct mcp_front *front, const struct mcp_ticket *t, const struc
 	    m->params.len > 0 && jsonrpc_member(m->params, "requestId", &id) &&
 	    id.len <= JSONRPC_ID_MAX)
 		mcp_life_take_back(front, t, id);
+	else if (m->kind == JSONRPC_RESULT || m->kind == JSONRPC_ERROR)
+		mcp_question_answer(front, t->nonce, m);
 }
 
 /* ---- what is posted ---- */
@@ -163,6 +171,7 @@ serve_legacy(struct api_call *call, struct http_req *req, const struct jsonrpc *
 	}
 	struct mcp_ask *a = mcp_ask_new(front, call, req, t.revision, m);
 	a->session = t.nonce;
+	a->caps = t.caps;
 	mcp_run_legacy(a, m->method);
 }
 
@@ -256,6 +265,7 @@ mcp_front_new(struct api *api)
 	front->api = api;
 	list_init(&front->asks);
 	list_init(&front->menus);
+	mcp_questions_init(front);
 	front->feeds = mcp_feeds_new(front);
 	front->pairs = mcp_pairs_new(front);
 	front->life = mcp_life_new(front);
@@ -277,6 +287,7 @@ mcp_front_free(struct mcp_front **ref)
 	mcp_items_changed(front);
 	mcp_feeds_free(&front->feeds);
 	mcp_pairs_free(&front->pairs);
+	mcp_questions_fini(front);
 	mcp_life_free(&front->life);
 	free(front);
 }

@@ -16,6 +16,8 @@ ask_free(struct mcp_ask *a)
 
 	mcp_cancel(a->front->api->upstreams, a->upstream);
 	list_del(&a->node);
+	mcp_questions_drop(a);
+	loop_timer_stop(a->front->api->loop, &a->quiet);
 	if (pair != NULL)
 		pair->asks--;
 	if (a->batch == NULL)
@@ -109,6 +111,7 @@ mcp_ask_new(struct mcp_front *front, struct api_call *call, struct http_req *req
 	a->params = m->params;
 	a->takes_stream = req != NULL && takes_stream(req);
 	a->token = a->takes_stream ? keep(a, progress_token(m->params)) : STR_NONE;
+	list_init(&a->questions);
 	list_add_tail(&front->asks, &a->node);
 	if (req != NULL)
 		http_on_gone(req, on_client_gone, a);
@@ -123,6 +126,7 @@ mcp_ask_new_paired(struct mcp_feed *f, struct api_call *call, const struct jsonr
 	a->is_paired = true;
 	a->session = f->session;
 	a->takes_stream = true;
+	a->caps = f->caps;
 	a->token = keep(a, progress_token(m->params));
 	f->asks++;
 	return a;
@@ -203,15 +207,16 @@ mcp_ask_take_back(struct mcp_front *front, uint64_t session, struct str id)
 /* ---- an upstream's ---- */
 
 /* Nothing of the request is left then. NULL: the client has gone. */
-static struct sse *
-stream_of(struct mcp_ask *a)
+struct sse *
+mcp_ask_stream(struct mcp_ask *a)
 {
 	struct http_req *req = call_req(a->call);
 	struct mcp_feed *pair = a->is_paired ? mcp_pair_find(a->front, a->session) : NULL;
 
 	if (pair != NULL)
 		return pair->sse;
-	if (a->sse == NULL && req != NULL) {
+	if (a->sse == NULL && req != NULL && a->takes_stream) {
+		loop_timer_stop(a->front->api->loop, &a->quiet);
 		http_on_gone(req, NULL, NULL);
 		a->sse = sse_start(req, on_client_gone, a);
 	}
@@ -236,7 +241,7 @@ on_notification(void *arg, const struct jsonrpc *m)
 		buf_add_str(&params, m->params);
 	jsonrpc_add_notification(&b, m->method, buf_str(&params));
 	jsonrpc_flatten(&b, 0);
-	struct sse *sse = stream_of(a);
+	struct sse *sse = mcp_ask_stream(a);
 	if (sse != NULL) /* who does not keep up goes without */
 		sse_send(sse, STR_NONE, STR("message"), buf_str(&b));
 	buf_fini(&params);
@@ -316,18 +321,46 @@ on_answer(void *arg, const struct mcp_answer *answer)
 		reply_as_upstream(a, answer->result);
 }
 
-void
-mcp_ask_forward(
-    struct mcp_ask *a, size_t server, const char *method, const char *member, struct str name)
+/* Comments follow, so that nobody on the way takes it for dead. */
+static void
+on_quiet(struct loop_timer *timer)
 {
-	static const struct mcp_handlers handlers = {on_notification, on_answer};
+	mcp_ask_stream(container_of(timer, struct mcp_ask, quiet));
+}
+
+static void
+on_question(void *arg, const struct jsonrpc *m, uint64_t number)
+{
+	mcp_question_put(arg, m, number);
+}
+
+void
+mcp_ask_forward_with(
+    struct mcp_ask *a, size_t server, const char *method, const char *member, struct str value)
+{
+	static const struct mcp_handlers handlers = {on_notification, on_answer, on_question};
+	struct api *api = a->front->api;
 	struct buf params = BUF_INIT;
 
-	mcp_reply_rename(&params, a->params, member, name);
+	mcp_reply_replace(&params, a->params, member, value);
 	a->params = STR_NONE;
-	a->upstream = mcp_call(a->front->api->upstreams, server,
+	a->quiet.on_fire = on_quiet;
+	if (a->takes_stream && !a->is_paired)
+		loop_timer_set(api->loop, &a->quiet, api->conf->sse.keepalive_interval_ms);
+	a->upstream = mcp_call(api->upstreams, server,
 	    &(struct mcp_request){
 		.method = method, .params = buf_str(&params), .wants_progress = a->token.len > 0},
 	    &handlers, a);
 	buf_fini(&params);
+}
+
+void
+mcp_ask_forward(
+    struct mcp_ask *a, size_t server, const char *method, const char *member, struct str name)
+{
+	struct buf text = BUF_INIT;
+
+	jsonrpc_add_string(&text, name);
+	mcp_ask_forward_with(a, server, method, member, buf_str(&text));
+	buf_fini(&text);
 }

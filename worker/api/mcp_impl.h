@@ -5,6 +5,7 @@
  *   mcp_ask.c    one request: its life, and its answer in the client's form
  *   mcp_batch.c  several requests in one array, for clients of old revisions
  *   mcp_items.c  tools, prompts, resources: their lists, and what is asked of them
+ *   mcp_question.c  what an upstream asks of the client in the course of its request
  *   mcp_life.c   sessions of older clients: ids, those that have ended, requests taken back
  *   mcp_feed.c   the streams on which they are told what has changed
  *   mcp_pair.c   the two routes of 2024-11-05: such a stream, and messages whose answers go there
@@ -27,6 +28,7 @@ struct mcp_front {
 	struct mcp_life *life;   /* mcp_life.c */
 	struct mcp_feeds *feeds; /* mcp_feed.c */
 	struct mcp_pairs *pairs; /* mcp_pair.c */
+	struct idmap *questions; /* mcp_question.c */
 };
 
 /*
@@ -47,11 +49,14 @@ struct mcp_ask {
 	struct str token;           /* of progress; empty: none is wanted */
 	bool wants_messages;
 	bool takes_stream;
-	bool is_paired;    /* answered on its session's stream: there is no req */
-	bool is_tool;      /* whose failures a model is told */
-	bool is_cacheable; /* a modern result says for how long */
-	struct sse *sse;   /* NULL: no notification has gone out */
-	uint64_t upstream; /* mcp_call()'s handle; 0: none */
+	bool is_paired;          /* answered on its session's stream: there is no req */
+	bool is_tool;            /* whose failures a model is told */
+	bool is_cacheable;       /* a modern result says for how long */
+	struct sse *sse;         /* NULL: no notification has gone out */
+	uint64_t upstream;       /* mcp_call()'s handle; 0: none */
+	uint8_t caps;            /* what an older client can be asked for; as ticket.h */
+	struct list questions;   /* mcp_question.c */
+	struct loop_timer quiet; /* it has not said anything for long: a proxy may cut it */
 };
 
 /* ---- mcp_ask.c: each answer ends the ask ---- */
@@ -67,6 +72,11 @@ void mcp_ask_refuse(
 /* The request goes to that server; name: the item's own, in the place of params.<member>. */
 void mcp_ask_forward(
     struct mcp_ask *, size_t server, const char *method, const char *member, struct str name);
+/* The same with any value, as it is to stand. */
+void mcp_ask_forward_with(
+    struct mcp_ask *, size_t server, const char *method, const char *member, struct str value);
+/* The stream of events that it is answered with, from now on; NULL: there is none. */
+struct sse *mcp_ask_stream(struct mcp_ask *);
 void mcp_ask_drop(struct mcp_ask *);  /* silently */
 void mcp_ask_leave(struct mcp_ask *); /* somebody else answers */
 struct mcp_feed;
@@ -94,7 +104,7 @@ void mcp_hear_legacy(struct mcp_front *, const struct mcp_ticket *, const struct
 struct mcp_life *mcp_life_new(struct mcp_front *);
 void mcp_life_free(struct mcp_life **);
 /* A session begins: its id, as long as the request. */
-const char *mcp_life_begin(struct mcp_front *, struct api_call *, enum mcp_revision);
+const char *mcp_life_begin(struct mcp_front *, struct api_call *, enum mcp_revision, uint8_t caps);
 /* The same for one that this worker has the stream of. */
 const char *mcp_life_begin_pair(struct mcp_front *, struct api_call *, struct mcp_ticket *ret);
 /* Is it one of those, and of this key? */
@@ -147,8 +157,21 @@ void mcp_pair_forget(struct mcp_feed *); /* its stream is gone: so are the reque
 /* An answer: a client that takes none of them is let go. */
 void mcp_pair_answer(struct mcp_front *, uint64_t session, struct buf *message);
 
+/* ---- mcp_question.c ---- */
+
+void mcp_questions_init(struct mcp_front *);
+void mcp_questions_fini(struct mcp_front *); /* there are no asks any more */
+/* of mcp_handlers */
+void mcp_question_put(struct mcp_ask *, const struct jsonrpc *, uint64_t number);
+void mcp_questions_drop(struct mcp_ask *);
+/* Whoever got it: a client's result or error. */
+void mcp_question_answer(struct mcp_front *, uint64_t session, const struct jsonrpc *answer);
+/* Of initialize's params. */
+uint8_t mcp_question_caps(struct str params);
+
 /* ---- mcp_items.c ---- */
 
+void mcp_complete(struct mcp_ask *);
 void mcp_tools_list(struct mcp_ask *);
 void mcp_tools_call(struct mcp_ask *);
 void mcp_prompts_list(struct mcp_ask *);

@@ -10,6 +10,7 @@
 
 #include "common/check.h"
 #include "worker/api/mcp_impl.h"
+#include "worker/mcp/reply.h"
 
 /* How long a client may believe it, and while a server has not been reached yet. */
 enum { LIST_TTL_MS = 300000, YOUNG_LIST_TTL_MS = 1000 };
@@ -314,4 +315,58 @@ mcp_resources_read(struct mcp_ask *a)
 		refuse_resource(a, buf_str(&uri));
 	}
 	buf_fini(&uri);
+}
+
+/* ---- completion ---- */
+
+static const struct mcp_entry *
+find_ref(const struct mcp_ask *a, struct str ref, const char **ret_member)
+{
+	struct mcp_upstreams *upstreams = a->front->api->upstreams;
+	const struct mcp_entry *e = NULL;
+	enum mcp_kind kind = MCP_PROMPTS;
+	struct buf type = BUF_INIT, key = BUF_INIT;
+
+	*ret_member = "name";
+	jsonrpc_text_member(ref, "type", &type);
+	if (str_eq(buf_str(&type), STR("ref/resource"))) {
+		*ret_member = "uri";
+		kind = MCP_TEMPLATES;
+	}
+	if (jsonrpc_text_member(ref, *ret_member, &key) && key.len > 0)
+		e = mcp_view_find(mcp_upstreams_view(upstreams, kind), buf_str(&key));
+	if (e == NULL && kind == MCP_TEMPLATES && key.len > 0) {
+		kind = MCP_RESOURCES;
+		e = mcp_view_find(mcp_upstreams_view(upstreams, kind), buf_str(&key));
+	}
+	buf_fini(&type);
+	buf_fini(&key);
+	return e != NULL && may_call(a->call, kind, e) ? e : NULL;
+}
+
+/* A server that completes nothing is not asked. */
+void
+mcp_complete(struct mcp_ask *a)
+{
+	const struct mcp_entry *e = NULL;
+	struct mcp_upstream_info info;
+	const char *member;
+	struct buf renamed = BUF_INIT;
+	struct str ref, unused;
+
+	if (a->params.len > 0 && jsonrpc_member(a->params, "ref", &ref) && ref.p[0] == '{')
+		e = find_ref(a, ref, &member);
+	if (e == NULL) {
+		mcp_ask_refuse(a, 200, MCP_INVALID_PARAMS, "Unknown ref", STR_NONE);
+		return;
+	}
+	mcp_upstream_get(a->front->api->upstreams, e->source, &info);
+	if (info.capabilities.len == 0 ||
+	    !jsonrpc_member(info.capabilities, "completions", &unused)) {
+		mcp_ask_reply(a, STR("{\"completion\":{\"values\":[],\"hasMore\":false}}"));
+		return;
+	}
+	mcp_reply_rename(&renamed, ref, member, e->item->key);
+	mcp_ask_forward_with(a, e->source, "completion/complete", "ref", buf_str(&renamed));
+	buf_fini(&renamed);
 }

@@ -206,9 +206,10 @@ begin(struct mcp_front *front, struct api_call *call, struct mcp_ticket *t)
 }
 
 const char *
-mcp_life_begin(struct mcp_front *front, struct api_call *call, enum mcp_revision revision)
+mcp_life_begin(
+    struct mcp_front *front, struct api_call *call, enum mcp_revision revision, uint8_t caps)
 {
-	struct mcp_ticket t = {.revision = revision};
+	struct mcp_ticket t = {.revision = revision, .caps = caps};
 
 	return begin(front, call, &t);
 }

@@ -44,6 +44,8 @@ enum backplane_method {
 	BACKPLANE_MCP_SAID,     /* mcp: progress of one */
 	BACKPLANE_MCP_ENDED,    /* api: sessions of clients that have ended; none: which have? */
 	BACKPLANE_MCP_STOP,     /* api: a client takes a request back */
+	BACKPLANE_MCP_ANSWER,   /* mcp: a client's, to a question of a server */
+	BACKPLANE_MCP_REPLY,    /* api: likewise, to the worker that asks for the server */
 	BACKPLANE_MCP_POST,     /* api: a message for a stream of 2024-11-05 */
 	BACKPLANE_EVENTS_NEWS,  /* events: the log has some that you want */
 	BACKPLANE_EVENTS_FAR,   /* events: one of another host */

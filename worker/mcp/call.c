@@ -71,6 +71,7 @@ call_free(struct call *c)
 		list_del(&c->node);
 	loop_timer_stop(u->all->of.loop, &c->timer);
 	loop_post_cancel(u->all->of.loop, &c->post);
+	questions_drop(c);
 	idmap_remove(u->all->calls, c->handle);
 	u->call_count--;
 	if (!c->is_ours)
@@ -161,6 +162,7 @@ call_new(
 	c->arg = arg;
 	c->timer.on_fire = on_late;
 	c->post.run = run_fail;
+	list_init(&c->questions);
 	c->handle = idmap_add(u->all->calls, c);
 	u->call_count++;
 	c->asked_us = clock_mono_us();
@@ -424,6 +426,25 @@ find_sent(struct upstream *u, struct str id)
 	return NULL;
 }
 
+struct call *
+call_only(struct upstream *u)
+{
+	struct call *only = NULL;
+
+	for (size_t i = 0; i < CALL_BUCKETS; i++) {
+		list_for (node, &u->sent[i]) {
+			struct call *c = list_entry(node, struct call, node);
+
+			if (c->is_ours)
+				continue;
+			if (only != NULL)
+				return NULL;
+			only = c;
+		}
+	}
+	return only;
+}
+
 void
 call_answer(struct call *c, const struct jsonrpc *m)
 {
@@ -488,7 +509,8 @@ call_take(struct upstream *u, struct call *c, struct str text)
 	}
 	switch (m.kind) {
 	case JSONRPC_REQUEST:
-		upstream_asked(u, &m);
+		if (!question_take(u, c, &m))
+			upstream_asked(u, &m);
 		break;
 	case JSONRPC_NOTIFICATION:
 		take_notification(u, c, &m);

@@ -7,7 +7,8 @@
  *   STATE   I do to this one; it is ready or not, and offers this
  *   CALL    a request, by the asker's number; answered when it is
  *   CANCEL  nobody waits for it any more
- *   SAID    a notification of it, on the way back
+ *   SAID    a notification of it, on the way back; or a question of the server
+ *   ANSWER  to such a question
  */
 #include <stdlib.h>
 
@@ -322,8 +323,9 @@ errands_send(struct call *c)
 	backplane_put_str(&b, str_of(c->method));
 	backplane_put_str(&b, buf_str(&c->params));
 	backplane_send_call(r->all->of.backplane, u->speaker, BACKPLANE_MCP_CALL, buf_str(&b),
-	    c->timeout_ms > 0 && c->timeout_ms < NO_TIMEOUT_MS ? c->timeout_ms + CALL_MARGIN_MS
-							       : NO_TIMEOUT_MS,
+	    c->timeout_ms > 0 && c->timeout_ms < NO_TIMEOUT_MS && c->handlers.on_question == NULL
+		? c->timeout_ms + CALL_MARGIN_MS
+		: NO_TIMEOUT_MS, /* a client may be asked meanwhile; the call has its own */
 	    on_reply, gap);
 	buf_fini(&b);
 }
@@ -346,14 +348,36 @@ on_said(void *arg, const struct backplane_call *call)
 	struct errands *r = arg;
 	struct str rest = call->payload, text;
 	struct jsonrpc m;
-	uint64_t handle;
+	uint64_t handle, question;
 
-	if (!backplane_take_u64(&rest, &handle) || !backplane_take_str(&rest, &text))
+	if (!backplane_take_u64(&rest, &handle) || !backplane_take_u64(&rest, &question) ||
+	    !backplane_take_str(&rest, &text) || jsonrpc_parse(text, &m) != 0)
 		return;
 	struct call *c = call_by_handle(r->all, handle);
-	if (c != NULL && c->handlers.on_notification != NULL && jsonrpc_parse(text, &m) == 0 &&
-	    m.kind == JSONRPC_NOTIFICATION)
+	if (c == NULL)
+		return;
+	if (m.kind == JSONRPC_REQUEST)
+		question_relayed(c, question, &m);
+	else if (m.kind == JSONRPC_NOTIFICATION && c->handlers.on_notification != NULL)
 		c->handlers.on_notification(c->arg, &m);
+}
+
+void
+errands_answer(struct call *c, uint64_t question, const struct jsonrpc *answer)
+{
+	struct errands *r = c->upstream->all->errands;
+	struct buf b = BUF_INIT, text = BUF_INIT;
+
+	if (answer->kind == JSONRPC_RESULT)
+		jsonrpc_add_result(&text, STR("0"), answer->result);
+	else
+		jsonrpc_add_error_as(&text, STR("0"), answer);
+	backplane_put_u64(&b, c->handle);
+	backplane_put_u64(&b, question);
+	backplane_put_str(&b, buf_str(&text));
+	tell(r, c->carrier, BACKPLANE_MCP_ANSWER, buf_str(&b));
+	buf_fini(&b);
+	buf_fini(&text);
 }
 
 /* ---- calls of others ---- */
@@ -366,6 +390,22 @@ on_errand_said(void *arg, const struct jsonrpc *m)
 
 	jsonrpc_add_notification(&text, m->method, m->params);
 	backplane_put_u64(&b, e->number);
+	backplane_put_u64(&b, 0);
+	backplane_put_str(&b, buf_str(&text));
+	tell(e->errands, e->from, BACKPLANE_MCP_SAID, buf_str(&b));
+	buf_fini(&b);
+	buf_fini(&text);
+}
+
+static void
+on_errand_question(void *arg, const struct jsonrpc *m, uint64_t question)
+{
+	struct errand *e = arg;
+	struct buf b = BUF_INIT, text = BUF_INIT;
+
+	jsonrpc_add_request(&text, STR("0"), m->method, m->params);
+	backplane_put_u64(&b, e->number);
+	backplane_put_u64(&b, question);
 	backplane_put_str(&b, buf_str(&text));
 	tell(e->errands, e->from, BACKPLANE_MCP_SAID, buf_str(&b));
 	buf_fini(&b);
@@ -400,7 +440,8 @@ on_errand_done(void *arg, const struct mcp_answer *a)
 static void
 on_call(void *arg, const struct backplane_call *call)
 {
-	static const struct mcp_handlers handlers = {on_errand_said, on_errand_done};
+	static const struct mcp_handlers handlers = {
+	    on_errand_said, on_errand_done, on_errand_question};
 	struct errands *r = arg;
 	struct str rest = call->payload, method, params;
 	uint64_t program, number, timeout_ms, wants_progress;
@@ -455,6 +496,25 @@ on_cancel(void *arg, const struct backplane_call *call)
 	}
 }
 
+static void
+on_answer(void *arg, const struct backplane_call *call)
+{
+	struct errands *r = arg;
+	struct str rest = call->payload, text;
+	uint64_t number, question;
+	struct jsonrpc m;
+
+	if (!backplane_take_u64(&rest, &number) || !backplane_take_u64(&rest, &question) ||
+	    !backplane_take_str(&rest, &text) || jsonrpc_parse(text, &m) != 0)
+		return;
+	list_for_safe (node, &r->errands) {
+		struct errand *e = list_entry(node, struct errand, node);
+
+		if (e->number == number && owner_equal(e->from, call->from))
+			mcp_answer(r->all, e->handle, question, &m);
+	}
+}
+
 /* ---- life ---- */
 
 struct errands *
@@ -471,6 +531,7 @@ errands_new(struct mcp_upstreams *all)
 	backplane_serve(b, BACKPLANE_MCP_CALL, on_call, r);
 	backplane_serve(b, BACKPLANE_MCP_CANCEL, on_cancel, r);
 	backplane_serve(b, BACKPLANE_MCP_SAID, on_said, r);
+	backplane_serve(b, BACKPLANE_MCP_ANSWER, on_answer, r);
 	backplane_on_peer_gone(b, on_peer_gone, r);
 	return r;
 }

@@ -325,6 +325,19 @@ jsonrpc_add_error(struct buf *b, struct str id, int64_t code, struct str message
 }
 
 void
+jsonrpc_add_error_as(struct buf *b, struct str id, const struct jsonrpc *error)
+{
+	add_head(b, id);
+	buf_printf(b, ",\"error\":{\"code\":%" PRId64 ",\"message\":", error->code);
+	buf_add_str(b, error->message.len > 0 ? error->message : STR("\"\""));
+	if (error->data.len > 0) {
+		buf_add_cstr(b, ",\"data\":");
+		buf_add_str(b, error->data);
+	}
+	buf_add_cstr(b, "}}");
+}
+
+void
 jsonrpc_flatten(struct buf *b, size_t from)
 {
 	char *end = b->data + b->len;

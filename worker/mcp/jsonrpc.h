@@ -82,6 +82,8 @@ void jsonrpc_add_result(struct buf *, struct str id, struct str result);
 /* id empty: null. message is plain text; data may be empty. */
 void jsonrpc_add_error(
     struct buf *, struct str id, int64_t code, struct str message, struct str data);
+/* One that was read: code, message and data as they were. */
+void jsonrpc_add_error_as(struct buf *, struct str id, const struct jsonrpc *error);
 /* "..." */
 void jsonrpc_add_string(struct buf *, struct str plain);
 /* What was added since `from` becomes one line, for streams of events and of lines: line feeds and

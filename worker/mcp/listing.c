@@ -106,7 +106,7 @@ on_page(void *arg, const struct mcp_answer *a)
 static void
 ask_page(struct upstream *u, struct str cursor)
 {
-	static const struct mcp_handlers handlers = {NULL, on_page};
+	static const struct mcp_handlers handlers = {.on_answer = on_page};
 	struct buf params = BUF_INIT;
 
 	if (cursor.len > 0)
@@ -274,7 +274,8 @@ on_listen_event(void *arg, const struct jsonrpc *m)
 static void
 listen_modern(struct upstream *u)
 {
-	static const struct mcp_handlers handlers = {on_listen_event, on_listen_end};
+	static const struct mcp_handlers handlers = {
+	    .on_notification = on_listen_event, .on_answer = on_listen_end};
 	struct buf params = BUF_INIT;
 	bool wants = false;
 

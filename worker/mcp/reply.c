@@ -79,14 +79,14 @@ mcp_reply_add_result(struct buf *b, enum mcp_revision revision, struct str resul
 }
 
 void
-mcp_reply_rename(struct buf *b, struct str params, const char *member, struct str name)
+mcp_reply_replace(struct buf *b, struct str params, const char *member, struct str value)
 {
 	struct buf rest = BUF_INIT;
 
 	jsonrpc_without(&rest, params, member);
 	buf_add_char(b, '{');
 	add_key(b, str_of(member));
-	jsonrpc_add_string(b, name);
+	buf_add_str(b, value);
 	if (rest.len > 2)
 		buf_add_char(b, ',');
 	buf_add(b, rest.data + 1, rest.len - 1);
@@ -94,16 +94,17 @@ mcp_reply_rename(struct buf *b, struct str params, const char *member, struct st
 }
 
 void
+mcp_reply_rename(struct buf *b, struct str params, const char *member, struct str name)
+{
+	struct buf text = BUF_INIT;
+
+	jsonrpc_add_string(&text, name);
+	mcp_reply_replace(b, params, member, buf_str(&text));
+	buf_fini(&text);
+}
+
+void
 mcp_reply_add_progress(struct buf *b, struct str params, struct str token)
 {
-	struct buf rest = BUF_INIT;
-
-	jsonrpc_without(&rest, params, "progressToken");
-	buf_add_char(b, '{');
-	add_key(b, STR("progressToken"));
-	buf_add_str(b, token);
-	if (rest.len > 2)
-		buf_add_char(b, ',');
-	buf_add(b, rest.data + 1, rest.len - 1);
-	buf_fini(&rest);
+	mcp_reply_replace(b, params, "progressToken", token);
 }

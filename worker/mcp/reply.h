@@ -19,6 +19,9 @@ bool mcp_reply_add_result(struct buf *, enum mcp_revision, struct str result);
 /* params under another name. */
 void mcp_reply_rename(struct buf *, struct str params, const char *member, struct str name);
 
+/* The same with any value, as it is to stand. */
+void mcp_reply_replace(struct buf *, struct str params, const char *member, struct str value);
+
 /* The params of a notification of progress under the client's token, as it wrote it. */
 void mcp_reply_add_progress(struct buf *, struct str params, struct str token);
 

@@ -343,7 +343,7 @@ static uint64_t
 call_tool(struct tool_menu *m, const char *name, const json_t *arguments,
     tool_on_outcome *on_outcome, void *arg)
 {
-	static const struct mcp_handlers handlers = {NULL, on_answer};
+	static const struct mcp_handlers handlers = {.on_answer = on_answer};
 	const struct dish *d = strmap_get(m->by_name, str_of(name));
 	struct run *run = xcalloc(1, sizeof(*run));
 	struct buf why = BUF_INIT;

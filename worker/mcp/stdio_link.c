@@ -379,7 +379,7 @@ on_sign_of_life(void *arg, const struct mcp_answer *a)
 static void
 ask_for_life(struct upstream *u)
 {
-	static const struct mcp_handlers handlers = {NULL, on_sign_of_life};
+	static const struct mcp_handlers handlers = {.on_answer = on_sign_of_life};
 	struct stdio_link *l = u->pipes;
 
 	if (l->life_call != 0 || u->step != STEP_READY)

@@ -280,7 +280,7 @@ on_handshake(void *arg, const struct mcp_answer *a)
 		on_initialized(u, a);
 }
 
-static const struct mcp_handlers handshake = {NULL, on_handshake};
+static const struct mcp_handlers handshake = {.on_answer = on_handshake};
 
 static void
 ask_discover(struct upstream *u)
@@ -295,10 +295,11 @@ ask_initialize(struct upstream *u)
 	struct buf params = BUF_INIT;
 
 	u->revision = MCP_REVISION_NONE;
-	buf_printf(&params,
-	    "{\"protocolVersion\":\"%s\",\"capabilities\":{},\"clientInfo\":{\"name\":\"parley\","
-	    "\"version\":\"" PARLEY_VERSION "\"}}",
+	buf_printf(&params, "{\"protocolVersion\":\"%s\",\"capabilities\":",
 	    mcp_revision_info(u->is_fallback ? MCP_2024_11_05 : MCP_REVISION_LEGACY)->text);
+	question_add_capabilities(u, &params);
+	buf_add_cstr(&params, ",\"clientInfo\":{\"name\":\"parley\","
+			      "\"version\":\"" PARLEY_VERSION "\"}}");
 	u->handshake_call =
 	    call_ask(u, "initialize", buf_str(&params), probe_timeout_ms(u), &handshake, u);
 	buf_fini(&params);
@@ -314,6 +315,7 @@ is_verdict_good(const struct upstream *u)
 void
 upstream_connected(struct upstream *u)
 {
+	bool is_old = strcmp(u->conf->era, "sessions") == 0 && !u->is_fallback;
 	bool is_known = is_verdict_good(u);
 
 	check(u->step == STEP_WAIT || u->step == STEP_FALLBACK);
@@ -322,7 +324,7 @@ upstream_connected(struct upstream *u)
 	if (u->step == STEP_WAIT && is_known && u->is_fallback) {
 		upstream_enter(u, STEP_FALLBACK);
 		http_link_fall_back(u);
-	} else if (u->step == STEP_FALLBACK ||
+	} else if (u->step == STEP_FALLBACK || is_old ||
 		   (is_known && !mcp_revision_info(u->verdict)->is_modern)) {
 		u->is_fallback = u->step == STEP_FALLBACK;
 		upstream_enter(u, STEP_INIT);
@@ -388,7 +390,7 @@ upstream_listed(struct upstream *u)
 	calls_flush(u);
 }
 
-/* We declare no capabilities: there is nothing that it may ask for but a sign of life. */
+/* Where there is no client to be asked, a sign of life is all that there is. */
 void
 upstream_asked(struct upstream *u, const struct jsonrpc *m)
 {

@@ -109,6 +109,9 @@ struct mcp_handlers {
 	void (*on_notification)(void *arg, const struct jsonrpc *);
 	/* Once, unless cancelled. The handle is dead before the call. */
 	void (*on_answer)(void *arg, const struct mcp_answer *);
+	/* An older server asks the client for something before it answers: mcp_answer(), once, or
+	 * never when the request ends before. NULL: it is refused. */
+	void (*on_question)(void *arg, const struct jsonrpc *, uint64_t question);
 };
 
 /* Returns a handle, never 0. Everything is copied. */
@@ -116,5 +119,9 @@ uint64_t mcp_call(struct mcp_upstreams *, size_t server, const struct mcp_reques
     const struct mcp_handlers *, void *arg);
 /* The server is told to stop. Unknown or 0: nothing. */
 void mcp_cancel(struct mcp_upstreams *, uint64_t handle);
+/* The answer to a question of the request with that handle: a result or an error, whatever its id.
+ * Unknown: nothing. */
+void mcp_answer(
+    struct mcp_upstreams *, uint64_t handle, uint64_t question, const struct jsonrpc *answer);
 
 #endif

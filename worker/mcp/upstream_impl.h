@@ -10,6 +10,7 @@
  *   http_feed.c   the bytes of an HTTP answer on their way to messages
  *   stdio.c       the connection to the master, who has the pipes
  *   stdio_link.c  carries over pipes, where this worker was given them
+ *   question.c    what an older server asks of the client whose request it is at
  *   errands.c       carries to the worker that was, and is that one's other end
  */
 #ifndef WORKER_MCP_UPSTREAM_IMPL_H
@@ -141,6 +142,8 @@ struct call {
 	struct feed_in *feed;          /* http_feed.c: the transfer that carries it; NULL: none */
 	bool is_relayed;               /* another worker was given it .. */
 	struct backplane_addr carrier; /* .. this one */
+	struct list questions;         /* question.c: without an answer yet */
+	uint32_t question_count;       /* so far */
 };
 
 /* ---- upstreams.c ---- */
@@ -155,6 +158,8 @@ uint64_t call_ask(struct upstream *, const char *method, struct str params, uint
 struct call *call_by_handle(struct mcp_upstreams *, uint64_t handle);
 /* One message of the server. call: on whose own stream it came; NULL: on a shared one. */
 void call_take(struct upstream *, struct call *, struct str text);
+/* The only one that was sent for somebody else; NULL: none, or several. */
+struct call *call_only(struct upstream *);
 void call_format(const struct call *, struct buf *); /* as a request, in the server's form */
 void call_answer(struct call *, const struct jsonrpc *);
 void call_fail(struct call *, int err, const char *why);
@@ -211,6 +216,18 @@ void errands_ask(struct errands *);       /* all workers of the host: who speaks
 void errands_announce(struct upstream *); /* we do, and it is so */
 void errands_send(struct call *);
 void errands_abandon(struct call *);
+
+void errands_answer(struct call *, uint64_t question, const struct jsonrpc *answer);
+
+/* ---- question.c ---- */
+
+/* c: on whose stream it came; NULL: on none. False: nobody can be asked. */
+bool question_take(struct upstream *, struct call *, const struct jsonrpc *);
+/* The worker that has the call was asked that by the server, under a number of its own. */
+void question_relayed(struct call *, uint64_t number, const struct jsonrpc *);
+void questions_drop(struct call *);
+/* {"sampling":{}, ..}: what we say that clients can be asked for. */
+void question_add_capabilities(const struct upstream *, struct buf *);
 
 /* ---- listing.c ---- */
 

@@ -92,7 +92,33 @@ async function body(req) {
   return parts.length ? JSON.parse(Buffer.concat(parts).toString()) : undefined;
 }
 
-export async function startSessions(t) {
+/** Tools that ask the client: sampling, elicitation, its folders; and on a stream that all requests share. */
+function registerAsking(server) {
+  const text = (value) => ({ content: [{ type: 'text', text: value }] });
+  const asks = {
+    ask_model: { method: 'sampling/createMessage', params: { messages: [{ role: 'user', content: { type: 'text', text: 'hi\nthere' } }], maxTokens: 10 } },
+    ask_user: { method: 'elicitation/create', params: { message: 'your name?', requestedSchema: { type: 'object', properties: { name: { type: 'string' } } } } },
+    ask_roots: { method: 'roots/list' },
+  };
+  for (const [name, request] of Object.entries(asks)) {
+    server.registerTool(name, { description: 'Asks', inputSchema: z.object({}) }, async (_, context) => {
+      try {
+        return text(JSON.stringify(await context.sendRequest(request, z.looseObject({}))));
+      } catch (error) {
+        return text(`refused ${error.code}`);
+      }
+    });
+    server.registerTool(`${name}_beside`, { description: 'Asks on no stream of its own', inputSchema: z.object({}) }, async () => {
+      try {
+        return text(JSON.stringify(await server.server.request(request, z.looseObject({}))));
+      } catch (error) {
+        return text(`refused ${error.code}`);
+      }
+    });
+  }
+}
+
+export async function startSessions(t, { asks } = {}) {
   const tools = new ToolServer();
   tools.sessions = new Map();
   tools.addTool = (name) => {
@@ -114,6 +140,7 @@ export async function startSessions(t) {
     }
     if (message?.method !== 'initialize') { res.writeHead(400, { 'content-type': 'application/json' }).end('{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: no session"},"id":null}'); return; }
     const server = tools.register(new LegacyServer({ name: 'sessions', version: '1.0.0' }));
+    if (asks) registerAsking(server);
     const transport = new StreamableHTTPServerTransport({
       sessionIdGenerator: randomUUID,
       onsessioninitialized: (session) => { tools.sessions.set(session, { server, transport }); },

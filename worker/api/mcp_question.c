@@ -1,0 +1,203 @@
+/*
+ * mcp_question - see mcp_impl.h.
+ *
+ * The question goes out on the stream of the client's own request, under an id that says where it
+ * is remembered, and the client's answer may be posted to any worker of any host:
+ *
+ *   upstream -> put -> open -> answered here, or by a worker that it was posted to -> upstream
+ *                         \-- its request ends: forgotten
+ *
+ * An answer counts only within the session that was asked.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/check.h"
+#include "common/idmap.h"
+#include "worker/api/mcp_impl.h"
+#include "worker/backplane/owner.h"
+
+enum { ID_MAX_LEN = OWNER_MAX + 20 };
+
+struct mcp_question {
+	struct list node;
+	struct mcp_ask *ask;
+	uint64_t handle, number;
+};
+
+uint8_t
+mcp_question_caps(struct str params)
+{
+	struct str capabilities, value;
+	uint8_t caps = 0;
+
+	if (!jsonrpc_member(params, "capabilities", &capabilities))
+		return 0;
+	if (jsonrpc_member(capabilities, "sampling", &value) && value.p[0] == '{')
+		caps |= TICKET_SAMPLING;
+	if (jsonrpc_member(capabilities, "elicitation", &value) && value.p[0] == '{')
+		caps |= TICKET_ELICITATION;
+	if (jsonrpc_member(capabilities, "roots", &value) && value.p[0] == '{')
+		caps |= TICKET_ROOTS;
+	return caps;
+}
+
+static uint8_t
+needed(const char *method)
+{
+	if (strcmp(method, "sampling/createMessage") == 0)
+		return TICKET_SAMPLING;
+	if (strcmp(method, "elicitation/create") == 0)
+		return TICKET_ELICITATION;
+	return strcmp(method, "roots/list") == 0 ? TICKET_ROOTS : 0;
+}
+
+static void
+question_free(struct mcp_question *q)
+{
+	idmap_remove(q->ask->front->questions, q->handle);
+	list_del(&q->node);
+	free(q);
+}
+
+void
+mcp_questions_drop(struct mcp_ask *a)
+{
+	list_for_safe (node, &a->questions)
+		question_free(list_entry(node, struct mcp_question, node));
+}
+
+static void
+refuse(const struct mcp_ask *a, uint64_t number)
+{
+	const struct jsonrpc refusal = {.kind = JSONRPC_ERROR,
+	    .code = MCP_METHOD_NOT_FOUND,
+	    .message = STR("\"The client whose request it is has no such method.\"")};
+
+	mcp_answer(a->front->api->upstreams, a->upstream, number, &refusal);
+}
+
+/* "p.host.row.number.handle" in hex. */
+static void
+format_id(const struct mcp_question *q, char out[ID_MAX_LEN])
+{
+	char owner[OWNER_MAX];
+
+	owner_format(backplane_self(q->ask->front->api->backplane), owner);
+	snprintf(out, ID_MAX_LEN, "\"p.%s.%" PRIx64 "\"", owner, q->handle);
+}
+
+static bool
+parse_id(struct str id, struct backplane_addr *ret_home, uint64_t *ret_handle)
+{
+	char text[ID_MAX_LEN], *dot, *end;
+
+	if (id.len < 5 || id.len >= sizeof(text) || memcmp(id.p, "\"p.", 3) != 0)
+		return false;
+	memcpy(text, id.p + 3, id.len - 4);
+	text[id.len - 4] = '\0';
+	dot = strrchr(text, '.');
+	if (dot == NULL || dot[1] == '\0' || strspn(dot + 1, "0123456789abcdef") != strlen(dot + 1))
+		return false;
+	*dot = '\0';
+	*ret_handle = strtoull(dot + 1, &end, 16);
+	return *end == '\0' && owner_parse(text, ret_home);
+}
+
+void
+mcp_question_put(struct mcp_ask *a, const struct jsonrpc *m, uint64_t number)
+{
+	bool is_legacy = !mcp_revision_info(a->revision)->is_modern;
+	struct sse *sse =
+	    is_legacy && (a->caps & needed(m->method)) != 0 ? mcp_ask_stream(a) : NULL;
+	struct buf b = BUF_INIT;
+	char id[ID_MAX_LEN];
+
+	if (sse == NULL) {
+		refuse(a, number);
+		return;
+	}
+	struct mcp_question *q = xcalloc(1, sizeof(*q));
+	q->ask = a;
+	q->number = number;
+	q->handle = idmap_add(a->front->questions, q);
+	list_add_tail(&a->questions, &q->node);
+	format_id(q, id);
+	jsonrpc_add_request(&b, str_of(id), m->method, m->params);
+	jsonrpc_flatten(&b, 0);
+	if (!sse_send(sse, STR_NONE, STR("message"), buf_str(&b))) {
+		question_free(q);
+		refuse(a, number);
+	}
+	buf_fini(&b);
+}
+
+/* ---- the answer ---- */
+
+static void
+take(struct mcp_front *front, uint64_t session, uint64_t handle, const struct jsonrpc *answer)
+{
+	struct mcp_question *q = handle != 0 ? idmap_get(front->questions, handle) : NULL;
+
+	if (q == NULL || q->ask->session != session)
+		return;
+	uint64_t upstream = q->ask->upstream, number = q->number;
+	question_free(q);
+	mcp_answer(front->api->upstreams, upstream, number, answer);
+}
+
+static void
+on_reply(void *arg, const struct backplane_call *call)
+{
+	struct str rest = call->payload, text;
+	uint64_t session, handle;
+	struct jsonrpc m;
+
+	if (backplane_take_u64(&rest, &session) && backplane_take_u64(&rest, &handle) &&
+	    backplane_take_str(&rest, &text) && jsonrpc_parse(text, &m) == 0 &&
+	    (m.kind == JSONRPC_RESULT || m.kind == JSONRPC_ERROR))
+		take(arg, session, handle, &m);
+}
+
+void
+mcp_question_answer(struct mcp_front *front, uint64_t session, const struct jsonrpc *answer)
+{
+	struct backplane *backplane = front->api->backplane;
+	struct buf b = BUF_INIT, text = BUF_INIT;
+	struct backplane_addr home;
+	uint64_t handle;
+
+	if (session == 0 || !parse_id(answer->id, &home, &handle))
+		return;
+	if (owner_equal(home, backplane_self(backplane))) {
+		take(front, session, handle, answer);
+		return;
+	}
+	if (answer->kind == JSONRPC_RESULT)
+		jsonrpc_add_result(&text, STR("0"), answer->result);
+	else
+		jsonrpc_add_error_as(&text, STR("0"), answer);
+	backplane_put_u64(&b, session);
+	backplane_put_u64(&b, handle);
+	backplane_put_str(&b, buf_str(&text));
+	backplane_cast(backplane, home, BACKPLANE_MCP_REPLY, buf_str(&b));
+	buf_fini(&b);
+	buf_fini(&text);
+}
+
+/* ---- life ---- */
+
+void
+mcp_questions_init(struct mcp_front *front)
+{
+	front->questions = idmap_new();
+	backplane_serve(front->api->backplane, BACKPLANE_MCP_REPLY, on_reply, front);
+}
+
+void
+mcp_questions_fini(struct mcp_front *front)
+{
+	check(idmap_count(front->questions) == 0);
+	idmap_free(&front->questions);
+}
