@@ -27,16 +27,48 @@ stop_timer(struct ws_socket *w)
 	wheel_stop(http_server_wheel(w->http.server), &w->timer);
 }
 
+/* Of its own when nothing is pinged. */
+static uint64_t
+look_interval_ms(const struct ws_socket *w)
+{
+	const struct conf_websocket *conf = &conf_of(w)->websocket;
+
+	if (conf->ping_interval_ms > 0)
+		return conf->ping_interval_ms;
+	return w->begun_s != 0 ? conf->message_timeout_ms : 0;
+}
+
 static void
 await_silence(struct ws_socket *w)
 {
-	uint64_t interval_ms = conf_of(w)->websocket.ping_interval_ms;
+	uint64_t interval_ms = look_interval_ms(w);
 
 	w->is_pinged = false;
 	if (interval_ms > 0)
 		set_timer(w, interval_ms);
 	else
 		stop_timer(w);
+}
+
+static uint16_t
+now_s(const struct ws_socket *w)
+{
+	return (uint16_t)(loop_now_ms(http_server_loop(w->http.server)) / 1000);
+}
+
+/* After bytes are taken: is a message in progress, and is it a new one? */
+static void
+note_partial(struct ws_socket *w, bool is_new)
+{
+	if (ws_message_is_idle(&w->in)) {
+		w->begun_s = 0;
+	} else if (is_new || w->begun_s == 0) {
+		uint16_t s = (uint16_t)(now_s(w) + 1);
+
+		w->begun_s = s != 0 ? s : 1;
+		if (conf_of(w)->websocket.ping_interval_ms == 0 && !w->is_slow)
+			await_silence(w);
+	}
 }
 
 /* ---- out ---- */
@@ -114,6 +146,7 @@ static void
 become_quick(struct ws_socket *w)
 {
 	w->is_slow = false;
+	note_partial(w, true); /* nothing of it was read meanwhile */
 	http_socket_resume(&w->http);
 	await_silence(w);
 	w->handlers->on_writable(w);
@@ -182,6 +215,16 @@ ws_socket_close(struct ws_socket *w, uint16_t code, struct str reason)
 	push_frame(w, frame, len);
 }
 
+static bool
+is_stuck(const struct ws_socket *w)
+{
+	uint16_t age_s = (uint16_t)(now_s(w) - w->begun_s);
+
+	/* Above the half of it: not yet. */
+	return w->begun_s != 0 && age_s < UINT16_MAX / 2 &&
+	       age_s * 1000ULL >= conf_of(w)->websocket.message_timeout_ms;
+}
+
 static void
 on_timer(struct wheel_entry *e)
 {
@@ -194,9 +237,14 @@ on_timer(struct wheel_entry *e)
 	} else if (w->is_slow) {
 		metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_SLOW, 0, 1);
 		ws_socket_close(w, WS_CLOSE_POLICY, STR("reader is too slow"));
+	} else if (is_stuck(w)) {
+		metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_PARTIAL, 0, 1);
+		ws_socket_close(w, WS_CLOSE_POLICY, STR("message not whole in time"));
 	} else if (w->is_pinged) {
 		metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_PONG, 0, 1);
 		http_socket_close(&w->http);
+	} else if (conf->websocket.ping_interval_ms == 0) {
+		await_silence(w);
 	} else if (silent_ms < conf->websocket.ping_interval_ms) {
 		set_timer(w, conf->websocket.ping_interval_ms - silent_ms);
 	} else {
@@ -254,6 +302,7 @@ on_read(struct http_socket *http, uint8_t *bytes, size_t len)
 	struct ws_bytes in = {bytes, len};
 	enum ws_event_kind kind;
 	struct ws_event ev;
+	bool is_new = false;
 
 	w->heard_ms = loop_now_ms(http_server_loop(http->server));
 	if (w->is_pinged && w->state == WS_SOCKET_OPEN)
@@ -263,7 +312,10 @@ on_read(struct http_socket *http, uint8_t *bytes, size_t len)
 		if (ev.reply_len > 0 && kind != WS_PING)
 			push_frame(w, ev.reply, ev.reply_len);
 		take_event(w, kind, &ev);
+		is_new |= kind == WS_TEXT || kind == WS_BINARY;
 	} while (kind != WS_MORE && !http_socket_is_closing(http));
+	if (w->state == WS_SOCKET_OPEN && !http_socket_is_closing(http))
+		note_partial(w, is_new);
 }
 
 /* ---- life ---- */

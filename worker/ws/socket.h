@@ -10,7 +10,9 @@
  * the socket is slow: nothing is read any more, who sends is told, and it has
  * http.send_timeout to become empty, or is closed with 1008. A peer that says
  * nothing for websocket.ping_interval is pinged, and is dead if it then says nothing
- * for websocket.ping_timeout. An idle socket holds no buffer and no timer of the loop.
+ * for websocket.ping_timeout. Who begins a message and does not end it within
+ * websocket.message_timeout is closed with 1008, however often it pings. An idle socket holds no
+ * buffer and no timer of the loop.
  */
 #ifndef WORKER_WS_SOCKET_H
 #define WORKER_WS_SOCKET_H
@@ -51,7 +53,8 @@ struct ws_socket {
 	uint64_t heard_ms;
 	uint32_t in_flight; /* bytes of the queue that are being written */
 	uint8_t state;
-	bool is_pinged, is_slow;
+	bool is_pinged : 1, is_slow : 1;
+	uint16_t begun_s; /* loop time, rounded up, modulo 2^16: a message in progress; 0: none */
 };
 
 /*

@@ -141,6 +141,14 @@ static const struct conf_override of_pings[] = {
     {"websocket.ping_interval", "150ms", "the test"},
     {"websocket.ping_timeout", "300ms", "the test"},
 };
+static const struct conf_override of_parts[] = {
+    {"websocket.ping_interval", "300ms", "the test"},
+    {"websocket.message_timeout", "1s", "the test"},
+};
+static const struct conf_override of_parts_without_pings[] = {
+    {"websocket.ping_interval", "0", "the test"},
+    {"websocket.message_timeout", "1s", "the test"},
+};
 static const struct conf_override of_closing[] = {
     {"websocket.close_timeout", "300ms", "the test"},
 };
@@ -245,6 +253,68 @@ test_who_does_not_answer_a_ping_is_cut(void **state)
 	client_expect_end(&c, "ping() end");
 	assert_int_equal(closed_for(WS_CLOSED_PONG), 1);
 	client_close(&c);
+	end();
+}
+
+/* However alive the peer says it is. */
+static void
+test_message_that_does_not_end_ends_the_socket(void **state)
+{
+	struct client c;
+
+	BEGIN(of_parts);
+	client_open(&c, &host);
+	TEXT(&c, "whole");
+	client_frame(&c, WS_OP_TEXT, STR("begun"));
+	HOST_WAIT(closed_for(WS_CLOSED_PARTIAL) == 1)
+	{
+		client_frame(&c, PEER_FIN | WS_OP_PONG, STR_NONE);
+	}
+	CLOSE(&c, NORMAL);
+	client_expect_end(&c, "text(whole) close(1008) end");
+	client_close(&c);
+	end();
+
+	BEGIN(of_parts_without_pings);
+	client_open(&c, &host);
+	client_frame(&c, WS_OP_TEXT, STR("begun"));
+	HOST_WAIT(closed_for(WS_CLOSED_PARTIAL) == 1)
+	{
+	}
+	CLOSE(&c, NORMAL);
+	client_expect_end(&c, "close(1008) end");
+	client_close(&c);
+	end();
+}
+
+/* A long one is only as old as its own beginning. */
+static void
+test_messages_in_parts_one_after_another(void **state)
+{
+	struct client c;
+
+	BEGIN(of_parts);
+	client_open(&c, &host);
+	uint64_t end_ms = clock_mono_ms() + 2500;
+	int sent = 0;
+	client_frame(&c, WS_OP_TEXT, STR("a"));
+	/* At no time is nothing begun. */
+	HOST_WAIT(clock_mono_ms() > end_ms)
+	{
+		struct buf wire = BUF_INIT;
+
+		peer_frame(&wire, PEER_FIN | WS_OP_CONTINUATION, STR("b"));
+		peer_frame(&wire, WS_OP_TEXT, STR("a"));
+		client_write(&c, buf_str(&wire));
+		buf_fini(&wire);
+		sent++;
+	}
+	assert_true(sent > 1);
+	HOST_WAIT(told()->messages >= sent)
+	{
+	}
+	assert_int_equal(closed_for(WS_CLOSED_PARTIAL), 0);
+	client_reset(&c);
 	end();
 }
 
@@ -690,6 +760,8 @@ main(void)
 	    cmocka_unit_test(test_closing_nothing_of_it_is_heard),
 	    cmocka_unit_test(test_closing_a_fault_ends_it),
 	    cmocka_unit_test(test_both_close_at_once),
+	    cmocka_unit_test(test_message_that_does_not_end_ends_the_socket),
+	    cmocka_unit_test(test_messages_in_parts_one_after_another),
 	    cmocka_unit_test(test_who_does_not_answer_our_close_is_cut),
 	    cmocka_unit_test(test_who_stays_after_the_handshake_is_cut),
 	    cmocka_unit_test(test_end_of_stream_without_a_close),
