@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
-import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { fill, mountSmall, tempDir } from './lib/disk.mjs';
 import { collect } from './lib/http.mjs';
 import { is_last_event, keys, newSession, startServer, streamTurn } from './lib/server.mjs';
 import { holders } from './lib/sockets.mjs';
@@ -16,37 +16,6 @@ import { openChat } from './lib/ws.mjs';
 const key = keys.client;
 const is_sanitized = /asan|tsan/.test(process.env.PARLEY_BUILD ?? '');
 const health = async (server) => (await server.request('/health')).json;
-
-function tempDir(t, name) {
-  const dir = fs.mkdtempSync(path.join(os.tmpdir(), name));
-  t.after(() => {
-    execFileSync('sh', ['-c', 'umount -l "$0" 2>/dev/null; rm -rf "$0"', dir]);
-  });
-  return dir;
-}
-
-/** A file system of its own, of that size; false: this machine does not let us. */
-function mountSmall(dir, size) {
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'none', dir], { stdio: 'pipe' });
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Fills the file system to the last byte. */
-function fill(file) {
-  const fd = fs.openSync(file, 'w');
-  for (const size of [65536, 4096, 1]) {
-    try {
-      for (;;) fs.writeSync(fd, Buffer.alloc(size));
-    } catch (e) {
-      assert.equal(e.code, 'ENOSPC');
-    }
-  }
-  fs.closeSync(fd);
-}
 
 test('an input that kills workers again and again: slowed down, degraded, its fingerprint in the log', async (t) => {
   const server = await startServer(t, { config: { workers: 2, watchdog: { backoff: '400ms' } } });
