@@ -55,7 +55,7 @@ struct worker {
 	struct ops *ops;
 	struct loop_watch master;
 	struct loop_timer load, drain_look, drain_end;
-	bool is_draining, has_closed;
+	bool is_draining, has_closed, has_left;
 	uint64_t log_lost; /* counted so far */
 	int status;
 };
@@ -505,6 +505,10 @@ on_drain_look(struct loop_timer *t)
 	if (!w->has_closed && !http_server_is_listening(w->http)) {
 		w->has_closed = true;
 		tell_master(w, PROTO_CLOSED, 0);
+	}
+	if (services_are_idle(w) && !w->has_left) {
+		w->has_left = true;
+		mcp_upstreams_leave(w->upstreams);
 	}
 	if (services_are_idle(w))
 		loop_stop(w->loop);

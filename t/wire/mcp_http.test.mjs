@@ -107,6 +107,29 @@ test('a server that forgets its sessions is greeted anew, and the call is made o
   }
 });
 
+test('its sessions are ended with the workers: at a reload, and at the end; one that does not answer holds nobody up', async (t) => {
+  const tools = await startSessions(null);
+  const server = await startServer(t, { config: { mcp: { servers: [{ name: 'web', url: tools.url }] } } });
+  t.after(() => tools.stop());
+  await ready(server, 'web');
+  const ended = () => tools.requests.filter(({ method }) => method === 'DELETE').map(({ headers }) => headers['mcp-session-id']);
+  const first = [...tools.sessions.keys()];
+  assert.equal(first.length, 4);
+  server.changeConfig({ mcp: { refresh: '10m' } });
+  server.kill('SIGHUP');
+  await server.line(/reload done/);
+  await waitFor(() => ended().length === 4, 'the sessions of the old workers to be ended', 30000);
+  assert.deepEqual(ended().sort(), [...first].sort());
+  const second = [...tools.sessions.keys()].filter((id) => !first.includes(id));
+  assert.equal(second.length, 4);
+  assert.equal(of(await run(server, '[[mock tool=web__add args={"a":1,"b":1}]]'), 'tool.result')[0].output, 'sum 2');
+  const held = [];
+  tools.http.prependListener('request', (req) => { if (req.method === 'DELETE') held.push(req.headers['mcp-session-id']); });
+  tools.holds_delete = true;
+  await server.stop();
+  assert.deepEqual(held.sort(), [...second].sort());
+});
+
 test('one that goes is told to the model, and is there again when it comes back', async (t) => {
   const tools = await startModern(t);
   const server = await startServer(t, { config: { mcp: { backoff: '50ms', backoff_max: '100ms', servers: [{ name: 'web', url: tools.url }, { name: 'never', url: 'http://127.0.0.1:9/mcp' }] } } });

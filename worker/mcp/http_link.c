@@ -10,6 +10,7 @@
  *           before it has answered, if it has given its events ids: it is asked for the rest
  *   NOTE    a message that has no answer
  *   STREAM  GET: what a legacy server says unasked; of 2024-11-05 all that it says
+ *   LEAVE   DELETE: our session there
  */
 #include "worker/mcp/http_link.h"
 
@@ -27,11 +28,12 @@ enum {
 	RESUMES_MAX = 1000,
 	LINGER_MS = 1000,
 	KEEPALIVE_MS = 30000,
+	LEAVE_MS = 1000,
 	STREAMS_MAX = 2,
 	SESSION_HEADER_MAX = 1024
 };
 
-enum feed_kind { FEED_CALL, FEED_NOTE, FEED_STREAM };
+enum feed_kind { FEED_CALL, FEED_NOTE, FEED_STREAM, FEED_LEAVE };
 
 struct http_link {
 	struct upstream *upstream;
@@ -360,6 +362,8 @@ on_done(void *arg, enum client_outcome outcome, const char *detail)
 		end_call(f, outcome);
 	else if (f->kind == FEED_NOTE)
 		end_note(f, outcome);
+	else if (f->kind == FEED_LEAVE)
+		u->all->leaving--;
 	f->is_feeding = false;
 	if (!f->is_dead && f->call != NULL && loop_timer_is_set(&f->timer))
 		return; /* the rest is asked for */
@@ -673,6 +677,33 @@ http_end(struct upstream *u)
 }
 
 static void
+http_leave(struct upstream *u)
+{
+	static const struct client_handlers handlers = {on_head, on_body, on_done};
+	struct http_link *l = u->http;
+	struct http_headers h;
+
+	if (l == NULL)
+		return;
+	if (l->session != NULL) {
+		struct feed_in *f = feed_new(u, FEED_LEAVE);
+
+		u->all->leaving++;
+		http_headers_init(&h);
+		add_headers(&h, u, NULL);
+		f->transfer = client_start(l->pool,
+		    &(struct client_request){.method = "DELETE",
+			.url = u->conf->url,
+			.headers = h.v,
+			.header_count = h.n,
+			.total_timeout_ms = LEAVE_MS},
+		    &handlers, f);
+		http_headers_fini(&h);
+	}
+	http_end(u);
+}
+
+static void
 http_fini(struct upstream *u)
 {
 	struct http_link *l = u->http;
@@ -694,5 +725,6 @@ const struct transport http_transport = {
     .notify = http_notify,
     .listen = http_listen,
     .end = http_end,
+    .leave = http_leave,
     .fini = http_fini,
 };

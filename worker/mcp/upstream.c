@@ -449,6 +449,17 @@ upstream_start(struct upstream *u)
 }
 
 void
+upstream_leave(struct upstream *u)
+{
+	if (u->transport == NULL || u->transport->leave == NULL)
+		return;
+	upstream_enter(u, STEP_OFF);
+	loop_timer_stop(u->all->of.loop, &u->pause_timer);
+	listing_stop(u);
+	u->transport->leave(u);
+}
+
+void
 upstream_free(struct upstream **ref)
 {
 	struct upstream *u = *ref;

@@ -41,6 +41,9 @@ struct mcp_upstreams *mcp_upstreams_new(const struct mcp_upstreams_of *);
 void mcp_upstreams_free(struct mcp_upstreams **);
 void mcp_upstreams_start(struct mcp_upstreams *);          /* begins to connect */
 bool mcp_upstreams_are_idle(const struct mcp_upstreams *); /* no request is in progress */
+/* We go, and nobody asks for anything any more: servers that have a session with us are told, which
+ * takes a second at most and is in progress until then. */
+void mcp_upstreams_leave(struct mcp_upstreams *);
 
 /* ---- what there is: servers by their index in conf->mcp.servers ---- */
 

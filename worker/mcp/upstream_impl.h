@@ -58,6 +58,7 @@ struct transport {
 	void (*notify)(struct upstream *, struct str message, bool is_awaited);
 	void (*listen)(struct upstream *); /* for what a legacy server says unasked; may be NULL */
 	void (*end)(struct upstream *);    /* the connection is given up; calls are not */
+	void (*leave)(struct upstream *);  /* .. for good; may be NULL */
 	/* It has not answered in the handshake. A process that was given its time goes. */
 	void (*hang)(struct upstream *); /* may be NULL */
 	void (*fini)(struct upstream *);
@@ -70,6 +71,7 @@ struct mcp_upstreams {
 	size_t count;
 	struct idmap *calls;
 	size_t call_count; /* without our own */
+	size_t leaving;    /* servers that are being told */
 	struct list watchers;
 	struct mcp_view *views[MCP_KIND_COUNT];
 	struct list old_views; /* until the loop turns */
@@ -181,9 +183,10 @@ bool upstream_is_modern(const struct upstream *);
 void upstream_connected(struct upstream *); /* transport: messages can be sent */
 void upstream_notified(struct upstream *);
 void upstream_failed(struct upstream *, const char *why); /* it is tried again later */
-void upstream_greeted(struct upstream *);      /* .. and it was greeted before; revision is set */
-void upstream_restart(struct upstream *);      /* transport: another connection, or none */
-void upstream_follow(struct upstream *);       /* errands.c: another worker speaks to it */
+void upstream_greeted(struct upstream *); /* .. and it was greeted before; revision is set */
+void upstream_restart(struct upstream *); /* transport: another connection, or none */
+void upstream_follow(struct upstream *);  /* errands.c: another worker speaks to it */
+void upstream_leave(struct upstream *);
 void upstream_session_lost(struct upstream *); /* begins anew, at once */
 void upstream_listed(struct upstream *);       /* listing.c: all lists were read */
 /* A legacy server asks or says something that belongs to no call. */

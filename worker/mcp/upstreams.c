@@ -188,7 +188,14 @@ mcp_upstreams_start(struct mcp_upstreams *all)
 bool
 mcp_upstreams_are_idle(const struct mcp_upstreams *all)
 {
-	return all->call_count == 0;
+	return all->call_count == 0 && all->leaving == 0;
+}
+
+void
+mcp_upstreams_leave(struct mcp_upstreams *all)
+{
+	for (size_t i = 0; i < all->count; i++)
+		upstream_leave(all->all[i]);
 }
 
 void

@@ -59,6 +59,7 @@ class ToolServer {
   async listen(t, handler) {
     this.http = http.createServer((req, res) => {
       this.requests.push({ method: req.method, path: req.url, headers: req.headers });
+      if (this.holds_delete && req.method === 'DELETE') return;
       if (this.refuse) { res.writeHead(this.refuse).end(); return; }
       handler(req, res);
     });
