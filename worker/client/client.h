@@ -30,6 +30,7 @@ struct client_pool_conf {
 	uint32_t connections_max;    /* in use at once */
 	uint32_t keepalive_max;      /* idle ones kept */
 	uint32_t keepalive_ms;       /* how long an idle one is kept */
+	uint32_t life_ms;            /* how long one is used at all; 0: no limit */
 	uint32_t connect_timeout_ms; /* name, TCP and TLS */
 	uint32_t write_timeout_ms;   /* no progress sending the request */
 	uint32_t pool_timeout_ms;    /* waiting for a connection, in order */

@@ -98,13 +98,13 @@ outcome_of(const struct transfer *t, CURLcode code)
 		return CLIENT_OK;
 	case CURLE_OPERATION_TIMEDOUT:
 		return t->phase == TRANSFER_CONNECT ? CLIENT_CONNECT_TIMEOUT : CLIENT_TIMEOUT;
-	case CURLE_UNSUPPORTED_PROTOCOL:
 	case CURLE_URL_MALFORMAT:
 	case CURLE_COULDNT_RESOLVE_HOST:
 	case CURLE_COULDNT_RESOLVE_PROXY:
 	case CURLE_COULDNT_CONNECT:
 		return CLIENT_CONNECT_FAILED;
-	default: /* TLS has many codes: before the request is sent they are the connection's */
+	default: /* TLS has many codes, and an unsupported protocol may be the URL's or the
+		  * answer's: before the request is sent they are the connection's */
 		return t->phase == TRANSFER_CONNECT ? CLIENT_CONNECT_FAILED : CLIENT_BROKEN;
 	}
 }
@@ -375,6 +375,7 @@ transfer_constant_options(CURL *e, struct client_pool *p)
 	curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, (long)SEND_BUFFER);
 	curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)p->conf.connect_timeout_ms);
 	curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)(p->conf.keepalive_ms / 1000 + 1));
+	curl_easy_setopt(e, CURLOPT_MAXLIFETIME_CONN, (long)(p->conf.life_ms + 999) / 1000);
 	curl_easy_setopt(e, CURLOPT_FORBID_REUSE, p->conf.keepalive_max == 0 ? 1L : 0L);
 	curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
 	curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, on_connected);
