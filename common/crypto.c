@@ -6,6 +6,7 @@
 #define OPENSSL_SUPPRESS_DEPRECATED
 
 #include <errno.h>
+#include <limits.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -104,6 +105,53 @@ crypto_hex(const void *bytes, size_t len, char *out)
 		out[2 * i + 1] = digits[b[i] & 15];
 	}
 	out[2 * len] = '\0';
+}
+
+enum { NONCE_LEN = 12, TAG_LEN = 16 };
+
+void
+crypto_seal(const uint8_t key[SHA256_LEN], struct str bytes, struct buf *out)
+{
+	EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
+	uint8_t *nonce = (uint8_t *)buf_reserve(out, NONCE_LEN + bytes.len + TAG_LEN);
+	uint8_t *sealed = nonce + NONCE_LEN;
+	int len = 0, end = 0;
+
+	check(cipher != NULL && bytes.len < INT_MAX - NONCE_LEN - TAG_LEN);
+	crypto_random(nonce, NONCE_LEN);
+	check(EVP_EncryptInit_ex(cipher, EVP_aes_256_gcm(), NULL, key, nonce) == 1 &&
+	      EVP_EncryptUpdate(cipher, sealed, &len, (const uint8_t *)bytes.p, (int)bytes.len) ==
+		  1 &&
+	      EVP_EncryptFinal_ex(cipher, sealed + len, &end) == 1 &&
+	      EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_GET_TAG, TAG_LEN, sealed + bytes.len) == 1);
+	EVP_CIPHER_CTX_free(cipher);
+	out->len += NONCE_LEN + bytes.len + TAG_LEN;
+}
+
+bool
+crypto_open(const uint8_t key[SHA256_LEN], struct str sealed, struct buf *out)
+{
+	const uint8_t *nonce = (const uint8_t *)sealed.p;
+	size_t bytes = sealed.len - NONCE_LEN - TAG_LEN;
+	int len = 0, end = 0;
+
+	if (sealed.len < NONCE_LEN + TAG_LEN || sealed.len > INT_MAX)
+		return false;
+	EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
+	uint8_t *to = (uint8_t *)buf_reserve(out, bytes + 1);
+	uint8_t tag[TAG_LEN];
+	check(cipher != NULL);
+	memcpy(tag, nonce + NONCE_LEN + bytes, TAG_LEN);
+	bool is_ours = EVP_DecryptInit_ex(cipher, EVP_aes_256_gcm(), NULL, key, nonce) == 1 &&
+		       EVP_DecryptUpdate(cipher, to, &len, nonce + NONCE_LEN, (int)bytes) == 1 &&
+		       EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_SET_TAG, TAG_LEN, tag) == 1 &&
+		       EVP_DecryptFinal_ex(cipher, to + len, &end) == 1;
+	EVP_CIPHER_CTX_free(cipher);
+	if (is_ours)
+		out->len += bytes;
+	else
+		OPENSSL_cleanse(to, bytes);
+	return is_ours;
 }
 
 bool

@@ -22,6 +22,11 @@ void crypto_hmac_sha256(struct str key, struct str data, uint8_t out[SHA256_LEN]
 
 void crypto_hex(const void *bytes, size_t len, char *out); /* 2 * len + 1 bytes, lower case, NUL */
 
+/* AES-256-GCM with a random nonce (NIST SP 800-38D): 12 bytes of it, the sealed bytes, 16 of tag;
+ * appends. crypto_open() is false, and *out as it was, when it was not sealed with that key. */
+void crypto_seal(const uint8_t key[SHA256_LEN], struct str bytes, struct buf *out);
+bool crypto_open(const uint8_t key[SHA256_LEN], struct str sealed, struct buf *out);
+
 /* Constant time in the contents; lengths may differ (then false). */
 bool crypto_equal(const void *a, size_t a_len, const void *b, size_t b_len);
 
