@@ -460,6 +460,13 @@ is_tool_prefix(const char *s)
 	       strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == len;
 }
 
+static bool
+is_header(const struct conf_pair *h)
+{
+	return strpbrk(h->value, "\r\n") == NULL && strpbrk(h->name, ": \t\r\n") == NULL &&
+	       *h->name != '\0';
+}
+
 static void
 check_mcp_server(struct conf_loader *l, size_t i, const struct conf_mcp_server *s)
 {
@@ -490,10 +497,7 @@ check_mcp_server(struct conf_loader *l, size_t i, const struct conf_mcp_server *
 			    "expected sampling, elicitation or roots, got \"%s\"", what);
 	}
 	for (size_t j = 0; j < s->headers.n; j++) {
-		const struct conf_pair *h = &s->headers.v[j];
-
-		if (strpbrk(h->value, "\r\n") != NULL || strpbrk(h->name, ": \t\r\n") != NULL ||
-		    *h->name == '\0')
+		if (!is_header(&s->headers.v[j]))
 			fail(l, key_of(&k, "mcp.servers[%zu].headers", i),
 			    "expected names and values of one line");
 	}
@@ -531,6 +535,38 @@ check_mcp(struct conf_loader *l)
 	    (int64_t)c->mcp.backoff_max_ms);
 }
 
+/* The name is part of an id that is shown in URLs. */
+static bool
+is_endpoint_name(const char *name)
+{
+	return strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") ==
+		   strlen(name) &&
+	       strlen(name) <= NAME_MAX_LEN;
+}
+
+static void
+check_webhooks(struct conf_loader *l, const struct conf_webhooks *w)
+{
+	struct key k = {""};
+
+	if (*w->encryption_key != '\0' && strlen(w->encryption_key) < TICKET_SECRET_MIN)
+		fail(l, "webhooks.encryption_key", "expected at least 32 characters");
+	check_order(l, "webhooks.backoff", (int64_t)w->backoff_ms, "webhooks.backoff_max",
+	    (int64_t)w->backoff_max_ms);
+	for (size_t i = 0; i < w->endpoints.n; i++) {
+		const struct conf_webhook *e = &w->endpoints.v[i];
+
+		if (!is_endpoint_name(e->name))
+			fail(l, key_of(&k, "webhooks.endpoints[%zu].name", i),
+			    "expected 1 to %d letters, digits, - _ and .", NAME_MAX_LEN);
+		for (size_t j = 0; j < e->headers.n; j++) {
+			if (!is_header(&e->headers.v[j]))
+				fail(l, key_of(&k, "webhooks.endpoints[%zu].headers", i),
+				    "expected names and values of one line");
+		}
+	}
+}
+
 static void
 check_backplane(struct conf_loader *l, const struct conf_backplane *b)
 {
@@ -563,6 +599,7 @@ conf_check_all(struct conf_loader *l)
 	for (size_t i = 0; i < c->keys.n; i++)
 		check_key(l, i, &c->keys.v[i], &ls);
 	check_mcp(l);
+	check_webhooks(l, &c->webhooks);
 	if (strcmp(c->mcp.auth, "none") == 0 && ls.beyond != NULL)
 		fail(l, "mcp.auth", "none is refused on %s, which is not loopback", ls.beyond);
 	drop_empty_keys(c);

@@ -27,6 +27,10 @@ static const struct {
 		"- name: web\n"
 		"  url: \"https://mcp.example.com/mcp\"\n"
 		"  headers: {Authorization: \"Bearer ${WEB_MCP_TOKEN}\"}\n"},
+    {"endpoints", "- name: backend\n"
+		  "  url: \"https://example.com/hooks/parley\"\n"
+		  "  secret: \"${WEBHOOK_SECRET}\"\n"
+		  "  events: [\"turn.*\"]\n"},
 };
 
 struct sample {

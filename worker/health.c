@@ -281,6 +281,24 @@ check_workers(void *arg, json_t *details)
 	return HEALTH_DEGRADED;
 }
 
+/* Endpoints that fail are no fault of this host; being late where they answer is. */
+static enum health
+check_webhooks(void *arg, json_t *details)
+{
+	enum { LATE_S = 60 };
+	const struct health_of *h = arg;
+	const struct shm *shm = h->handoff->shm;
+	int64_t late_s = metric_total(shm, METRIC_WEBHOOKS_LATE, 0, 0);
+
+	json_object_set_new(
+	    details, "in_progress", json_integer(metric_total(shm, METRIC_WEBHOOKS_HELD, 0, 0)));
+	json_object_set_new(details, "late_s", json_integer(late_s));
+	if (late_s <= LATE_S)
+		return HEALTH_OK;
+	json_object_set_new(details, "reason", json_string("late"));
+	return HEALTH_DEGRADED;
+}
+
 static const struct ops_check checks[] = {
     {"workers", check_workers},
     {"load", check_load},
@@ -290,6 +308,7 @@ static const struct ops_check checks[] = {
     {"http_pools", check_pools},
     {"mcp", check_mcp},
     {"stats", check_stats},
+    {"webhooks", check_webhooks},
 };
 
 const struct ops_check *

@@ -28,6 +28,7 @@
 #include "worker/mcp/upstream.h"
 #include "worker/session/sweeper.h"
 #include "worker/stats/stats.h"
+#include "worker/webhook/webhook.h"
 
 enum { LOAD_INTERVAL_MS = 1000, DRAIN_LOOK_MS = 20, EXIT_MASTER_GONE = 3 };
 
@@ -48,6 +49,7 @@ struct worker {
 	struct sweeper *sweeper;
 	struct mcp_upstreams *upstreams;
 	struct mcp_runner *runner;
+	struct webhooks *webhooks;
 	struct turns *turns;
 	struct http_server *http;
 	struct api api;
@@ -275,6 +277,38 @@ mcp_stop(struct worker *w)
 }
 
 static int
+webhooks_init(struct worker *w)
+{
+	w->webhooks = webhooks_new(w->loop, w->client, w->handoff->conf, w->store, w->backplane);
+	return 0;
+}
+
+static int
+webhooks_begin(struct worker *w)
+{
+	webhooks_start(w->webhooks);
+	return 0;
+}
+
+static void
+webhooks_start_drain(struct worker *w)
+{
+	webhooks_drain(w->webhooks);
+}
+
+static bool
+webhooks_are_done(const struct worker *w)
+{
+	return webhooks_are_idle(w->webhooks);
+}
+
+static void
+webhooks_stop(struct worker *w)
+{
+	webhooks_free(&w->webhooks);
+}
+
+static int
 turns_init(struct worker *w)
 {
 	const struct turns_money money = {w->holds, w->usages, w->limits};
@@ -357,6 +391,7 @@ api_init(struct worker *w)
 	    .holds = w->holds,
 	    .usages = w->usages,
 	    .upstreams = w->upstreams,
+	    .webhooks = w->webhooks,
 	};
 	api_add_routes(&w->api);
 	return 0;
@@ -415,6 +450,8 @@ static const struct service services[] = {
     {"keys", keys_init, NULL, NULL, NULL, keys_stop},
     {"sweeper", sweeper_init, NULL, NULL, NULL, sweeper_stop},
     {"mcp", mcp_init, mcp_start, NULL, mcp_is_idle, mcp_stop},
+    {"webhooks", webhooks_init, webhooks_begin, webhooks_start_drain, webhooks_are_done,
+	webhooks_stop},
     {"turns", turns_init, NULL, turns_start_drain, turns_are_idle, turns_stop},
     {"http", http_init, NULL, NULL, http_is_idle, http_stop},
     {"api", api_init, NULL, api_start_drain, api_has_nothing_to_do, api_stop},

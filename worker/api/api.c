@@ -24,9 +24,10 @@ static const struct api_endpoint *const tables[] = {
     mcp_endpoints,
     mcp_pair_endpoints,
     mcp_door_endpoints,
+    webhooks_endpoints,
 };
 
-enum { ENDPOINTS_MAX = 64 };
+enum { ENDPOINTS_MAX = 128 };
 
 /* What a route hands to its handler; as long as the worker. */
 static struct binding {

@@ -21,6 +21,7 @@
 #include "worker/store/store.h"
 #include "worker/turn/turn.h"
 #include "worker/usage/usage.h"
+#include "worker/webhook/webhook.h"
 
 struct api {
 	struct loop *loop;
@@ -38,6 +39,7 @@ struct api {
 	struct holds *holds;
 	struct usages *usages;
 	struct mcp_upstreams *upstreams;
+	struct webhooks *webhooks;
 	struct chats *chats;       /* api's own: the WebSockets */
 	struct gateways *gateways; /* likewise: calls of models for others */
 	struct mcp_front *mcp;     /* likewise: requests of MCP clients */

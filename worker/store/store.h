@@ -500,7 +500,7 @@ void store_webhook_sweep(struct store *, const struct store_webhook_sweep *, sto
     void *arg); /* how many changed */
 
 struct store_webhook_counts {
-	uint64_t pending, dead, open, oldest_ms; /* open: breakers; oldest_ms: since it was due */
+	uint64_t pending, dead, open; /* open: breakers */
 };
 typedef void store_on_webhook_counts(void *arg, int err, const struct store_webhook_counts *);
 void store_webhook_count(struct store *, store_on_webhook_counts *, void *arg);

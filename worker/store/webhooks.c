@@ -246,9 +246,7 @@ const struct op op_webhook_count = {
     .is_slow = true,
     .statements = {{.sql = "SELECT (SELECT count(*) FROM webhooks WHERE state = 'pending'),"
 			   " (SELECT count(*) FROM webhooks WHERE state = 'dead'),"
-			   " (SELECT count(*) FROM webhook_endpoints WHERE probe_at IS NOT NULL),"
-			   " now_ms() - to_ms((SELECT min(due_at) FROM webhooks"
-			   " WHERE state = 'pending'))",
+			   " (SELECT count(*) FROM webhook_endpoints WHERE probe_at IS NOT NULL)",
 	.expect = OP_ONE,
 	.err = E_INTERNAL,
 	.is_answer = true}},
@@ -564,7 +562,6 @@ decode_counts(struct op_rows *rows, store_callback *callback, void *arg)
 		counts.pending = (uint64_t)op_int(&v[0]);
 		counts.dead = (uint64_t)op_int(&v[1]);
 		counts.open = (uint64_t)op_int(&v[2]);
-		counts.oldest_ms = op_int(&v[3]) > 0 ? (uint64_t)op_int(&v[3]) : 0;
 	}
 	((store_on_webhook_counts *)callback)(arg, rows->err, &counts);
 }

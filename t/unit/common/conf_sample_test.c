@@ -100,6 +100,8 @@ uncomment(struct str sample, struct buf *out)
 			buf_printf(out, "%*s%.*s\n", (int)indent, "", (int)said.len, said.p);
 		else if (str_eq(str_trim(line), STR("servers: []")))
 			buf_add_cstr(out, "  servers:\n");
+		else if (str_eq(str_trim(line), STR("endpoints: []")))
+			buf_add_cstr(out, "  endpoints:\n");
 		else
 			buf_printf(out, "%.*s\n", (int)line.len, line.p);
 	}
@@ -114,7 +116,8 @@ test_the_examples_load(void **state)
 	uncomment(buf_str(&sample), &text);
 	struct conf_source source = {.file = "examples",
 	    .text = buf_str(&text),
-	    .environment = (char *const[]){(char[]){"WEB_MCP_TOKEN=t"}, NULL}};
+	    .environment = (char *const[]){
+		(char[]){"WEB_MCP_TOKEN=t"}, (char[]){"WEBHOOK_SECRET=whsec_c2VjcmV0"}, NULL}};
 	struct conf *c = conf_load(&source, &errors);
 	if (c == NULL)
 		fail_msg("%s", errors.data);
@@ -122,6 +125,8 @@ test_the_examples_load(void **state)
 	assert_int_equal(c->models.n, 2);
 	assert_int_equal(c->mcp.servers.n, 2);
 	assert_string_equal(c->mcp.servers.v[1].headers.v[0].value, "Bearer t");
+	assert_int_equal(c->webhooks.endpoints.n, 1);
+	assert_string_equal(c->webhooks.endpoints.v[0].secret, "whsec_c2VjcmV0");
 	conf_free(&c);
 	buf_fini(&sample);
 	buf_fini(&text);
@@ -158,7 +163,8 @@ assert_documented(
 		free(in_reference);
 		/* A list without an element shows some of its options in examples. */
 		if (o->type == CONF_SECTION ||
-		    (o->type == CONF_LIST_OF && strcmp(o->name, "servers") != 0))
+		    (o->type == CONF_LIST_OF && strcmp(o->name, "servers") != 0 &&
+			strcmp(o->name, "endpoints") != 0))
 			assert_documented(conf_spec_inside(o), sample, reference);
 	}
 }

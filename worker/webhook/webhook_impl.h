@@ -1,0 +1,127 @@
+/*
+ * webhook_impl - what the files of worker/webhook share. Not for others.
+ *
+ *   webhooks.c  looks and claims: the cycle; life
+ *   target.c    an endpoint as this worker knows it: its queue, its share of a host's connections
+ *   send.c      one request
+ *   settle.c    results, on their way to the record
+ *   upkeep.c    what is counted and what is over; by one worker of all
+ */
+#ifndef WORKER_WEBHOOK_IMPL_H
+#define WORKER_WEBHOOK_IMPL_H
+
+#include "common/list.h"
+#include "common/strmap.h"
+#include "worker/webhook/verdict.h"
+#include "worker/webhook/webhook.h"
+
+enum {
+	LOOK_ENDPOINTS = 1000, /* in one look */
+	LOOK_GAP_MS = 5,       /* between two looks */
+	HELD_MAX = 4000,       /* webhooks in one worker */
+	QUIET_MS = 200,        /* an endpoint whose due ones all wait for others in their order */
+	SLOW_MS = 500,         /* it answers slower: no more is claimed than goes out at once */
+	LEASE_GRACE_MS = 5000,
+	SETTLE_MAX = 500, /* results in one write */
+	SETTLE_GAP_MS = 4,
+	SETTLE_AGAIN_MS = 500,
+	TARGET_IDLE_MS = 300000, /* forgotten when nothing was due for so long */
+};
+
+struct webhooks {
+	struct loop *loop;
+	struct client *client;
+	const struct conf_webhooks *conf;
+	struct store *store;
+	struct backplane *backplane;
+	uint64_t workers; /* of this host: they share a host's connections */
+
+	struct strmap *targets; /* by endpoint's id */
+	struct strmap *hosts;   /* by "scheme://name:port" */
+
+	struct loop_timer look;
+	uint64_t looked_ms;
+	bool is_running, is_draining, is_looking, must_look_again;
+	uint64_t next_ms; /* from now on: when something becomes due that we have seen */
+	char *after;      /* the look goes on there; NULL: from the first */
+	struct target **wanted;
+	size_t wanted_count;
+	uint64_t told_others_ms;
+
+	size_t held;         /* claimed and not settled */
+	struct list results; /* messages that have ended, in that order */
+	size_t result_count;
+	struct list settling; /* on their way to the record */
+	struct loop_timer settle;
+	bool is_settling;
+
+	struct loop_timer upkeep;
+	uint64_t swept_ms;
+	bool is_keeping;
+};
+
+struct host { /* one that we connect to */
+	char *name;
+	struct client_pool *pool;
+	uint32_t targets, in_flight, connections;
+};
+
+struct target {
+	struct webhooks *webhooks;
+	char *id;
+	struct endpoint endpoint;
+	uint64_t shape; /* hash of what endpoint was made of */
+	struct host *host;
+	struct list waiting; /* messages */
+	size_t waiting_count;
+	uint32_t in_flight; /* requests */
+	uint64_t quiet_until_ms, seen_ms;
+	uint64_t mean_ms; /* of its answers, smoothed */
+	uint64_t faults;  /* in a row, as seen here */
+	bool is_open;     /* its breaker, as last heard */
+	bool is_usable;   /* endpoint_init() */
+};
+
+struct message {          /* a webhook that this worker has claimed */
+	struct list node; /* target.waiting, request's, webhooks.results or .settling */
+	struct target *target;
+	char *id, *event, *body;
+	uint64_t claim, attempts;
+	int64_t created_at;
+	uint64_t start_by_ms; /* later its lease might end before the answer */
+	/* The result. */
+	const char *state, *error;
+	uint64_t due_in_ms, first_ms, total_ms;
+	int status;
+	char *response;
+	bool was_tried, is_fault, is_gone;
+};
+
+/* webhooks.c */
+void webhooks_look_in(struct webhooks *, uint64_t delay_ms);
+void message_free(struct message *); /* it is in no list */
+
+/* target.c */
+struct target *target_of(
+    struct webhooks *, const struct store_webhook_endpoint *); /* made or known */
+void target_free(struct target *);                             /* nothing of it is in flight */
+uint32_t target_room(const struct target *);                   /* how many may be claimed */
+void target_take(struct target *, const struct store_webhook *, uint64_t lease_ms);
+void target_pump(struct target *);
+void target_give_back(struct target *); /* all that waits */
+void target_answered(struct target *);  /* a request of it has ended */
+void targets_forget_idle(struct webhooks *);
+void host_free(struct host *);
+
+/* send.c: the messages of the list (count of them) go; ends in settle_message() of each */
+void send_messages(struct target *, struct list *messages, size_t count);
+
+/* settle.c: its result is set, it is in no list */
+void settle_message(struct message *);
+void settle_stop(struct webhooks *);
+
+/* upkeep.c */
+void upkeep_start(struct webhooks *);
+void upkeep_stop(struct webhooks *);
+
+#endif
