@@ -315,6 +315,7 @@ turns_init(struct worker *w)
 
 	w->turns = turns_new(w->loop, w->handoff->conf, w->handoff->shm, w->backplane, w->store,
 	    w->providers, &money, w->knowledge);
+	turns_use_events(w->turns, w->events);
 	turns_use_runner(w->turns, mcp_runner_table(w->runner));
 	return 0;
 }

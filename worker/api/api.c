@@ -3,8 +3,11 @@
 
 #include "common/check.h"
 #include "worker/api/endpoints.h"
+#include "worker/api/events_feed.h"
+#include "worker/api/events_ws.h"
 #include "worker/api/gateway.h"
 #include "worker/api/host.h"
+#include "worker/api/hubs.h"
 #include "worker/api/key_watch.h"
 #include "worker/api/mcp.h"
 #include "worker/api/turn_stream.h"
@@ -21,6 +24,8 @@ static const struct api_endpoint *const tables[] = {
     admin_keys_endpoints,
     host_endpoints,
     stats_endpoints,
+    events_endpoints,
+    announcements_endpoints,
     mcp_endpoints,
     mcp_pair_endpoints,
     mcp_door_endpoints,
@@ -61,6 +66,9 @@ api_add_routes(struct api *api)
 	api->key_watch = key_watch_new(api->loop, api->keys);
 	api->streams = turn_streams_new(api);
 	api->host_asks = host_asks_new(api);
+	api->events_feeds = events_feeds_new(api);
+	api->events_sockets = events_sockets_new(api);
+	api->hubs = hubs_new(api);
 	api->chats = chats_new(api);
 	api->gateways = gateways_new(api);
 	api->mcp = mcp_front_new(api);
@@ -71,6 +79,9 @@ api_drain(struct api *api)
 {
 	turn_streams_drain(api->streams);
 	mcp_front_drain(api->mcp);
+	events_feeds_drain(api->events_feeds);
+	events_sockets_drain(api->events_sockets);
+	hubs_drain(api->hubs);
 	chats_drain(api->chats);
 }
 
@@ -96,6 +107,9 @@ void
 api_fini(struct api *api)
 {
 	mcp_front_free(&api->mcp);
+	hubs_free(&api->hubs);
+	events_sockets_free(&api->events_sockets);
+	events_feeds_free(&api->events_feeds);
 	chats_free(&api->chats);
 	gateways_free(&api->gateways);
 	host_asks_free(&api->host_asks);

@@ -44,8 +44,11 @@ struct api {
 	struct gateways *gateways; /* likewise: calls of models for others */
 	struct mcp_front *mcp;     /* likewise: requests of MCP clients */
 	struct turn_streams *streams;
-	struct host_asks *host_asks; /* .. and what the master is asked */
-	struct key_watch *key_watch; /* .. and who ends when a key does */
+	struct events_feeds *events_feeds;     /* .. who hears events: over an event stream, */
+	struct events_sockets *events_sockets; /* a WebSocket, */
+	struct hubs *hubs;                     /* a hub of existing clients */
+	struct host_asks *host_asks;           /* .. and what the master is asked */
+	struct key_watch *key_watch;           /* .. and who ends when a key does */
 };
 
 /* Adds the routes to api->http, which has not started yet. The struct stays the caller's and valid.

@@ -50,7 +50,6 @@ enum backplane_method {
 	BACKPLANE_EVENTS_NEWS,  /* events: the log has some that you want */
 	BACKPLANE_EVENTS_FAR,   /* events: one of another host */
 	BACKPLANE_HUB_POST, /* api: what a client of a hub has sent, to who has its connection */
-	BACKPLANE_HUB_POLL, /* api: .. what there is for it */
 	BACKPLANE_WEBHOOK_WAKE, /* webhook: there is more than I take */
 	BACKPLANE_METHOD_COUNT = 64
 };

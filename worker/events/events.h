@@ -6,12 +6,16 @@
  * before it is said here, and who is told that it may have missed something (a gap) reads the
  * record.
  *
- * Topics:
- *   task:ID           a task's life; `also` is tasks:TYPE (tasks:image.generation), all of that
- * type session:ID        turns that begin and end, the session's own end providers         health,
- * breakers                          } app "": for everybody navigation-state  models and providers
- * that have changed    } app "": for everybody notifications     announcements, of all or of one
- * app       } webhooks          of an app; `also` is webhook:URL spend             of an app
+ * Topics, the last four for everybody (app "") or for one app:
+ *
+ *   task:ID           the life of a task; `also` tasks:TYPE, all of that type
+ *   session:ID        turns that begin and end, the end of the session
+ *   webhooks          of an app; `also` webhook:URL
+ *   spend             of an app
+ *   providers         health and breakers
+ *   navigation-state  models and providers that have changed
+ *   model:ID          `also` of these, for one model
+ *   notifications     announcements
  *
  * Where the log lives. On a host it is a ring in shared memory (common/event_log.h), which is the
  * bus too: publishing is one write, workers that have subscribers are woken, and a client that
@@ -63,20 +67,22 @@ struct events_news {
  * nobody listens. It cannot fail for the publisher. A payload that is too large is replaced by
  * {"is_cut":true,"see":TOPIC}: who hears it reads the record.
  *
- * Names and members that the hubs of existing clients are fed from (signalr_shape.c); what is
- * missing is null there:
- *   task.started     task_id type metadata; prompt n size style (images); provider
- * estimated_seconds (videos)
- *   task.progress    task_id type progress(0-100) status message; images_completed total_images
- *   task.completed   task_id type result; image_urls | video_url, duration_seconds, cost
- *   task.failed      task_id type error(text) is_retryable
+ * Names and members that the hubs of existing clients are fed from (hub_shape.c); what is missing
+ * is null there, times are added:
+ *
+ *   task.started     task_id type metadata; images: prompt n size style;
+ *                    videos: provider estimated_seconds
+ *   task.progress    task_id type progress (0-100) status message;
+ *                    images: images_completed total_images
+ *   task.completed   task_id type result duration_seconds cost; image_urls or video_url
+ *   task.failed      task_id type error (a text) is_retryable
  *   task.cancelled   task_id type reason
- *   task.timed_out   task_id type seconds
- *   webhook.attempted .succeeded .failed .retry_scheduled .breaker .statistics   passed as they are
- *   spend.update  budget.alert  spend.summary    likewise
- *   provider.health  model.mapping  model.availability  model.capabilities       likewise
- *   system.announcement  service.degraded  service.restored  rate_limit.warning  config.changed
- * `at` (RFC 3339) is added where the hub's shape has a time.
+ *   task.timed_out   task_id type seconds error is_retryable
+ *
+ * Passed as they are: webhook.attempted .succeeded .failed .retry_scheduled .breaker .statistics,
+ * spend.update, spend.summary, budget.alert, provider.health, model.mapping, model.availability,
+ * model.capabilities, system.announcement, service.degraded, service.restored,
+ * rate_limit.warning, config.changed.
  */
 void events_publish(struct events *, const struct events_news *);
 

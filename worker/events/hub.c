@@ -85,8 +85,8 @@ topic_put(struct events *ev, struct events_topic *t)
 static bool
 is_for_everybody(struct str topic)
 {
-	return str_eq(topic, STR("providers")) || str_eq(topic, STR("navigation-state")) ||
-	       str_eq(topic, STR("notifications"));
+	return str_starts(topic, STR("model:")) || str_eq(topic, STR("providers")) ||
+	       str_eq(topic, STR("navigation-state")) || str_eq(topic, STR("notifications"));
 }
 
 static void

@@ -61,6 +61,13 @@ on_keepalive(struct wheel_entry *e)
 	wheel_set(s->wheel, e, s->keepalive_ms - silent_ms);
 }
 
+void
+sse_set_keepalive(struct sse *s, uint64_t interval_ms)
+{
+	s->keepalive_ms = interval_ms;
+	wheel_set(s->wheel, &s->keepalive, interval_ms);
+}
+
 static void
 add_field(struct buf *b, const char *name, struct str value)
 {

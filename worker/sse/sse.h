@@ -22,6 +22,9 @@ struct sse;
  */
 struct sse *sse_start(struct http_req *, void (*on_closed)(void *arg), void *arg);
 
+/* A comment after so much silence, instead of sse.keepalive_interval. */
+void sse_set_keepalive(struct sse *, uint64_t interval_ms);
+
 /* One event. id and event may be empty; data has no newline. False: full, nothing was added. */
 bool sse_send(struct sse *, struct str id, struct str event, struct str data);
 

@@ -6,9 +6,11 @@
  * forgotten here: also when the turn has ended meanwhile, for its events are kept.
  * So each hears of a turn once. What is told to whom waits in the turns themselves.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/log.h"
+#include "worker/events/events.h"
 #include "worker/turn/turn_impl.h"
 
 enum { AGAIN_MS = 100 }; /* a queue of 64 MiB that was full needs some time */
@@ -86,6 +88,27 @@ on_again(struct loop_timer *timer)
 		loop_timer_set(ts->loop, timer, AGAIN_MS);
 }
 
+/* ---- to who hears events of its session ---- */
+
+void
+turn_tell_events(const struct turn *t, const char *name)
+{
+	char topic[sizeof("session:") + ID_MAX];
+	struct buf payload = BUF_INIT;
+
+	if (t->turns->events == NULL || t->app_id == NULL)
+		return;
+	snprintf(topic, sizeof(topic), "session:%s", t->session_id.s);
+	buf_printf(&payload, "{\"session_id\":\"%s\",\"turn_id\":\"%s\"", t->session_id.s, t->id.s);
+	if (turn_has_ended(t) && t->err != 0)
+		buf_printf(&payload, ",\"code\":\"%s\"", err_info(t->err)->code);
+	buf_add_char(&payload, '}');
+	const struct events_news news = {
+	    .topic = topic, .app_id = t->app_id, .name = name, .payload = buf_str(&payload)};
+	events_publish(t->turns->events, &news);
+	buf_fini(&payload);
+}
+
 /* ---- out and in ---- */
 
 void
@@ -98,6 +121,7 @@ turn_announce(struct turn *t)
 	backplane_broadcast(ts->backplane, BACKPLANE_SESSION_TURN, buf_str(&message), on_missed, t);
 	buf_fini(&message);
 	tell_here(ts, &t->session_id, &t->id, t->originator);
+	turn_tell_events(t, "turn.started");
 }
 
 static void

@@ -231,6 +231,9 @@ turn_finish(struct turn *t)
 	json_decref(calls);
 	metric_add(METRIC_TURNS, outcome_label(t), 0, 1);
 	log_end(t);
+	turn_tell_events(t, t->outcome == TURN_COMPLETED   ? "turn.completed"
+			    : t->outcome == TURN_CANCELLED ? "turn.cancelled"
+							   : "turn.failed");
 	turn_release_work(t);
 	turn_retain(t);
 	follow_flush_soon(t);

@@ -133,6 +133,10 @@ typedef void turns_on_turn_begun(
     void *arg, const struct id *session_id, const struct id *turn_id, uint64_t originator);
 void turns_on_begun(struct turns *, turns_on_turn_begun *, void *arg);
 
+/* Turns that begin and end here are told to who hears session:ID. Borrowed. */
+struct events;
+void turns_use_events(struct turns *, struct events *);
+
 /* ---- ask and tell, wherever the turn runs ---- */
 
 /* {"id","session_id","state",..,"pending_tool_calls":[..]} as GET .../turns/{turn} answers;

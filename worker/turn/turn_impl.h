@@ -53,6 +53,7 @@ struct turns {
 	struct usages *usages;
 	struct limits *limits;
 	struct knowledge *knowledge;      /* NULL: none */
+	struct events *events;            /* NULL: nobody is told */
 	const struct tool_runner *runner; /* NULL: none */
 	struct backplane_addr self;
 	char owner[OWNER_MAX];
@@ -418,6 +419,7 @@ void lost_fini(struct turns *);
 /* ---- announce.c ---- */
 
 void turn_announce(struct turn *);
+void turn_tell_events(const struct turn *, const char *name); /* "turn.completed" */
 void announce_forget(struct turn *); /* it goes: who has not heard of it never will */
 void announce_init(struct turns *);
 void announce_fini(struct turns *);

@@ -343,6 +343,12 @@ turns_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct ba
 }
 
 void
+turns_use_events(struct turns *ts, struct events *events)
+{
+	ts->events = events;
+}
+
+void
 turns_use_runner(struct turns *ts, const struct tool_runner *runner)
 {
 	ts->runner = runner;

@@ -1,0 +1,257 @@
+/*
+ * hubs_call - what a client of a hub may call: topics to hear, or not any more, and streams of a
+ * task.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "worker/api/hubs_impl.h"
+#include "worker/api/topic_access.h"
+
+static const char not_yours[] = "Unauthorized access to task";
+
+/* ---- topics are checked before they are subscribed to ---- */
+
+struct hub_ask {
+	struct hubs *hubs;
+	uint64_t conn;
+	char *invocation_id; /* NULL: nobody waits */
+	bool is_stream;
+	size_t count;
+	char *topics[];
+};
+
+static void
+ask_free(struct hub_ask *a)
+{
+	for (size_t i = 0; i < a->count; i++)
+		free(a->topics[i]);
+	free(a->invocation_id);
+	free(a);
+}
+
+static const char *
+reason_of(int err, const char *topic)
+{
+	if (err == E_NOT_FOUND && str_starts(str_of(topic), STR("task:")))
+		return not_yours;
+	return err == E_NOT_FOUND || err == E_FORBIDDEN ? "Unauthorized access"
+							: err_info(err)->text;
+}
+
+/* The last one answers, when it is there. */
+static void
+subscribe_all(struct hub_conn *c, const struct hub_ask *a)
+{
+	uint64_t handle = c->handle;
+	struct hubs *hubs = c->hubs;
+	bool is_answered = false;
+
+	for (size_t i = 0; i < a->count; i++) {
+		bool answers = i + 1 == a->count;
+
+		if (idmap_get(hubs->conns, handle) != c || c->is_ending)
+			return;
+		if (!a->is_stream && hub_sub_find(c, a->topics[i]) != NULL)
+			continue;
+		hub_sub_new(c, a->topics[i], answers || a->is_stream ? a->invocation_id : NULL,
+		    a->is_stream);
+		is_answered = is_answered || answers;
+	}
+	if (!is_answered)
+		hub_complete(c, a->invocation_id, NULL, STR_NONE);
+}
+
+static void
+on_checked(void *arg, int err, struct str bad)
+{
+	struct hub_ask *a = arg;
+	struct hub_conn *c = idmap_get(a->hubs->conns, a->conn);
+
+	(void)bad;
+	if (c != NULL && !c->is_ending) {
+		if (err != 0)
+			hub_complete(c, a->invocation_id, reason_of(err, a->topics[0]), STR_NONE);
+		else if (c->sub_count + a->count > (size_t)c->hubs->api->conf->events.max_topics)
+			hub_complete(c, a->invocation_id, "This connection has events.max_topics.",
+			    STR_NONE);
+		else if (a->is_stream && c->stream_count >= c->hubs->api->conf->events.max_streams)
+			hub_complete(c, a->invocation_id, "This connection has events.max_streams.",
+			    STR_NONE);
+		else
+			subscribe_all(c, a);
+	}
+	ask_free(a);
+}
+
+static struct hub_ask *
+ask_new(struct hub_conn *c, const struct signalr_message *m, size_t count)
+{
+	struct hub_ask *a = xcalloc(1, sizeof(*a) + count * sizeof(a->topics[0]));
+
+	a->hubs = c->hubs;
+	a->conn = c->handle;
+	a->invocation_id = m->invocation_id != NULL ? xstrdup(m->invocation_id) : NULL;
+	a->is_stream = m->type == SIGNALR_STREAM;
+	return a;
+}
+
+static void
+ask(struct hub_conn *c, struct hub_ask *a)
+{
+	struct str topics[TOPIC_ACCESS_MAX];
+
+	for (size_t i = 0; i < a->count; i++)
+		topics[i] = str_of(a->topics[i]);
+	topics_check(
+	    c->hubs->api, (enum key_kind)c->kind, c->app_id, topics, a->count, on_checked, a);
+}
+
+/* ---- methods ---- */
+
+enum verb { SUBSCRIBE, UNSUBSCRIBE, STATISTICS };
+enum takes { NOTHING, A_NAME, NAMES };
+
+static const struct method {
+	const char *name;
+	unsigned hubs;
+	enum verb verb;
+	enum takes takes;
+	const char *topic; /* what the name is put behind */
+	bool may_stream;   /* it is a stream, and nothing else */
+} methods[] = {
+    {"SubscribeToTask", 1U << HUB_TASKS | 1U << HUB_IMAGES | 1U << HUB_VIDEOS, SUBSCRIBE, A_NAME,
+	"task:", false},
+    {"UnsubscribeFromTask", 1U << HUB_TASKS | 1U << HUB_IMAGES | 1U << HUB_VIDEOS, UNSUBSCRIBE,
+	A_NAME, "task:", false},
+    {"SubscribeToTaskType", 1U << HUB_TASKS, SUBSCRIBE, A_NAME, "tasks:", false},
+    {"UnsubscribeFromTaskType", 1U << HUB_TASKS, UNSUBSCRIBE, A_NAME, "tasks:", false},
+    {"StreamTask", 1U << HUB_TASKS | 1U << HUB_IMAGES | 1U << HUB_VIDEOS, SUBSCRIBE, A_NAME,
+	"task:", true},
+    {"SubscribeToUpdates", 1U << HUB_NAVIGATION, SUBSCRIBE, NOTHING, "navigation-state", false},
+    {"UnsubscribeFromUpdates", 1U << HUB_NAVIGATION, UNSUBSCRIBE, NOTHING, "navigation-state",
+	false},
+    {"SubscribeToModel", 1U << HUB_NAVIGATION, SUBSCRIBE, A_NAME, "model:", false},
+    {"UnsubscribeFromModel", 1U << HUB_NAVIGATION, UNSUBSCRIBE, A_NAME, "model:", false},
+    {"SubscribeToWebhooks", 1U << HUB_WEBHOOKS, SUBSCRIBE, NAMES, "webhook:", false},
+    {"UnsubscribeFromWebhooks", 1U << HUB_WEBHOOKS, UNSUBSCRIBE, NAMES, "webhook:", false},
+    {"RequestStatistics", 1U << HUB_WEBHOOKS, STATISTICS, NOTHING, "webhooks", false},
+};
+
+static const struct method *
+method_find(enum hub hub, const struct signalr_message *m)
+{
+	for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+		if ((methods[i].hubs & 1U << hub) != 0 && strcmp(methods[i].name, m->target) == 0 &&
+		    methods[i].may_stream == (m->type == SIGNALR_STREAM))
+			return &methods[i];
+	return NULL;
+}
+
+static bool
+add_topic(struct hub_ask *a, const struct method *method, const json_t *name)
+{
+	const char *text = json_string_value(name);
+	char topic[EVENTS_TOPIC_MAX + 1];
+	int len;
+
+	if (text == NULL || text[0] == '\0' || strlen(text) != json_string_length(name) ||
+	    strchr(text, '\n') != NULL)
+		return false;
+	len = snprintf(topic, sizeof(topic), "%s%s", method->topic, text);
+	if (len < 0 || (size_t)len >= sizeof(topic))
+		return false;
+	a->topics[a->count++] = xstrdup(topic);
+	return true;
+}
+
+/* NULL: the arguments are not the method's. */
+static struct hub_ask *
+read_topics(struct hub_conn *c, const struct method *method, const struct signalr_message *m)
+{
+	const json_t *first = json_array_get(m->arguments, 0);
+	size_t count = method->takes == NAMES ? json_array_size(first) : 1;
+	struct hub_ask *a;
+	bool is_good = count >= 1 && count <= TOPIC_ACCESS_MAX;
+
+	if (!is_good)
+		return NULL;
+	a = ask_new(c, m, count);
+	if (method->takes == NOTHING)
+		a->topics[a->count++] = xstrdup(method->topic);
+	else if (method->takes == A_NAME)
+		is_good = add_topic(a, method, first);
+	for (size_t i = 0; method->takes == NAMES && is_good && i < count; i++)
+		is_good = add_topic(a, method, json_array_get(first, i));
+	if (is_good)
+		return a;
+	ask_free(a);
+	return NULL;
+}
+
+static void
+unsubscribe(struct hub_conn *c, struct hub_ask *a)
+{
+	for (size_t i = 0; i < a->count; i++) {
+		struct hub_sub *s = hub_sub_find(c, a->topics[i]);
+
+		if (s != NULL)
+			hub_sub_free(s);
+	}
+	hub_complete(c, a->invocation_id, NULL, STR_NONE);
+	ask_free(a);
+}
+
+static void
+invoke(struct hub_conn *c, const struct signalr_message *m)
+{
+	const struct method *method = method_find((enum hub)c->hub, m);
+	struct hub_ask *a;
+
+	if (method == NULL) {
+		hub_complete(c, m->invocation_id, "Method does not exist.", STR_NONE);
+		return;
+	}
+	if (m->type == SIGNALR_STREAM && hub_stream_find(c, m->invocation_id) != NULL) {
+		hub_complete(c, m->invocation_id, "There is a stream of this id.", STR_NONE);
+		return;
+	}
+	a = read_topics(c, method, m);
+	if (a == NULL)
+		hub_complete(
+		    c, m->invocation_id, "The arguments are not those of the method.", STR_NONE);
+	else if (method->verb == UNSUBSCRIBE)
+		unsubscribe(c, a);
+	else
+		ask(c, a); /* of statistics: they are an event of webhooks */
+}
+
+static void
+cancel(struct hub_conn *c, const char *invocation_id)
+{
+	struct hub_sub *s = hub_stream_find(c, invocation_id);
+
+	if (s == NULL)
+		return; /* it has ended meanwhile */
+	hub_sub_free(s);
+	hub_complete(c, invocation_id, NULL, STR_NONE);
+}
+
+void
+hub_call(struct hub_conn *c, const struct signalr_message *m)
+{
+	switch (m->type) {
+	case SIGNALR_INVOCATION:
+	case SIGNALR_STREAM:
+		invoke(c, m);
+		break;
+	case SIGNALR_CANCEL:
+		cancel(c, m->invocation_id);
+		break;
+	case SIGNALR_ITEM: /* no method takes a stream; nothing was asked of the client */
+	case SIGNALR_COMPLETION:
+	case SIGNALR_PING:
+	case SIGNALR_CLOSE:
+		break;
+	}
+}
