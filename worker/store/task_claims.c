@@ -8,8 +8,11 @@
 #include <string.h>
 
 #include "common/check.h"
+#include "common/crypto.h"
 #include "worker/store/run.h"
 #include "worker/store/task_rows.h"
+
+enum { FENCE_STEP_MIN = 1 << 20 }; /* claims raise a fence by 1 */
 
 /* ---- claiming ---- */
 
@@ -60,7 +63,13 @@ const struct op op_task_claim = {
 
 /* ---- changes ---- */
 
-/* Rows of the second group: partitions one of whose tasks ends. */
+/*
+ * What has ended stays as it is; that its owner says it again changes nothing. Rows of the second
+ * group: partitions one of whose tasks ends.
+ */
+#define HAS_NOT_ENDED                                                                              \
+	"(ended_at IS NULL OR (state = $state AND CAST($fence_step AS bigint) = 0"                 \
+	" AND CAST($is_ended AS bigint) > 0))"
 const struct op op_task_change = {
     .name = "task_change",
     .params = "",
@@ -90,7 +99,7 @@ const struct op op_task_change = {
 		    " 'running' THEN " TASK_NOW " ELSE started_at END,"
 		    " ended_at = CASE WHEN CAST($is_ended AS bigint) > 0"
 		    " THEN coalesce(ended_at, " TASK_NOW ") END, updated_at = " TASK_NOW
-		    " WHERE id = $id AND fence = $fence RETURNING id",
+		    " WHERE id = $id AND fence = $fence AND " HAS_NOT_ENDED " RETURNING id",
 		.each = 1,
 		.is_answer = true},
 	    /* As WEBHOOK_STATEMENT, if the change was made. */
@@ -287,12 +296,23 @@ store_task_claim(
 	store_run(store, &call, decode_claimed, (store_callback *)on_claimed, arg);
 }
 
+/* Whoever takes a task raises its fence by a step that nobody else raises it by, so that it says
+ * afterwards who has taken it. */
+static int64_t
+own_step(void)
+{
+	uint32_t dice;
+
+	crypto_random(&dice, sizeof(dice));
+	return (int64_t)FENCE_STEP_MIN + (dice >> 1);
+}
+
 static void
 put_change(struct op_call *call, const struct store_task_change *c)
 {
 	op_put_text(call, c->id);
 	op_put_int(call, (int64_t)c->fence);
-	op_put_int(call, c->is_taken);
+	op_put_int(call, c->is_taken ? own_step() : 0);
 	op_put_text(call, c->state);
 	op_put_int(call, c->progress);
 	op_put_text(call, c->message);

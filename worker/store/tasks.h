@@ -106,8 +106,8 @@ struct store_task_change {
 	/* Somebody is to be told: a row of the outbox in the same transaction. NULL: nobody. */
 	const char *webhook_id, *webhook_endpoint, *webhook_event, *webhook_body;
 };
-/* ids: of those that were changed. The others had another fence by then: they are somebody else's.
- */
+/* ids: of those that were changed. The others had another fence by then, or have ended: they are
+ * somebody else's. */
 typedef void store_on_ids(void *arg, int err, const char *const *ids, size_t count);
 void store_task_change(
     struct store *, const struct store_task_change *, size_t count, store_on_ids *, void *arg);

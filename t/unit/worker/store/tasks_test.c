@@ -316,7 +316,7 @@ a_request_is_made_once(void **state)
 static void
 apps_are_served_alike(void **state)
 {
-	char id[16];
+	char id[24];
 	size_t of_b = 0;
 
 	for (int i = 0; i < 20; i++) {
@@ -452,6 +452,47 @@ who_wants_to_be_told_is(void **state)
 	}
 }
 
+/* Somebody else has taken it meanwhile, under the fence that this one would have raised it to. */
+static void
+who_comes_too_late_tells_nobody(void **state)
+{
+	struct id id = id_new("wh");
+	struct store_task_change c = {.id = "task_1",
+	    .app_id = "a",
+	    .fence = 0,
+	    .is_taken = true,
+	    .state = "cancelled",
+	    .is_ended = true,
+	    .webhook_id = id.s,
+	    .webhook_endpoint = "whe_1",
+	    .webhook_event = "task.cancelled",
+	    .webhook_body = "{}"};
+	struct store_webhook_filter f = {.limit = 10, .app_id = "a"};
+
+	create("task_1", "a", NULL);
+	assert_int_equal(claim(ME, 1), 1);
+	assert_int_equal(change(&c), 0);
+	expect();
+	store_webhook_list(w.store, &f, on_webhooks, NULL);
+	world_wait(&w);
+	assert_int_equal(got.n, 0);
+}
+
+static void
+what_has_ended_stays_as_it_is(void **state)
+{
+	create("task_1", "a", NULL);
+	assert_int_equal(claim(ME, 1), 1);
+	uint64_t fence = got.tasks[0].fence;
+	assert_int_equal(start("task_1", fence), 1);
+	assert_int_equal(end("task_1", NULL, fence), 1);
+	assert_int_equal(cancel("task_1", NULL), 0); /* who has read it while it was running */
+	assert_int_equal(start("task_1", fence), 0);
+	assert_string_equal(get("task_1")->state, "succeeded");
+	assert_string_equal(got.tasks[0].result, "{\"b\":2}");
+	assert_int_equal(end("task_1", NULL, fence), 1); /* said twice */
+}
+
 static void
 a_lease_ends_unless_it_is_renewed(void **state)
 {
@@ -584,6 +625,8 @@ main(void)
 	    T(a_partition_is_in_order),
 	    T(whose_time_is_up_is_found),
 	    T(the_dead_lose_their_tasks),
+	    T(who_comes_too_late_tells_nobody),
+	    T(what_has_ended_stays_as_it_is),
 	    T(a_lease_ends_unless_it_is_renewed),
 	    T(who_wants_to_be_told_is),
 	    T(who_cancels_decides),
