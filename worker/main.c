@@ -28,7 +28,7 @@
 #include "worker/mcp/upstream.h"
 #include "worker/session/sweeper.h"
 #include "worker/stats/stats.h"
-#include "worker/webhook/webhook.h"
+#include "worker/webhook/turn_hooks.h"
 
 enum { LOAD_INTERVAL_MS = 1000, DRAIN_LOOK_MS = 20, EXIT_MASTER_GONE = 3 };
 
@@ -312,11 +312,13 @@ static int
 turns_init(struct worker *w)
 {
 	const struct turns_money money = {w->holds, w->usages, w->limits};
+	const struct turn_hooks hooks = turn_hooks_of(w->webhooks);
 
 	w->turns = turns_new(w->loop, w->handoff->conf, w->handoff->shm, w->backplane, w->store,
 	    w->providers, &money, w->knowledge);
 	turns_use_events(w->turns, w->events);
 	turns_use_runner(w->turns, mcp_runner_table(w->runner));
+	turns_use_hooks(w->turns, &hooks);
 	return 0;
 }
 

@@ -324,3 +324,37 @@ test('what is over is removed, what is too old is a dead letter', async (t) => {
   assert.equal(sumOf(families, 'parley_webhooks_held'), 0);
   assert.equal(sumOf(families, 'parley_webhooks_pending'), 0);
 });
+
+test('the ends of turns are told, in the order of their session', async (t) => {
+  const all = await startReceiver(t, { secret }), failures = await startReceiver(t), others = await startReceiver(t);
+  const server = await startHooks(t, {
+    all: { url: all.url }, failures: { url: failures.url, events: ['turn.failed'] }, others: { url: others.url, apps: ['another'] },
+  }, { mock: undefined });
+  const sessions = [await newSession(server), await newSession(server)];
+  for (let i = 0; i < 5; i++) await Promise.all(sessions.map(({ id }) => streamTurn(server, id, { input: `turn ${i}` })));
+  server.expectLog(/./);
+  await waitFor(() => all.got.length >= 10, 'ten webhooks');
+  for (const { id } of sessions) {
+    const told = all.got.filter(({ json }) => json.data.session_id === id);
+    assert.equal(told.length, 5);
+    const turns = told.map(({ json }) => json.data.turn_id);
+    assert.deepEqual(turns, [...turns].sort(), 'in order');
+    for (const { json, is_signed } of told) {
+      assert.ok(is_signed);
+      assert.equal(json.type, 'turn.completed');
+      assert.equal(json.data.app_id, 'demo');
+      assert.ok(json.data.message.content.length > 0 && json.data.usage.output_tokens > 0, JSON.stringify(json));
+    }
+  }
+  await server.mock.stop();
+  const { json } = await server.request(`/v1/sessions/${sessions[0].id}/turns`, { key: keys.client, body: { input: 'x', stream: false } });
+  assert.ok(json.error);
+  await waitFor(() => failures.got.length === 1 && all.got.length === 11, 'the failure');
+  const [{ json: told }] = failures.got;
+  assert.equal(told.type, 'turn.failed');
+  assert.equal(told.data.session_id, sessions[0].id);
+  assert.ok(told.data.error.code, JSON.stringify(told));
+  assert.equal(others.got.length, 0);
+  // Five, and the failure twice.
+  await waitFor(async () => (await deliveries(server, `about=${sessions[0].id}&state=delivered`)).length === 7, 'seven about one session');
+});

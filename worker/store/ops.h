@@ -2,7 +2,7 @@
  * ops - operations of the record: named lists of SQL statements that run in one
  * transaction, as data.
  *
- * An operation has named parameters, and up to two groups: rows of further
+ * An operation has named parameters, and up to three groups: rows of further
  * parameters, for statements that run once per row. Statements name what they
  * need as `$name`. One text serves both databases where it can: from_ms() and
  * to_ms() turn milliseconds into the database's times and back. What an operation
@@ -32,7 +32,7 @@ enum op_expect {
 enum {
 	OP_STATEMENTS_MAX = 14,
 	OP_CONSTRAINTS_MAX = 2,
-	OP_GROUPS_MAX = 2,
+	OP_GROUPS_MAX = 3,
 	OP_VALUES_MAX = 32, /* parameters and a row of a group together; columns of an answer */
 };
 
@@ -41,7 +41,7 @@ struct op_statement {
 	const char *postgres; /* NULL: the same. "": none */
 	enum op_expect expect;
 	int err;
-	unsigned each;  /* 1, 2: runs once for each row of that group. 0: once */
+	unsigned each;  /* 1, 2, 3: runs once for each row of that group. 0: once */
 	bool is_answer; /* its rows and its count of changes are the operation's */
 };
 

@@ -176,6 +176,8 @@ void store_message_history(
 
 /* ---- turns ---- */
 
+struct store_webhook;
+
 struct store_turn {
 	const char *id, *session_id, *app_id, *key_id;
 	const char *request_id; /* NULL: none */
@@ -246,6 +248,8 @@ struct store_turn_end {
 	size_t message_count;
 	const struct store_usage *usage;
 	size_t usage_count;
+	const struct store_webhook *webhooks; /* who is told of it; the endpoints are there */
+	size_t webhook_count;
 	int64_t now;
 };
 void store_turn_end(struct store *, const struct store_turn_end *, store_on_done *,

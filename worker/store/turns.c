@@ -13,6 +13,7 @@
 #include "common/err.h"
 #include "worker/store/turn_lost.h"
 #include "worker/store/usage_rows.h"
+#include "worker/store/webhook_rows.h"
 
 #define TURN_COLUMNS                                                                               \
 	"id, session_id, app_id, key_id, request_id, input_hash, state, owner, fence, model,"      \
@@ -129,7 +130,7 @@ const struct op op_turn_end = {
     .name = "turn_end",
     .params = "turn_id session_id fence state error_code error_message finish_reason text result "
 	      "last_seq now",
-    .groups = {MESSAGE_PARAMS, USAGE_PARAMS},
+    .groups = {MESSAGE_PARAMS, USAGE_PARAMS, WEBHOOK_PARAMS},
     .is_write = true,
     .statements =
 	{
@@ -146,6 +147,7 @@ const struct op op_turn_end = {
 		.err = E_FENCED},
 	    {.sql = INSERT_MESSAGE, .each = 1},
 	    USAGE_STATEMENTS(2),
+	    WEBHOOK_STATEMENT(3),
 	    {.sql = TOUCH_SESSION},
 	    {.sql = ERASE_MESSAGES},
 	    {.sql = ERASE_TURN},
@@ -334,6 +336,9 @@ store_turn_end(
 	op_put_count(&call, end->usage_count);
 	for (size_t i = 0; i < end->usage_count; i++)
 		usage_put(&call, &end->usage[i]);
+	op_put_count(&call, end->webhook_count);
+	for (size_t i = 0; i < end->webhook_count; i++)
+		webhook_put(&call, &end->webhooks[i]);
 	store_run(store, &call, store_decode_done, (store_callback *)on_done, arg);
 }
 

@@ -183,9 +183,31 @@ turn_save_progress_soon(struct turn *t)
 
 /* ---- the end ---- */
 
+/* Made once for an outcome: repeated, the write has the same ids. */
+static void
+make_webhooks(struct turn *t)
+{
+	const struct turn_hooks *hooks = &t->turns->hooks;
+	struct turn_ending ending = {
+	    t->app_id, t->session_id.s, t->id.s, t->outcome, t->result_json};
+
+	if (hooks->rows == NULL || t->webhooks_of == t->result_json)
+		return;
+	t->webhooks_of = t->result_json;
+	t->webhook_count = hooks->rows(hooks->arg, &ending, &t->arena, &t->webhooks);
+}
+
+static void
+tell_webhooks(const struct turn *t)
+{
+	if (t->webhook_count > 0)
+		t->turns->hooks.on_written(t->turns->hooks.arg);
+}
+
 static void
 write_end(struct turn *t, store_on_done *on_done)
 {
+	make_webhooks(t);
 	bool is_failed = t->outcome == TURN_FAILED;
 	struct store_turn_end end = {
 	    .turn_id = t->id.s,
@@ -205,6 +227,8 @@ write_end(struct turn *t, store_on_done *on_done)
 	    .message_count = t->unsaved.message_count,
 	    .usage = t->unsaved.usage,
 	    .usage_count = t->unsaved.usage_count,
+	    .webhooks = t->webhooks,
+	    .webhook_count = t->webhook_count,
 	    .now = t->ended_at,
 	};
 
@@ -256,6 +280,7 @@ on_end_repeated(void *arg, int err)
 	log_info(
 	    "turn recorded late turn=%s err=%s", t->id.s, err == 0 ? "-" : err_info(err)->name);
 	t->is_unrecorded = false;
+	tell_webhooks(t);
 	turn_release_work(t);
 }
 
@@ -282,6 +307,8 @@ on_end_saved(void *arg, int err)
 		if (t->outcome == TURN_COMPLETED)
 			mark_partial(t);
 		turn_end_failed(t, err == E_FENCED ? E_WORKER_LOST : E_STORE_UNAVAILABLE);
+	} else {
+		tell_webhooks(t);
 	}
 	turn_finish(t);
 	if (t->is_unrecorded)

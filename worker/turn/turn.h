@@ -65,8 +65,23 @@ enum turn_event_type {
 #undef X
 	TURN_EVENT_COUNT
 };
-struct str turn_event_name(enum turn_event_type); /* "text.delta" */
-bool turn_event_is_last(enum turn_event_type);    /* completed, failed, cancelled */
+
+/* Who is told of the end of a turn by somebody else: rows that are written with it. */
+struct turn_ending {
+	const char *app_id, *session_id, *turn_id;
+	enum turn_event_type outcome;
+	const char *data_json; /* of the last event */
+};
+struct turn_hooks {
+	/* Their texts are from the arena, which lives as long as the turn's writes. */
+	size_t (*rows)(void *arg, const struct turn_ending *, struct arena *,
+	    const struct store_webhook **ret);
+	void (*on_written)(void *arg);
+	void *arg;
+};
+void turns_use_hooks(struct turns *, const struct turn_hooks *); /* before the first turn */
+struct str turn_event_name(enum turn_event_type);                /* "text.delta" */
+bool turn_event_is_last(enum turn_event_type);                   /* completed, failed, cancelled */
 
 struct turn_event {
 	enum turn_event_type type;

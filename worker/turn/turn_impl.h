@@ -55,6 +55,7 @@ struct turns {
 	struct knowledge *knowledge;      /* NULL: none */
 	struct events *events;            /* NULL: nobody is told */
 	const struct tool_runner *runner; /* NULL: none */
+	struct turn_hooks hooks;
 	struct backplane_addr self;
 	char owner[OWNER_MAX];
 
@@ -178,8 +179,11 @@ struct turn {
 	/* The outcome, once known. */
 	enum turn_event_type outcome;
 	bool has_outcome;
-	bool is_unrecorded; /* listeners know the end, the record does not yet */
-	bool is_fenced;     /* the record says that somebody else has ended it */
+	const struct store_webhook *webhooks; /* of it, in the arena */
+	size_t webhook_count;
+	const char *webhooks_of; /* the data that they tell; NULL: not made yet */
+	bool is_unrecorded;      /* listeners know the end, the record does not yet */
+	bool is_fenced;          /* the record says that somebody else has ended it */
 	bool is_end_wanted; /* the end is to be written as soon as nothing else is on its way */
 	int err;
 	char *err_message;

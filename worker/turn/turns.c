@@ -355,6 +355,12 @@ turns_use_runner(struct turns *ts, const struct tool_runner *runner)
 }
 
 void
+turns_use_hooks(struct turns *ts, const struct turn_hooks *hooks)
+{
+	ts->hooks = *hooks;
+}
+
+void
 turns_free(struct turns **ret)
 {
 	struct turns *ts = *ret;

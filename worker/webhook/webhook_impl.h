@@ -21,7 +21,7 @@ enum {
 	HELD_MAX = 4000,       /* webhooks in one worker */
 	QUIET_MS = 200,        /* an endpoint whose due ones all wait for others in their order */
 	SLOW_MS = 500,         /* it answers slower: no more is claimed than goes out at once */
-	LEASE_GRACE_MS = 5000,
+	LEASE_GRACE_MS = 3000,
 	SETTLE_MAX = 500, /* results in one write */
 	SETTLE_GAP_MS = 4,
 	SETTLE_AGAIN_MS = 500,
@@ -42,6 +42,7 @@ struct webhooks {
 	struct loop_timer look;
 	uint64_t looked_ms;
 	bool is_running, is_draining, is_looking, must_look_again;
+	bool is_known, is_making_known; /* the configuration's endpoints to the record */
 	uint64_t next_ms; /* from now on: when something becomes due that we have seen */
 	char *after;      /* the look goes on there; NULL: from the first */
 	struct target **wanted;

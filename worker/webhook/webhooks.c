@@ -215,12 +215,43 @@ on_looked(
 }
 
 static void
+on_known(void *arg, int err)
+{
+	struct webhooks *w = arg;
+
+	w->is_making_known = false;
+	w->is_known = err == 0;
+	if (err != 0)
+		log_warn("webhook endpoints not recorded reason=%s", err_info(err)->code);
+}
+
+/* What is written for those of the configuration counts on their rows. */
+static void
+make_known(struct webhooks *w)
+{
+	size_t count = w->conf->endpoints.n;
+
+	if (w->is_known || w->is_making_known || w->is_draining)
+		return;
+	w->is_making_known = true;
+	struct store_webhook_endpoint *endpoints = xcalloc(count + 1, sizeof(*endpoints));
+	struct arena arena = ARENA_INIT;
+
+	for (size_t i = 0; i < count; i++)
+		endpoint_of_conf(&w->conf->endpoints.v[i], &arena, &endpoints[i]);
+	store_webhook_add(w->store, NULL, 0, endpoints, count, on_known, w);
+	arena_fini(&arena);
+	free(endpoints);
+}
+
+static void
 on_look(struct loop_timer *timer)
 {
 	struct webhooks *w = container_of(timer, struct webhooks, look);
 
 	w->is_looking = true;
 	w->looked_ms = loop_now_ms(w->loop);
+	make_known(w);
 	if (w->after == NULL)
 		targets_forget_idle(w);
 	store_webhook_look(w->store, w->after, LOOK_ENDPOINTS, on_looked, w);
@@ -292,37 +323,13 @@ webhooks_new(struct loop *loop, struct client *client, const struct conf *conf, 
 	return w;
 }
 
-static void
-on_known(void *arg, int err)
-{
-	(void)arg;
-	if (err != 0)
-		log_warn("webhook endpoints not recorded reason=%s", err_info(err)->code);
-}
-
-/* So that the admin sees them before something happens. */
-static void
-make_known(struct webhooks *w)
-{
-	size_t count = w->conf->endpoints.n;
-	struct store_webhook_endpoint *endpoints = xcalloc(count + 1, sizeof(*endpoints));
-	struct arena arena = ARENA_INIT;
-
-	for (size_t i = 0; i < count; i++)
-		endpoint_of_conf(&w->conf->endpoints.v[i], &arena, &endpoints[i]);
-	if (count > 0)
-		store_webhook_add(w->store, NULL, 0, endpoints, count, on_known, w);
-	arena_fini(&arena);
-	free(endpoints);
-}
-
 void
 webhooks_start(struct webhooks *w)
 {
 	w->is_running = true;
 	if (w->backplane != NULL)
 		backplane_serve(w->backplane, BACKPLANE_WEBHOOK_WAKE, on_wake, w);
-	make_known(w);
+	w->is_known = w->conf->endpoints.n == 0;
 	upkeep_start(w);
 	webhooks_look_in(w, 0);
 }
@@ -343,7 +350,8 @@ webhooks_drain(struct webhooks *w)
 bool
 webhooks_are_idle(const struct webhooks *w)
 {
-	return w->held == 0 && !w->is_looking && !w->is_settling && !w->is_keeping;
+	return w->held == 0 && !w->is_looking && !w->is_settling && !w->is_keeping &&
+	       !w->is_making_known;
 }
 
 void
