@@ -43,6 +43,17 @@ check_message(struct str s)
 		jsonrpc_flatten(&out, 0);
 		check(memchr(out.data, '\n', out.len) == NULL);
 		check(jsonrpc_parse(buf_str(&out), &again) == 0);
+		if (m.kind == JSONRPC_ERROR) {
+			buf_clear(&out);
+			jsonrpc_add_error_as(&out, STR("0"), &m);
+			check(jsonrpc_parse(buf_str(&out), &again) == 0);
+			check(again.code == m.code && str_eq(again.data, m.data));
+		}
+		if (m.params.len > 0 && m.params.p[0] == '{') {
+			buf_clear(&out);
+			mcp_reply_replace(&out, m.params, "_meta", STR("{\"level\":\"info\"}"));
+			check(jsonrpc_member(buf_str(&out), "_meta", &again.result));
+		}
 	}
 	buf_fini(&out);
 }

@@ -11,14 +11,16 @@
 /* ---- methods ---- */
 
 #define CHANGES "{\"listChanged\":true}"
+#define CAPABILITIES                                                                               \
+	"\"tools\":" CHANGES ",\"prompts\":" CHANGES                                               \
+	",\"resources\":{\"listChanged\":true,\"subscribe\":true},\"completions\":{}"
 
 /* What is named here is answered. */
 static void
 discover(struct mcp_ask *a)
 {
 	mcp_ask_reply(
-	    a, STR("{\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":" CHANGES
-		   ",\"prompts\":" CHANGES ",\"resources\":" CHANGES ",\"completions\":{}},"
+	    a, STR("{\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{" CAPABILITIES "},"
 		   "\"ttlMs\":3600000,\"cacheScope\":\"public\"}"));
 }
 
@@ -59,8 +61,7 @@ initialize(struct mcp_ask *a)
 		    req, "Mcp-Session-Id", mcp_life_begin(a->front, a->call, a->revision, caps));
 	}
 	buf_printf(&b,
-	    "{\"protocolVersion\":\"%s\",\"capabilities\":{\"tools\":" CHANGES
-	    ",\"prompts\":" CHANGES ",\"resources\":" CHANGES ",\"completions\":{}},"
+	    "{\"protocolVersion\":\"%s\",\"capabilities\":{" CAPABILITIES ",\"logging\":{}},"
 	    "\"serverInfo\":" MCP_SERVER_INFO "}",
 	    mcp_revision_info(a->revision)->text);
 	mcp_ask_reply(a, buf_str(&b));
@@ -84,7 +85,9 @@ static const struct method {
     {"subscriptions/listen", MODERN, mcp_feed_listen},
     {"initialize", LEGACY, initialize},
     {"ping", LEGACY, reply_nothing},
-    {"logging/setLevel", LEGACY, reply_nothing},
+    {"logging/setLevel", LEGACY, mcp_set_level},
+    {"resources/subscribe", LEGACY, mcp_subscribe},
+    {"resources/unsubscribe", LEGACY, mcp_unsubscribe},
     {"tools/list", BOTH, mcp_tools_list},
     {"tools/call", BOTH, mcp_tools_call},
     {"prompts/list", BOTH, mcp_prompts_list},
@@ -139,6 +142,18 @@ refuse(struct api_call *call, struct http_req *req, const struct posted *p)
 	call_end(call);
 }
 
+static int
+level_of(struct str meta)
+{
+	struct buf name = BUF_INIT;
+	int level = MCP_LEVEL_NONE;
+
+	if (jsonrpc_text_member(meta, MCP_META_LOG_LEVEL, &name))
+		level = mcp_level_parse(buf_str(&name));
+	buf_fini(&name);
+	return level;
+}
+
 static void
 serve(struct api_call *call, struct http_req *req, const struct posted *p)
 {
@@ -150,7 +165,7 @@ serve(struct api_call *call, struct http_req *req, const struct posted *p)
 		return;
 	}
 	struct mcp_ask *a = mcp_ask_new(call->api->mcp, call, req, MCP_REVISION_MODERN, m);
-	a->wants_messages = p->wants_messages;
+	a->level = p->wants_messages ? level_of(p->meta) : MCP_LEVEL_NONE;
 	run(a, m->method, MODERN);
 }
 
@@ -172,6 +187,7 @@ serve_legacy(struct api_call *call, struct http_req *req, const struct jsonrpc *
 	struct mcp_ask *a = mcp_ask_new(front, call, req, t.revision, m);
 	a->session = t.nonce;
 	a->caps = t.caps;
+	a->until_ms = mcp_life_until_ms(front, &t);
 	mcp_run_legacy(a, m->method);
 }
 
@@ -251,6 +267,12 @@ on_changed(void *arg, size_t server, enum mcp_kind kind)
 	mcp_feeds_tell(arg, kind);
 }
 
+static void
+on_news(void *arg, size_t server, const struct jsonrpc *m)
+{
+	mcp_feeds_pass_on(arg, server, m);
+}
+
 void
 mcp_front_drain(struct mcp_front *front)
 {
@@ -266,10 +288,12 @@ mcp_front_new(struct api *api)
 	list_init(&front->asks);
 	list_init(&front->menus);
 	mcp_questions_init(front);
+	front->notes = mcp_notes_new(front);
 	front->feeds = mcp_feeds_new(front);
 	front->pairs = mcp_pairs_new(front);
 	front->life = mcp_life_new(front);
 	mcp_upstreams_on_changed(api->upstreams, on_changed, front);
+	mcp_upstreams_on_news(api->upstreams, on_news, front);
 	return front;
 }
 
@@ -288,6 +312,7 @@ mcp_front_free(struct mcp_front **ref)
 	mcp_feeds_free(&front->feeds);
 	mcp_pairs_free(&front->pairs);
 	mcp_questions_fini(front);
+	mcp_notes_free(&front->notes);
 	mcp_life_free(&front->life);
 	free(front);
 }

@@ -107,6 +107,7 @@ mcp_ask_new(struct mcp_front *front, struct api_call *call, struct http_req *req
 	a->front = front;
 	a->call = call;
 	a->revision = revision;
+	a->level = MCP_LEVEL_NONE;
 	a->id = keep(a, m->id);
 	a->params = m->params;
 	a->takes_stream = req != NULL && takes_stream(req);
@@ -223,6 +224,19 @@ mcp_ask_stream(struct mcp_ask *a)
 	return a->sse;
 }
 
+/* An older client that has set no level gets what the server thinks right. */
+static bool
+wants_message(const struct mcp_ask *a, const struct jsonrpc *m)
+{
+	int least = is_modern(a) ? a->level : mcp_note_level(a->front, a->session);
+
+	if (strcmp(m->method, "notifications/message") != 0)
+		return false;
+	if (least == MCP_LEVEL_NONE)
+		return !is_modern(a);
+	return mcp_level_of(m->params) >= least;
+}
+
 static void
 on_notification(void *arg, const struct jsonrpc *m)
 {
@@ -230,8 +244,7 @@ on_notification(void *arg, const struct jsonrpc *m)
 	struct buf params = BUF_INIT, b = BUF_INIT;
 	bool is_progress = strcmp(m->method, "notifications/progress") == 0;
 
-	if (is_progress ? a->token.len == 0
-			: !a->wants_messages || strcmp(m->method, "notifications/message") != 0)
+	if (is_progress ? a->token.len == 0 : !wants_message(a, m))
 		return;
 	if (!a->takes_stream || m->params.len == 0 || m->params.p[0] != '{')
 		return;
@@ -334,6 +347,28 @@ on_question(void *arg, const struct jsonrpc *m, uint64_t number)
 	mcp_question_put(arg, m, number);
 }
 
+/* A modern server logs for those who say so with each request. */
+static void
+add_level(const struct mcp_ask *a, struct buf *params)
+{
+	int level = is_modern(a) ? MCP_LEVEL_NONE : mcp_note_level(a->front, a->session);
+	struct buf b = BUF_INIT, meta = BUF_INIT, name = BUF_INIT;
+	struct str given = STR("{}");
+
+	if (level == MCP_LEVEL_NONE)
+		return;
+	if (jsonrpc_member(buf_str(params), "_meta", &given) && given.p[0] != '{')
+		given = STR("{}");
+	jsonrpc_add_string(&name, str_of(mcp_level_name(level)));
+	mcp_reply_replace(&meta, given, MCP_META_LOG_LEVEL, buf_str(&name));
+	mcp_reply_replace(&b, buf_str(params), "_meta", buf_str(&meta));
+	buf_clear(params);
+	buf_add_str(params, buf_str(&b));
+	buf_fini(&b);
+	buf_fini(&meta);
+	buf_fini(&name);
+}
+
 void
 mcp_ask_forward_with(
     struct mcp_ask *a, size_t server, const char *method, const char *member, struct str value)
@@ -344,6 +379,7 @@ mcp_ask_forward_with(
 
 	mcp_reply_replace(&params, a->params, member, value);
 	a->params = STR_NONE;
+	add_level(a, &params);
 	a->quiet.on_fire = on_quiet;
 	if (a->takes_stream && !a->is_paired)
 		loop_timer_set(api->loop, &a->quiet, api->conf->sse.keepalive_interval_ms);

@@ -21,9 +21,26 @@ struct mcp_feeds {
 	uint64_t drain_end_ms; /* until then a pair may answer what it was asked */
 };
 
+struct watched {
+	struct list node;
+	size_t server;
+	char *uri;
+};
+
+static void
+watched_free(struct mcp_feed *f, struct watched *w)
+{
+	mcp_unwatch(f->front->api->upstreams, w->server, str_of(w->uri));
+	list_del(&w->node);
+	free(w->uri);
+	free(w);
+}
+
 static void
 feed_free(struct mcp_feed *f)
 {
+	list_for_safe (node, &f->watched)
+		watched_free(f, list_entry(node, struct watched, node));
 	list_del(&f->node);
 	f->front->feeds->count--;
 	if (f->is_pair)
@@ -60,6 +77,8 @@ mcp_feed_new(struct mcp_front *front, const struct api_call *call, struct http_r
 	struct mcp_feed *f = xcalloc(1, sizeof(*f));
 
 	f->front = front;
+	f->app = call->app;
+	list_init(&f->watched);
 	f->has_key = call->key_id != NULL;
 	if (f->has_key)
 		key_hold(front->api->key_watch, &f->key, call->key_hash, on_key_void);
@@ -77,6 +96,7 @@ mcp_feed_start(struct mcp_front *front, struct api_call *call, struct http_req *
 
 	f->session = t->nonce;
 	f->wishes = MCP_ALL_WISHES;
+	mcp_note_follow(f);
 	call_end(call);
 }
 
@@ -98,16 +118,24 @@ read_wishes(struct str notifications)
 
 /* What of it is honoured; kinds of the same wish are named once. */
 static void
-add_wishes(struct buf *b, uint32_t wishes)
+add_wishes(struct buf *b, const struct mcp_feed *f)
 {
 	const char *comma = "";
 
 	buf_add_char(b, '{');
 	for (enum mcp_kind kind = 0; kind < MCP_TEMPLATES; kind++) {
-		if ((wishes & 1U << kind) == 0)
+		if ((f->wishes & 1U << kind) == 0)
 			continue;
 		buf_printf(b, "%s\"%s\":true", comma, mcp_kind_info(kind)->wish);
 		comma = ",";
+	}
+	if (!list_empty(&f->watched)) {
+		buf_printf(b, "%s\"resourceSubscriptions\":[", comma);
+		list_for (node, &f->watched) {
+			buf_add_cstr(b, node != f->watched.next ? "," : "");
+			jsonrpc_add_string(b, str_of(list_entry(node, struct watched, node)->uri));
+		}
+		buf_add_char(b, ']');
 	}
 	buf_add_char(b, '}');
 }
@@ -124,7 +152,7 @@ acknowledge(const struct mcp_feed *f)
 	struct buf params = BUF_INIT, b = BUF_INIT;
 
 	buf_add_cstr(&params, "{\"notifications\":");
-	add_wishes(&params, f->wishes);
+	add_wishes(&params, f);
 	buf_add_char(&params, ',');
 	add_subscription(&params, f);
 	buf_add_char(&params, '}');
@@ -132,6 +160,31 @@ acknowledge(const struct mcp_feed *f)
 	sse_send(f->sse, STR_NONE, STR("message"), buf_str(&b));
 	buf_fini(&params);
 	buf_fini(&b);
+}
+
+static void
+watch_wanted(struct mcp_feed *f, const struct api_call *call, struct str notifications)
+{
+	uint64_t left = (uint64_t)call->api->conf->mcp.max_subscriptions;
+	struct str list, value;
+	struct buf uri = BUF_INIT;
+	struct json_scan s;
+	size_t server;
+
+	if (!jsonrpc_member(notifications, "resourceSubscriptions", &list))
+		return;
+	json_scan_init(&s, list);
+	if (json_scan_peek(&s) != '[' || !json_scan_array(&s))
+		return;
+	while (left > 0 && json_scan_element(&s) == 1 && json_scan_skip(&s, &value)) {
+		buf_clear(&uri);
+		if (value.p[0] != '"' || !json_scan_decode(value, &uri) || uri.len == 0 ||
+		    uri.len > MCP_URI_MAX || !mcp_find_resource(call, buf_str(&uri), &server))
+			continue;
+		mcp_feed_watch(f, server, buf_str(&uri));
+		left--;
+	}
+	buf_fini(&uri);
 }
 
 void
@@ -145,10 +198,13 @@ mcp_feed_listen(struct mcp_ask *a)
 		mcp_ask_refuse(a, 200, MCP_INVALID_PARAMS, "notifications is required", STR_NONE);
 		return;
 	}
-	uint32_t wishes = read_wishes(wanted);
+	/* The params are the request's, which is gone when its stream begins. */
+	char *text = xstrndup(wanted.p, wanted.len);
 	http_on_gone(req, NULL, NULL);
 	struct mcp_feed *f = mcp_feed_new(a->front, a->call, req);
-	f->wishes = wishes;
+	f->wishes = read_wishes(str_of(text));
+	watch_wanted(f, a->call, str_of(text));
+	free(text);
 	f->listen_id = xstrndup(a->id.p, a->id.len);
 	mcp_ask_leave(a);
 	acknowledge(f);
@@ -174,19 +230,92 @@ say_goodbye(struct mcp_feed *f)
 	feed_free(f);
 }
 
+/* ---- resources ---- */
+
+static struct watched *
+find_watched(const struct mcp_feed *f, struct str uri)
+{
+	list_for (node, &f->watched) {
+		struct watched *w = list_entry(node, struct watched, node);
+
+		if (str_eq(str_of(w->uri), uri))
+			return w;
+	}
+	return NULL;
+}
+
+void
+mcp_feed_watch(struct mcp_feed *f, size_t server, struct str uri)
+{
+	struct watched *w;
+
+	if (find_watched(f, uri) != NULL)
+		return;
+	w = xcalloc(1, sizeof(*w));
+	w->server = server;
+	w->uri = xstrndup(uri.p, uri.len);
+	list_add_tail(&f->watched, &w->node);
+	mcp_watch(f->front->api->upstreams, server, uri);
+}
+
+void
+mcp_feeds_watch(struct mcp_front *front, uint64_t session, size_t server, struct str uri)
+{
+	list_for (node, &front->feeds->all) {
+		struct mcp_feed *f = list_entry(node, struct mcp_feed, node);
+
+		if (f->session == session)
+			mcp_feed_watch(f, server, uri);
+	}
+}
+
+void
+mcp_feeds_unwatch(struct mcp_front *front, uint64_t session, struct str uri)
+{
+	list_for (node, &front->feeds->all) {
+		struct mcp_feed *f = list_entry(node, struct mcp_feed, node);
+		struct watched *w = f->session == session ? find_watched(f, uri) : NULL;
+
+		if (w != NULL)
+			watched_free(f, w);
+	}
+}
+
+/* It, or what is below it. */
+static bool
+watches(const struct mcp_feed *f, size_t server, struct str uri)
+{
+	list_for (node, &f->watched) {
+		const struct watched *w = list_entry(node, struct watched, node);
+		struct str mine = str_of(w->uri);
+
+		if (w->server == server && str_starts(uri, mine) &&
+		    (uri.len == mine.len || uri.p[mine.len] == '/' || mine.p[mine.len - 1] == '/'))
+			return true;
+	}
+	return false;
+}
+
 /* ---- news ---- */
 
+/* params: an object, or empty. */
 static void
-tell(const struct mcp_feed *f, const char *method)
+say(const struct mcp_feed *f, const char *method, struct str given)
 {
-	struct buf params = BUF_INIT, b = BUF_INIT;
+	struct buf params = BUF_INIT, b = BUF_INIT, rest = BUF_INIT;
 
 	if (f->listen_id != NULL) {
+		jsonrpc_without(&rest, given.len > 0 ? given : STR("{}"), "_meta");
 		buf_add_char(&params, '{');
 		add_subscription(&params, f);
-		buf_add_char(&params, '}');
+		buf_add_cstr(&params, rest.len > 2 ? "," : "");
+		buf_add(&params, rest.data + 1, rest.len - 1);
+	} else {
+		buf_add_str(&params, given);
 	}
+	buf_fini(&rest);
 	jsonrpc_add_notification(&b, method, buf_str(&params));
+	jsonrpc_flatten(&b, 0);
 	sse_send(f->sse, STR_NONE, STR("message"), buf_str(&b));
 	buf_fini(&params);
 	buf_fini(&b);
@@ -199,8 +328,36 @@ mcp_feeds_tell(struct mcp_front *front, enum mcp_kind kind)
 		struct mcp_feed *f = list_entry(node, struct mcp_feed, node);
 
 		if ((f->wishes & 1U << kind) != 0)
-			tell(f, mcp_kind_info(kind)->changed);
+			say(f, mcp_kind_info(kind)->changed, STR_NONE);
 	}
+}
+
+/* Who has set no level has not asked for what others' requests made a server say. */
+static bool
+wants_message(const struct mcp_feed *f, size_t server, int level)
+{
+	int least = f->listen_id == NULL ? mcp_note_level(f->front, f->session) : MCP_LEVEL_NONE;
+
+	return least != MCP_LEVEL_NONE && level >= least && mcp_may_use(f->front, f->app, server);
+}
+
+void
+mcp_feeds_pass_on(struct mcp_front *front, size_t server, const struct jsonrpc *m)
+{
+	bool is_message = strcmp(m->method, "notifications/message") == 0;
+	int level = is_message ? mcp_level_of(m->params) : MCP_LEVEL_NONE;
+	struct buf uri = BUF_INIT;
+
+	if (is_message || jsonrpc_text_member(m->params, "uri", &uri)) {
+		list_for (node, &front->feeds->all) {
+			struct mcp_feed *f = list_entry(node, struct mcp_feed, node);
+
+			if (is_message ? wants_message(f, server, level)
+				       : watches(f, server, buf_str(&uri)))
+				say(f, m->method, m->params);
+		}
+	}
+	buf_fini(&uri);
 }
 
 void

@@ -8,6 +8,7 @@
  *   mcp_question.c  what an upstream asks of the client in the course of its request
  *   mcp_life.c   sessions of older clients: ids, those that have ended, requests taken back
  *   mcp_feed.c   the streams on which they are told what has changed
+ *   mcp_note.c   what older ones want to be told beside: changes of resources, log messages
  *   mcp_pair.c   the two routes of 2024-11-05: such a stream, and messages whose answers go there
  */
 #ifndef WORKER_API_MCP_IMPL_H
@@ -29,6 +30,7 @@ struct mcp_front {
 	struct mcp_feeds *feeds; /* mcp_feed.c */
 	struct mcp_pairs *pairs; /* mcp_pair.c */
 	struct idmap *questions; /* mcp_question.c */
+	struct mcp_notes *notes; /* mcp_note.c */
 };
 
 /*
@@ -43,11 +45,12 @@ struct mcp_ask {
 	struct api_call *call;
 	struct mcp_batch *batch;    /* whose the call is then; NULL: it is the ask's */
 	uint64_t session;           /* its nonce; 0: none */
+	int64_t until_ms;           /* its end, wall clock */
 	enum mcp_revision revision; /* the client's */
 	struct str id;              /* as it was written */
 	struct str params;          /* as long as the ask has not waited; may be empty */
 	struct str token;           /* of progress; empty: none is wanted */
-	bool wants_messages;
+	int level;                  /* of messages that it wants, modern; MCP_LEVEL_NONE: none */
 	bool takes_stream;
 	bool is_paired;          /* answered on its session's stream: there is no req */
 	bool is_tool;            /* whose failures a model is told */
@@ -112,6 +115,8 @@ bool mcp_life_read_pair(
     struct mcp_front *, const struct api_call *, struct str id, struct mcp_ticket *ret);
 /* The request's session; false: it has answered. Ends the call then. */
 bool mcp_life_check(struct api_call *, struct http_req *, struct mcp_ticket *ret);
+bool mcp_life_has_ended(const struct mcp_front *, uint64_t session);
+int64_t mcp_life_until_ms(const struct mcp_front *, const struct mcp_ticket *);
 void mcp_life_end(struct mcp_front *, const struct mcp_ticket *); /* on all workers */
 /* The request is in progress here or elsewhere, or has been answered. */
 void mcp_life_take_back(struct mcp_front *, const struct mcp_ticket *, struct str id);
@@ -127,6 +132,8 @@ struct mcp_feed {
 	uint64_t session; /* 0: a modern client's */
 	char *listen_id;  /* of its request, as it was written; NULL: not modern */
 	uint32_t wishes;  /* kinds, as bits */
+	const struct conf_app *app;
+	struct list watched; /* resources */
 	struct sse *sse;
 	/* Of a pair. */
 	bool is_pair;
@@ -138,6 +145,12 @@ struct mcp_feed {
 
 struct mcp_feed *mcp_feed_new(struct mcp_front *, const struct api_call *, struct http_req *);
 void mcp_feed_end(struct mcp_feed *);
+/* Resources; what is watched already, or is not, is no error. */
+void mcp_feed_watch(struct mcp_feed *, size_t server, struct str uri);
+void mcp_feeds_watch(struct mcp_front *, uint64_t session, size_t server, struct str uri);
+void mcp_feeds_unwatch(struct mcp_front *, uint64_t session, struct str uri);
+/* What a server said that belongs to no request. */
+void mcp_feeds_pass_on(struct mcp_front *, size_t server, const struct jsonrpc *);
 enum { MCP_ALL_WISHES = (1 << MCP_KIND_COUNT) - 1 };
 struct mcp_feeds *mcp_feeds_new(struct mcp_front *);
 void mcp_feeds_free(struct mcp_feeds **);
@@ -147,6 +160,21 @@ void mcp_feed_listen(struct mcp_ask *);                   /* ends it: the stream
 void mcp_feeds_tell(struct mcp_front *, enum mcp_kind);   /* a list of that kind has changed */
 void mcp_feeds_end(struct mcp_front *, uint64_t session); /* of a session that has ended */
 void mcp_feeds_drain(struct mcp_front *);
+
+/* ---- mcp_note.c ---- */
+
+struct mcp_notes *mcp_notes_new(struct mcp_front *);
+void mcp_notes_free(struct mcp_notes **);
+enum { MCP_LEVEL_NONE = -1 }; /* else from 0, debug, to 7, emergency */
+int mcp_level_parse(struct str name);
+int mcp_level_of(struct str params); /* of setLevel, or of notifications/message */
+const char *mcp_level_name(int level);
+int mcp_note_level(const struct mcp_front *, uint64_t session);
+void mcp_note_forget(struct mcp_front *, uint64_t session); /* it has ended */
+void mcp_note_follow(struct mcp_feed *); /* a stream of a session: all that it has subscribed to */
+void mcp_set_level(struct mcp_ask *);
+void mcp_subscribe(struct mcp_ask *);
+void mcp_unsubscribe(struct mcp_ask *);
 
 /* ---- mcp_pair.c ---- */
 
@@ -171,6 +199,10 @@ uint8_t mcp_question_caps(struct str params);
 
 /* ---- mcp_items.c ---- */
 
+/* Whose resource is it? False: of none that the call may read. */
+bool mcp_find_resource(const struct api_call *, struct str uri, size_t *ret_server);
+void mcp_refuse_resource(struct mcp_ask *, struct str uri);
+bool mcp_may_use(const struct mcp_front *, const struct conf_app *, size_t server);
 void mcp_complete(struct mcp_ask *);
 void mcp_tools_list(struct mcp_ask *);
 void mcp_tools_call(struct mcp_ask *);

@@ -34,8 +34,8 @@ mcp_items_changed(struct mcp_front *front)
 	}
 }
 
-static bool
-may_use(const struct mcp_front *front, const struct conf_app *app, size_t server)
+bool
+mcp_may_use(const struct mcp_front *front, const struct conf_app *app, size_t server)
 {
 	const char *name = front->api->conf->mcp.servers.v[server].name;
 
@@ -55,7 +55,7 @@ may_call(const struct api_call *call, enum mcp_kind kind, const struct mcp_entry
 {
 	char name[MCP_PREFIX_MAX + MCP_NAME_MAX + 1];
 
-	if (!may_use(call->api->mcp, call->app, e->source))
+	if (!mcp_may_use(call->api->mcp, call->app, e->source))
 		return false;
 	if (!is_restricted(call, kind))
 		return true;
@@ -278,8 +278,8 @@ find_template(const struct api_call *call, struct str uri)
 	return best;
 }
 
-static void
-refuse_resource(struct mcp_ask *a, struct str uri)
+void
+mcp_refuse_resource(struct mcp_ask *a, struct str uri)
 {
 	bool is_modern = mcp_revision_info(a->revision)->is_modern;
 	struct buf data = BUF_INIT;
@@ -292,27 +292,33 @@ refuse_resource(struct mcp_ask *a, struct str uri)
 	buf_fini(&data);
 }
 
+bool
+mcp_find_resource(const struct api_call *call, struct str uri, size_t *ret_server)
+{
+	const struct mcp_entry *e =
+	    mcp_view_find(mcp_upstreams_view(call->api->upstreams, MCP_RESOURCES), uri);
+
+	if (e == NULL || !may_call(call, MCP_RESOURCES, e))
+		e = find_template(call, uri);
+	if (e != NULL)
+		*ret_server = e->source;
+	return e != NULL;
+}
+
 void
 mcp_resources_read(struct mcp_ask *a)
 {
-	const struct mcp_view *view = mcp_upstreams_view(a->front->api->upstreams, MCP_RESOURCES);
-	const struct mcp_entry *e;
 	struct buf uri = BUF_INIT;
+	size_t server;
 
 	if (a->params.len == 0 || !jsonrpc_text_member(a->params, "uri", &uri) || uri.len == 0 ||
 	    uri.len > MCP_URI_MAX) {
 		mcp_ask_refuse(a, 200, MCP_INVALID_PARAMS, "uri is required", STR_NONE);
-		buf_fini(&uri);
-		return;
-	}
-	e = mcp_view_find(view, buf_str(&uri));
-	if (e == NULL || !may_call(a->call, MCP_RESOURCES, e))
-		e = find_template(a->call, buf_str(&uri));
-	if (e != NULL) {
+	} else if (mcp_find_resource(a->call, buf_str(&uri), &server)) {
 		a->is_cacheable = true;
-		mcp_ask_forward(a, e->source, "resources/read", "uri", buf_str(&uri));
+		mcp_ask_forward(a, server, "resources/read", "uri", buf_str(&uri));
 	} else {
-		refuse_resource(a, buf_str(&uri));
+		mcp_refuse_resource(a, buf_str(&uri));
 	}
 	buf_fini(&uri);
 }

@@ -109,6 +109,7 @@ remember(struct mcp_life *l, uint64_t nonce, int64_t until_ms)
 	list_add_tail(&l->ended, &e->node);
 	strmap_set(l->by_nonce, nonce_text(&nonce), e);
 	forget_old(l);
+	mcp_note_forget(l->front, nonce);
 	mcp_feeds_end(l->front, nonce);
 }
 
@@ -172,8 +173,8 @@ on_missed(void *arg, struct backplane_addr addr)
 	log_info("mcp session's end not told worker=%u reason=\"its queue is full\"", addr.who.row);
 }
 
-static int64_t
-until_ms(const struct mcp_front *front, const struct mcp_ticket *t)
+int64_t
+mcp_life_until_ms(const struct mcp_front *front, const struct mcp_ticket *t)
 {
 	return t->issued_ms + (int64_t)front->api->conf->mcp.session_life_ms;
 }
@@ -183,11 +184,11 @@ mcp_life_end(struct mcp_front *front, const struct mcp_ticket *t)
 {
 	struct buf b = BUF_INIT;
 
-	put_ended(&b, t->nonce, until_ms(front, t));
+	put_ended(&b, t->nonce, mcp_life_until_ms(front, t));
 	backplane_broadcast(
 	    front->api->backplane, BACKPLANE_MCP_ENDED, buf_str(&b), on_missed, NULL);
 	buf_fini(&b);
-	remember(front->life, t->nonce, until_ms(front, t));
+	remember(front->life, t->nonce, mcp_life_until_ms(front, t));
 }
 
 /* ---- ids ---- */
@@ -224,12 +225,18 @@ mcp_life_begin_pair(struct mcp_front *front, struct api_call *call, struct mcp_t
 	return begin(front, call, ret);
 }
 
+bool
+mcp_life_has_ended(const struct mcp_front *front, uint64_t session)
+{
+	return strmap_get(front->life->by_nonce, nonce_text(&session)) != NULL;
+}
+
 static bool
 is_alive(const struct mcp_front *front, const struct api_call *call, const struct mcp_ticket *t)
 {
 	return t->home.host == 0 && memcmp(t->owner, call->key_hash, TICKET_OWNER_LEN) == 0 &&
-	       until_ms(front, t) > clock_wall_ms() &&
-	       strmap_get(front->life->by_nonce, nonce_text(&t->nonce)) == NULL;
+	       mcp_life_until_ms(front, t) > clock_wall_ms() &&
+	       !mcp_life_has_ended(front, t->nonce);
 }
 
 bool

@@ -56,6 +56,7 @@ void
 mcp_pair_forget(struct mcp_feed *f)
 {
 	strmap_del(f->front->pairs->by_session, nonce_text(&f->session));
+	mcp_note_forget(f->front, f->session);
 	mcp_asks_drop_paired(f->front, f->session);
 }
 

@@ -45,6 +45,9 @@ enum backplane_method {
 	BACKPLANE_MCP_ENDED,    /* api: sessions of clients that have ended; none: which have? */
 	BACKPLANE_MCP_STOP,     /* api: a client takes a request back */
 	BACKPLANE_MCP_ANSWER,   /* mcp: a client's, to a question of a server */
+	BACKPLANE_MCP_WATCH,    /* mcp: a resource is watched, or not any more */
+	BACKPLANE_MCP_NEWS,     /* mcp: what a server says that belongs to no request */
+	BACKPLANE_MCP_NOTE,     /* api: what sessions of clients want to be told; none: which? */
 	BACKPLANE_MCP_REPLY,    /* api: likewise, to the worker that asks for the server */
 	BACKPLANE_MCP_POST,     /* api: a message for a stream of 2024-11-05 */
 	BACKPLANE_EVENTS_NEWS,  /* events: the log has some that you want */

@@ -491,7 +491,13 @@ take_notification(struct upstream *u, struct call *c, const struct jsonrpc *m)
 
 	if (len > 13 && strcmp(m->method + len - 13, "/list_changed") == 0)
 		listing_changed(u, m->method);
-	else if (!take_of_call(u, c, m))
+	else if (news_is_of_resource(m))
+		news_take(u, m);
+	else if (take_of_call(u, c, m))
+		return;
+	else if (strcmp(m->method, "notifications/message") == 0)
+		news_take(u, m);
+	else
 		log_debug("mcp notification ignored server=%s method=%s", u->conf->name,
 		    log_quote(str_of(m->method)).s);
 }

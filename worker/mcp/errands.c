@@ -9,6 +9,8 @@
  *   CANCEL  nobody waits for it any more
  *   SAID    a notification of it, on the way back; or a question of the server
  *   ANSWER  to such a question
+ *   WATCH   a resource, or not any more
+ *   NEWS    what the server says that belongs to no request, to all
  */
 #include <stdlib.h>
 
@@ -515,6 +517,66 @@ on_answer(void *arg, const struct backplane_call *call)
 	}
 }
 
+/* ---- news ---- */
+
+void
+errands_watch(struct upstream *u, struct str uri, bool is_on)
+{
+	struct buf b = BUF_INIT;
+
+	backplane_put_u64(&b, stdio_link_program(u));
+	backplane_put_u64(&b, is_on);
+	backplane_put_str(&b, uri);
+	tell(u->all->errands, u->speaker, BACKPLANE_MCP_WATCH, buf_str(&b));
+	buf_fini(&b);
+}
+
+static void
+on_watch(void *arg, const struct backplane_call *call)
+{
+	struct errands *r = arg;
+	struct str rest = call->payload, uri;
+	uint64_t program, is_on;
+
+	if (!backplane_take_u64(&rest, &program) || !backplane_take_u64(&rest, &is_on) ||
+	    !backplane_take_str(&rest, &uri))
+		return;
+	struct upstream *u = find(r, program);
+	if (u != NULL && stdio_link_has_pipes(u))
+		news_watch_for(u, call->from, uri, is_on != 0);
+}
+
+void
+errands_tell(struct upstream *u, const struct jsonrpc *m)
+{
+	struct buf b = BUF_INIT, text = BUF_INIT;
+
+	if (!is_shared(u) || !stdio_link_has_pipes(u))
+		return;
+	jsonrpc_add_notification(&text, m->method, m->params);
+	backplane_put_u64(&b, stdio_link_program(u));
+	backplane_put_str(&b, buf_str(&text));
+	tell_all(u->all->errands, BACKPLANE_MCP_NEWS, buf_str(&b));
+	buf_fini(&b);
+	buf_fini(&text);
+}
+
+static void
+on_news(void *arg, const struct backplane_call *call)
+{
+	struct errands *r = arg;
+	struct str rest = call->payload, text;
+	struct jsonrpc m;
+	uint64_t program;
+
+	if (!backplane_take_u64(&rest, &program) || !backplane_take_str(&rest, &text) ||
+	    jsonrpc_parse(text, &m) != 0 || m.kind != JSONRPC_NOTIFICATION)
+		return;
+	struct upstream *u = find(r, program);
+	if (u != NULL && u->step == STEP_FOLLOW && owner_equal(u->speaker, call->from))
+		news_take(u, &m);
+}
+
 /* ---- life ---- */
 
 struct errands *
@@ -532,6 +594,8 @@ errands_new(struct mcp_upstreams *all)
 	backplane_serve(b, BACKPLANE_MCP_CANCEL, on_cancel, r);
 	backplane_serve(b, BACKPLANE_MCP_SAID, on_said, r);
 	backplane_serve(b, BACKPLANE_MCP_ANSWER, on_answer, r);
+	backplane_serve(b, BACKPLANE_MCP_WATCH, on_watch, r);
+	backplane_serve(b, BACKPLANE_MCP_NEWS, on_news, r);
 	backplane_on_peer_gone(b, on_peer_gone, r);
 	return r;
 }

@@ -68,6 +68,7 @@ upstream_failed(struct upstream *u, const char *why)
 			    : u->all->of.conf->mcp.backoff_max_ms;
 	loop_timer_set(u->all->of.loop, &u->pause_timer, pause_ms);
 	listing_stop(u);
+	news_stop(u);
 	u->transport->end(u);
 	errands_announce(u);
 	calls_fail_waiting(u, E_UNAVAILABLE, "The tool server is not reachable.");
@@ -93,6 +94,7 @@ upstream_session_lost(struct upstream *u)
 		return;
 	log_info("mcp session lost server=%s", u->conf->name);
 	listing_stop(u);
+	news_stop(u);
 	u->transport->end(u);
 	begin(u);
 }
@@ -350,6 +352,7 @@ upstream_restart(struct upstream *u)
 	mcp_cancel(u->all, u->handshake_call);
 	u->handshake_call = 0;
 	listing_stop(u);
+	news_stop(u);
 	u->transport->end(u);
 	loop_timer_stop(u->all->of.loop, &u->pause_timer);
 	begin(u);
@@ -363,6 +366,7 @@ upstream_follow(struct upstream *u)
 	mcp_cancel(u->all, u->handshake_call);
 	u->handshake_call = 0;
 	listing_stop(u);
+	news_stop(u);
 	u->transport->end(u);
 	loop_timer_stop(u->all->of.loop, &u->pause_timer);
 	upstream_enter(u, STEP_FOLLOW);
@@ -371,6 +375,7 @@ upstream_follow(struct upstream *u)
 	    mcp_revision_info(u->revision)->text, mcp_list_count(u->lists[MCP_TOOLS]),
 	    u->speaker.who.row);
 	calls_flush(u);
+	news_ready(u);
 }
 
 void
@@ -388,6 +393,7 @@ upstream_listed(struct upstream *u)
 	listing_follow(u);
 	errands_announce(u);
 	calls_flush(u);
+	news_ready(u);
 }
 
 /* Where there is no client to be asked, a sign of life is all that there is. */
@@ -436,6 +442,7 @@ upstream_new(struct mcp_upstreams *all, size_t index)
 	u->next_id = (uint64_t)(all->of.who.number & 0xfffff) << 32 | 1;
 	u->pause_timer.on_fire = on_pause_over;
 	list_init(&u->waiting);
+	news_init(u);
 	for (size_t i = 0; i < CALL_BUCKETS; i++)
 		list_init(&u->sent[i]);
 	return u;
@@ -469,7 +476,9 @@ upstream_free(struct upstream **ref)
 	*ref = NULL;
 	u->step = STEP_OFF;
 	listing_stop(u);
+	news_stop(u);
 	calls_drop(u);
+	news_fini(u);
 	if (u->transport != NULL) {
 		u->transport->end(u);
 		u->transport->fini(u);

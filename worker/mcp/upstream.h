@@ -76,6 +76,17 @@ const struct mcp_view *mcp_upstreams_view(struct mcp_upstreams *, enum mcp_kind)
 typedef void mcp_on_changed(void *arg, size_t server, enum mcp_kind);
 void mcp_upstreams_on_changed(struct mcp_upstreams *, mcp_on_changed *, void *arg);
 
+/* ---- what servers say that belongs to no request ---- */
+
+/* notifications/resources/updated of what is watched (also below it), notifications/message. */
+typedef void mcp_on_news(void *arg, size_t server, const struct jsonrpc *);
+void mcp_upstreams_on_news(struct mcp_upstreams *, mcp_on_news *, void *arg); /* once */
+/* Asks the server to tell of changes to a resource, also when it was away; counted. */
+void mcp_watch(struct mcp_upstreams *, size_t server, struct str uri);
+void mcp_unwatch(struct mcp_upstreams *, size_t server, struct str uri); /* it was watched */
+/* Older servers are to log from this level on; borrowed for ever. NULL: as they like. */
+void mcp_set_log_level(struct mcp_upstreams *, const char *level);
+
 /* ---- requests ---- */
 
 struct mcp_request {

@@ -10,6 +10,7 @@
  *   http_feed.c   the bytes of an HTTP answer on their way to messages
  *   stdio.c       the connection to the master, who has the pipes
  *   stdio_link.c  carries over pipes, where this worker was given them
+ *   news.c        resources that are watched, and what it logs
  *   question.c    what an older server asks of the client whose request it is at
  *   errands.c       carries to the worker that was, and is that one's other end
  */
@@ -78,6 +79,9 @@ struct mcp_upstreams {
 	struct loop_post drop_views;
 	struct stdio *stdio;     /* NULL: no server with a command */
 	struct errands *errands; /* likewise */
+	mcp_on_news *on_news;    /* NULL: nobody listens */
+	void *news_arg;
+	const char *log_level; /* NULL: none was asked for */
 };
 
 struct upstream {
@@ -118,6 +122,11 @@ struct upstream {
 	uint64_t list_call, listen_call, handshake_call;
 	struct loop_timer relist_timer, refresh_timer, listen_timer;
 	uint64_t listen_backoff_ms;
+
+	/* News. */
+	struct list watched;
+	uint64_t watch_call; /* modern: the stream that tells of them */
+	struct loop_timer watch_timer;
 };
 
 struct call {
@@ -221,6 +230,20 @@ void errands_send(struct call *);
 void errands_abandon(struct call *);
 
 void errands_answer(struct call *, uint64_t question, const struct jsonrpc *answer);
+
+void errands_watch(struct upstream *, struct str uri, bool is_on); /* by who speaks */
+void errands_tell(struct upstream *, const struct jsonrpc *);      /* by who does, to all others */
+
+/* ---- news.c ---- */
+
+void news_init(struct upstream *);
+void news_fini(struct upstream *);
+void news_ready(struct upstream *); /* it is connected, or another worker is */
+void news_stop(struct upstream *);
+void news_take(struct upstream *, const struct jsonrpc *);
+bool news_is_of_resource(const struct jsonrpc *);
+void news_watch_for(struct upstream *, struct backplane_addr, struct str uri, bool is_on);
+void news_forget(struct upstream *, struct backplane_addr); /* that worker is gone */
 
 /* ---- question.c ---- */
 

@@ -12,6 +12,7 @@ import { randomUUID } from 'node:crypto';
 import { McpServer as LegacyServer } from '@modelcontextprotocol/sdk/server/mcp.js';
 import { SSEServerTransport } from '@modelcontextprotocol/sdk/server/sse.js';
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js';
+import { SubscribeRequestSchema, UnsubscribeRequestSchema } from '@modelcontextprotocol/sdk/types.js';
 import { McpServer, createMcpHandler } from '@modelcontextprotocol/server';
 import { toNodeHandler } from '@modelcontextprotocol/node';
 import { z } from 'zod';
@@ -78,9 +79,15 @@ class ToolServer {
   }
 }
 
-export async function startModern(t) {
+export async function startModern(t, { news } = {}) {
   const tools = new ToolServer();
-  const handler = createMcpHandler(() => tools.register(new McpServer({ name: 'modern', version: '1.0.0' }, { capabilities: { tools: { listChanged: true } } })), { legacy: 'reject' });
+  const capabilities = { tools: { listChanged: true }, ...(news ? { resources: { subscribe: true } } : {}) };
+  const handler = createMcpHandler(() => {
+    const server = tools.register(new McpServer({ name: 'modern', version: '1.0.0' }, { capabilities }));
+    if (news) registerNews(server, 'web');
+    return server;
+  }, { legacy: 'reject' });
+  tools.update = (uri) => handler.notify.resourceUpdated(uri);
   tools.addTool = (name) => { tools.extra.push(name); handler.notify.toolsChanged(); };
   tools.start = () => tools.listen(t, toNodeHandler(handler));
   await tools.start();
@@ -119,9 +126,34 @@ function registerAsking(server) {
   }
 }
 
-export async function startSessions(t, { asks } = {}) {
+/** Resources news://<kind>/a and b, of which update(uri) tells. */
+function registerNews(server, kind) {
+  for (const name of ['a', 'b']) {
+    server.registerResource(name, `news://${kind}/${name}`, {}, async (uri) => ({ contents: [{ uri: uri.href, text: 'new' }] }));
+  }
+}
+
+/** .. for each session, and a tool that logs: watched counts subscriptions, log(level, data) is for nobody in particular. */
+function registerOldNews(tools, server) {
+  const mine = new Set();
+  registerNews(server, 'old');
+  const count = (uri, by) => tools.watched.set(uri, (tools.watched.get(uri) ?? 0) + by);
+  server.server.registerCapabilities({ logging: {}, resources: { subscribe: true } });
+  server.server.setRequestHandler(SubscribeRequestSchema, ({ params: { uri } }) => { if (!mine.has(uri)) count(uri, 1); mine.add(uri); return {}; });
+  server.server.setRequestHandler(UnsubscribeRequestSchema, ({ params: { uri } }) => { if (mine.delete(uri)) count(uri, -1); return {}; });
+  server.registerTool('chatty', { description: 'Logs', inputSchema: z.object({}) }, async (_, context) => {
+    for (const level of ['debug', 'warning', 'error']) await context.sendNotification({ method: 'notifications/message', params: { level, data: `mine ${level}` } });
+    return { content: [] };
+  });
+  server.tellUpdate = (uri) => { if (mine.has(uri)) server.server.sendResourceUpdated({ uri }).catch(() => {}); };
+}
+
+export async function startSessions(t, { asks, news } = {}) {
   const tools = new ToolServer();
   tools.sessions = new Map();
+  tools.watched = new Map();
+  tools.update = (uri) => { for (const { server } of tools.sessions.values()) server.tellUpdate(uri); };
+  tools.log = (level, data) => { for (const { server } of tools.sessions.values()) server.server.notification({ method: 'notifications/message', params: { level, data } }).catch(() => {}); };
   tools.addTool = (name) => {
     tools.extra.push(name);
     for (const { server } of tools.sessions.values()) {
@@ -142,6 +174,7 @@ export async function startSessions(t, { asks } = {}) {
     if (message?.method !== 'initialize') { res.writeHead(400, { 'content-type': 'application/json' }).end('{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: no session"},"id":null}'); return; }
     const server = tools.register(new LegacyServer({ name: 'sessions', version: '1.0.0' }));
     if (asks) registerAsking(server);
+    if (news) registerOldNews(tools, server);
     const transport = new StreamableHTTPServerTransport({
       sessionIdGenerator: randomUUID,
       onsessioninitialized: (session) => { tools.sessions.set(session, { server, transport }); },

@@ -1,0 +1,133 @@
+// What clients of our MCP endpoint are told beside lists: changes of single resources, and what tool servers log.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import { LoggingMessageNotificationSchema, ResourceUpdatedNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
+import { startModern, startSessions } from './lib/mcp.mjs';
+import { everything, ready } from './lib/programs.mjs';
+import { keys, startServer } from './lib/server.mjs';
+import { waitFor } from './lib/wait.mjs';
+
+const headers = { authorization: `Bearer ${keys.server}` };
+const meta = { 'io.modelcontextprotocol/protocolVersion': '2026-07-28', 'io.modelcontextprotocol/clientCapabilities': {} };
+const transports = {
+  '/mcp': (server) => new StreamableHTTPClientTransport(new URL(`${server.url}/mcp`), { requestInit: { headers } }),
+  '/sse': (server) => new SSEClientTransport(new URL(`${server.url}/sse`), { requestInit: { headers }, eventSourceInit: { fetch: (url, init) => fetch(url, { ...init, headers: { ...init.headers, ...headers } }) } }),
+};
+
+async function connect(server, route) {
+  const client = new Client({ name: 'test', version: '1.0.0' });
+  client.updates = [];
+  client.logged = [];
+  client.setNotificationHandler(ResourceUpdatedNotificationSchema, ({ params }) => { client.updates.push(params.uri); });
+  client.setNotificationHandler(LoggingMessageNotificationSchema, ({ params }) => { client.logged.push(params); });
+  await client.connect(transports[route](server));
+  return client;
+}
+
+const listen = (server, uris) => server.stream('/mcp', { key: keys.server, body: { jsonrpc: '2.0', id: 'l', method: 'subscriptions/listen', params: { notifications: { resourceSubscriptions: uris }, _meta: meta } },
+  headers: { accept: 'application/json, text/event-stream', 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'subscriptions/listen' } });
+
+describe('news', () => {
+  let server, old, web;
+  before(async () => {
+    [old, web] = [await startSessions(null, { news: true }), await startModern(null, { news: true })];
+    server = await startServer(null, { config: {
+      mcp: { backoff: '50ms', backoff_max: '200ms', max_subscriptions: 3, servers: [{ name: 'old', url: old.url }, { name: 'web', url: web.url }, everything('all')] }, tools: { server_timeout: '20s' },
+    } });
+    for (const name of ['old', 'web', 'all']) await ready(server, name);
+  });
+  after(async () => { await server?.stop(); await old?.stop(); await web?.stop(); });
+
+  for (const route of Object.keys(transports)) {
+    for (const kind of ['old', 'web']) {
+      test(`${route}: changes of a resource of ${kind} reach who has subscribed, and nobody else`, async () => {
+        const tools = { old, web }[kind];
+        const [one, two] = [await connect(server, route), await connect(server, route)];
+        await one.subscribeResource({ uri: `news://${kind}/a` });
+        await waitFor(() => { tools.update(`news://${kind}/b`); tools.update(`news://${kind}/a`); return one.updates.length > 0; }, 'the update', 30000);
+        assert.ok(one.updates.every((uri) => uri === `news://${kind}/a`));
+        assert.deepEqual(two.updates, []);
+        await one.unsubscribeResource({ uri: `news://${kind}/a` });
+        if (kind === 'old') await waitFor(() => tools.watched.get(`news://${kind}/a`) === 0, 'the upstream to be told');
+        await assert.rejects(one.subscribeResource({ uri: 'nothing://here' }), { code: -32002 });
+        await one.close();
+        await two.close();
+      });
+    }
+  }
+
+  test('subscriptions/listen names resources, too', async () => {
+    const stream = await listen(server, ['news://old/a', 'news://web/a', 'nothing://here', 7]);
+    const seen = new Set();
+    let timer;
+    for await (const { data } of stream) {
+      assert.equal(data.params._meta['io.modelcontextprotocol/subscriptionId'], 'l');
+      if (data.method === 'notifications/subscriptions/acknowledged') {
+        assert.deepEqual(data.params.notifications, { resourceSubscriptions: ['news://old/a', 'news://web/a'] });
+        timer = setInterval(() => { old.update('news://old/a'); web.update('news://web/a'); web.update('news://web/b'); }, 50);
+        continue;
+      }
+      assert.equal(data.method, 'notifications/resources/updated');
+      seen.add(data.params.uri);
+      if (seen.size === 2) break;
+    }
+    clearInterval(timer);
+    stream.close();
+    assert.deepEqual([...seen].sort(), ['news://old/a', 'news://web/a']);
+  });
+
+  test('a subscription is the session\'s: its stream may be opened again at any worker', async () => {
+    const initialize = { jsonrpc: '2.0', id: 1, method: 'initialize', params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'x', version: '1' } } };
+    const { headers: { 'mcp-session-id': id } } = await server.request('/mcp', { key: keys.server, body: initialize });
+    const post = (method, params) => server.request('/mcp', { key: keys.server, headers: { 'mcp-session-id': id }, body: { jsonrpc: '2.0', id: 2, method, params } });
+    for (const uri of ['news://old/a', 'news://old/a', 'news://old/b', 'news://web/a']) assert.deepEqual((await post('resources/subscribe', { uri })).json.result, {});
+    assert.equal((await post('resources/subscribe', { uri: 'news://web/b' })).json.error.code, -32000);
+    for (const params of [undefined, {}, { uri: 7 }, { uri: '' }, { uri: 'x'.repeat(100000) }]) assert.equal((await post('resources/subscribe', params)).json.error.code, -32602);
+    for (let i = 0; i < 6; i++) {
+      const stream = await server.stream('/mcp', { key: keys.server, headers: { 'mcp-session-id': id } });
+      const timer = setInterval(() => old.update('news://old/b'), 50);
+      for await (const { data } of stream) { assert.deepEqual([data.method, data.params.uri], ['notifications/resources/updated', 'news://old/b']); break; }
+      clearInterval(timer);
+      stream.close();
+    }
+    assert.equal((await server.request('/mcp', { key: keys.server, method: 'DELETE', headers: { 'mcp-session-id': id } })).status, 204);
+    await waitFor(() => [...old.watched.values()].every((n) => n === 0), 'nothing to be watched any more');
+  });
+
+  for (const route of Object.keys(transports)) {
+    test(`${route}: a client gets what its own calls log, from its level on`, async () => {
+      const client = await connect(server, route);
+      const texts = () => client.logged.filter(({ data }) => String(data).startsWith('mine')).map(({ level }) => level);
+      await client.callTool({ name: 'old__chatty', arguments: {} });
+      assert.deepEqual(texts(), ['debug', 'warning', 'error']);
+      await assert.rejects(client.setLoggingLevel('loud'), { code: -32602 });
+      await client.setLoggingLevel('error');
+      // The other workers hear of it in a moment.
+      await waitFor(async () => { client.logged = []; for (let i = 0; i < 8; i++) await client.callTool({ name: 'old__chatty', arguments: {} }); return texts().every((level) => level === 'error') && texts().length > 0; }, 'the level');
+      await client.close();
+    });
+  }
+
+  test('what servers log for nobody reaches who has set a level', async () => {
+    const [wants, none] = [await connect(server, '/mcp'), await connect(server, '/mcp')];
+    await wants.setLoggingLevel('warning');
+    await waitFor(() => { old.log('warning', 'for all'); old.log('info', 'less'); return wants.logged.length > 0; }, 'the message', 30000);
+    assert.ok(wants.logged.every(({ data }) => data === 'for all'));
+    assert.deepEqual(none.logged, []);
+    await wants.close();
+    await none.close();
+  });
+
+  test('a program\'s resources are watched by whichever worker speaks to it', async () => {
+    const client = await connect(server, '/mcp');
+    const [{ uri }] = (await client.listResources()).resources.filter((resource) => !resource.uri.startsWith('news:'));
+    await client.subscribeResource({ uri });
+    await client.callTool({ name: 'all__toggle-subscriber-updates', arguments: {} });
+    await waitFor(() => client.updates.includes(uri), 'the update', 40000);
+    await client.callTool({ name: 'all__toggle-subscriber-updates', arguments: {} });
+    await client.close();
+  });
+});

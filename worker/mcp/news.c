@@ -1,0 +1,301 @@
+/*
+ * news - what a server says that belongs to no request: that a resource has changed which somebody
+ * watches, and what it logs.
+ *
+ * Of an older server each resource is subscribed to; of a modern one they are on one stream, which
+ * is opened anew when they change. Whose pipes another worker has is asked by that one, which tells
+ * everybody; it forgets what was wanted by a worker that is gone.
+ */
+#include <stdlib.h>
+
+#include "worker/backplane/owner.h"
+#include "worker/mcp/upstream_impl.h"
+
+enum { OPEN_DELAY_MS = 10 };
+
+struct watcher {
+	struct list node;
+	struct backplane_addr worker;
+};
+
+struct watched {
+	struct list node;
+	char *uri;
+	uint32_t count;       /* here */
+	struct list watchers; /* other workers */
+};
+
+/* ---- asking ---- */
+
+static void
+ask_about(struct upstream *u, const char *method, const struct watched *w)
+{
+	static const struct mcp_handlers nobody = {0};
+	struct buf params = BUF_INIT;
+	struct str resources;
+	bool does = false;
+
+	if (!jsonrpc_member(buf_str(&u->capabilities), "resources", &resources) ||
+	    !jsonrpc_bool_member(resources, "subscribe", &does) || !does)
+		return;
+	buf_add_cstr(&params, "{\"uri\":");
+	jsonrpc_add_string(&params, str_of(w->uri));
+	buf_add_char(&params, '}');
+	call_ask(u, method, buf_str(&params), (uint32_t)u->conf->probe_timeout_ms, &nobody, NULL);
+	buf_fini(&params);
+}
+
+static void
+open_later(struct upstream *u, uint64_t delay_ms)
+{
+	if (!loop_timer_is_set(&u->watch_timer))
+		loop_timer_set(u->all->of.loop, &u->watch_timer, delay_ms);
+}
+
+static void
+on_stream_end(void *arg, const struct mcp_answer *a)
+{
+	struct upstream *u = arg;
+
+	u->watch_call = 0;
+	if (u->step == STEP_READY && a->upstream_code != MCP_METHOD_NOT_FOUND)
+		open_later(u, u->all->of.conf->mcp.backoff_max_ms);
+}
+
+/* All of them in one; the one before ends when this one has been asked for. */
+static void
+open_stream(struct upstream *u)
+{
+	static const struct mcp_handlers handlers = {.on_answer = on_stream_end};
+	struct buf params = BUF_INIT;
+	uint64_t before = u->watch_call;
+
+	u->watch_call = 0;
+	buf_add_cstr(&params, "{\"notifications\":{\"resourceSubscriptions\":[");
+	list_for (node, &u->watched) {
+		const struct watched *w = list_entry(node, struct watched, node);
+
+		if (node != u->watched.next)
+			buf_add_char(&params, ',');
+		jsonrpc_add_string(&params, str_of(w->uri));
+	}
+	buf_add_cstr(&params, "]}}");
+	if (!list_empty(&u->watched))
+		u->watch_call =
+		    call_ask(u, "subscriptions/listen", buf_str(&params), 0, &handlers, u);
+	mcp_cancel(u->all, before);
+	buf_fini(&params);
+}
+
+static void
+on_open(struct loop_timer *timer)
+{
+	struct upstream *u = container_of(timer, struct upstream, watch_timer);
+
+	if (u->step == STEP_READY && upstream_is_modern(u))
+		open_stream(u);
+}
+
+static void
+tell_server(struct upstream *u, const struct watched *w, bool is_on)
+{
+	if (u->step == STEP_FOLLOW)
+		errands_watch(u, str_of(w->uri), is_on);
+	else if (u->step != STEP_READY)
+		return; /* it will be */
+	else if (upstream_is_modern(u))
+		open_later(u, OPEN_DELAY_MS);
+	else
+		ask_about(u, is_on ? "resources/subscribe" : "resources/unsubscribe", w);
+}
+
+static void
+set_level(struct upstream *u)
+{
+	static const struct mcp_handlers nobody = {0};
+	const char *level = u->all->log_level;
+	struct buf params = BUF_INIT;
+
+	if (level == NULL || u->step != STEP_READY || upstream_is_modern(u) ||
+	    !upstream_has_capability(u, "logging", false))
+		return;
+	buf_printf(&params, "{\"level\":\"%s\"}", level);
+	call_ask(u, "logging/setLevel", buf_str(&params), (uint32_t)u->conf->probe_timeout_ms,
+	    &nobody, NULL);
+	buf_fini(&params);
+}
+
+void
+news_ready(struct upstream *u)
+{
+	list_for (node, &u->watched)
+		tell_server(u, list_entry(node, struct watched, node), true);
+	set_level(u);
+}
+
+void
+news_stop(struct upstream *u)
+{
+	loop_timer_stop(u->all->of.loop, &u->watch_timer);
+	mcp_cancel(u->all, u->watch_call);
+	u->watch_call = 0;
+}
+
+/* ---- who watches what ---- */
+
+static struct watched *
+find(struct upstream *u, struct str uri)
+{
+	list_for (node, &u->watched) {
+		struct watched *w = list_entry(node, struct watched, node);
+
+		if (str_eq(str_of(w->uri), uri))
+			return w;
+	}
+	return NULL;
+}
+
+static struct watched *
+need(struct upstream *u, struct str uri)
+{
+	struct watched *w = find(u, uri);
+
+	if (w != NULL)
+		return w;
+	w = xcalloc(1, sizeof(*w));
+	w->uri = xstrndup(uri.p, uri.len);
+	list_init(&w->watchers);
+	list_add_tail(&u->watched, &w->node);
+	tell_server(u, w, true);
+	return w;
+}
+
+static void
+let_go(struct upstream *u, struct watched *w)
+{
+	if (w->count > 0 || !list_empty(&w->watchers))
+		return;
+	list_del(&w->node);
+	tell_server(u, w, false);
+	free(w->uri);
+	free(w);
+}
+
+void
+mcp_watch(struct mcp_upstreams *all, size_t server, struct str uri)
+{
+	check(server < all->count);
+	need(all->all[server], uri)->count++;
+}
+
+void
+mcp_unwatch(struct mcp_upstreams *all, size_t server, struct str uri)
+{
+	check(server < all->count);
+	struct watched *w = find(all->all[server], uri);
+	check(w != NULL && w->count > 0);
+	w->count--;
+	let_go(all->all[server], w);
+}
+
+static void
+remove_watcher(struct watched *w, struct backplane_addr worker)
+{
+	list_for_safe (node, &w->watchers) {
+		struct watcher *other = list_entry(node, struct watcher, node);
+
+		if (owner_equal(other->worker, worker)) {
+			list_del(&other->node);
+			free(other);
+		}
+	}
+}
+
+void
+news_watch_for(struct upstream *u, struct backplane_addr worker, struct str uri, bool is_on)
+{
+	struct watched *w = is_on ? need(u, uri) : find(u, uri);
+
+	if (w == NULL)
+		return;
+	remove_watcher(w, worker);
+	if (is_on) {
+		struct watcher *mine = xcalloc(1, sizeof(*mine));
+
+		mine->worker = worker;
+		list_add_tail(&w->watchers, &mine->node);
+	}
+	let_go(u, w);
+}
+
+void
+news_forget(struct upstream *u, struct backplane_addr worker)
+{
+	list_for_safe (node, &u->watched) {
+		struct watched *w = list_entry(node, struct watched, node);
+
+		remove_watcher(w, worker);
+		let_go(u, w);
+	}
+}
+
+/* ---- news ---- */
+
+bool
+news_is_of_resource(const struct jsonrpc *m)
+{
+	return strcmp(m->method, "notifications/resources/updated") == 0;
+}
+
+void
+news_take(struct upstream *u, const struct jsonrpc *m)
+{
+	if (m->params.len == 0 || m->params.p[0] != '{')
+		return;
+	if (u->all->errands != NULL)
+		errands_tell(u, m);
+	if (u->all->on_news != NULL)
+		u->all->on_news(u->all->news_arg, u->index, m);
+}
+
+void
+mcp_upstreams_on_news(struct mcp_upstreams *all, mcp_on_news *on_news, void *arg)
+{
+	check(all->on_news == NULL);
+	all->on_news = on_news;
+	all->news_arg = arg;
+}
+
+void
+mcp_set_log_level(struct mcp_upstreams *all, const char *level)
+{
+	if (all->log_level == level)
+		return;
+	all->log_level = level;
+	for (size_t i = 0; i < all->count; i++)
+		set_level(all->all[i]);
+}
+
+/* ---- life ---- */
+
+void
+news_init(struct upstream *u)
+{
+	list_init(&u->watched);
+	u->watch_timer.on_fire = on_open;
+}
+
+void
+news_fini(struct upstream *u)
+{
+	news_stop(u);
+	list_for_safe (node, &u->watched) {
+		struct watched *w = list_entry(node, struct watched, node);
+
+		list_for_safe (other, &w->watchers)
+			free(list_entry(other, struct watcher, node));
+		list_del(&w->node);
+		free(w->uri);
+		free(w);
+	}
+}
