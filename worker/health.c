@@ -299,6 +299,24 @@ check_webhooks(void *arg, json_t *details)
 	return HEALTH_DEGRADED;
 }
 
+static enum health
+check_tasks(void *arg, json_t *details)
+{
+	const struct health_of *h = arg;
+	const struct shm *shm = h->handoff->shm;
+	int64_t queued = metric_total(shm, METRIC_TASKS_QUEUED, 0, 0);
+
+	json_object_set_new(details, "queued", json_integer(queued));
+	json_object_set_new(
+	    details, "oldest_s", json_integer(metric_total(shm, METRIC_TASKS_OLDEST, 0, 0)));
+	json_object_set_new(
+	    details, "running", json_integer(metric_total(shm, METRIC_TASKS_RUNNING, 0, 0)));
+	if (queued <= h->handoff->conf->tasks.alarm)
+		return HEALTH_OK;
+	json_object_set_new(details, "reason", json_string("queue"));
+	return HEALTH_DEGRADED;
+}
+
 static const struct ops_check checks[] = {
     {"workers", check_workers},
     {"load", check_load},
@@ -309,6 +327,7 @@ static const struct ops_check checks[] = {
     {"mcp", check_mcp},
     {"stats", check_stats},
     {"webhooks", check_webhooks},
+    {"tasks", check_tasks},
 };
 
 const struct ops_check *

@@ -29,6 +29,8 @@
 #include "worker/session/sweeper.h"
 #include "worker/stats/stats.h"
 #include "worker/webhook/turn_hooks.h"
+#include "worker/webhook/webhook.h"
+#include "worker/task/task.h"
 
 enum { LOAD_INTERVAL_MS = 1000, DRAIN_LOOK_MS = 20, EXIT_MASTER_GONE = 3 };
 
@@ -51,6 +53,7 @@ struct worker {
 	struct mcp_runner *runner;
 	struct webhooks *webhooks;
 	struct turns *turns;
+	struct tasks *tasks;
 	struct http_server *http;
 	struct api api;
 	struct health_of health;
@@ -340,6 +343,45 @@ turns_stop(struct worker *w)
 	turns_free(&w->turns);
 }
 
+static int
+tasks_init(struct worker *w)
+{
+	const struct tasks_of of = {
+	    .loop = w->loop,
+	    .conf = w->handoff->conf,
+	    .shm = w->handoff->shm,
+	    .backplane = w->backplane,
+	    .store = w->store,
+	    .providers = w->providers,
+	    .limits = w->limits,
+	    .holds = w->holds,
+	    .usages = w->usages,
+	    .events = w->events,
+	    .slot = w->handoff->slot,
+	};
+
+	w->tasks = tasks_new(&of);
+	return 0;
+}
+
+static void
+tasks_start_drain(struct worker *w)
+{
+	tasks_drain(w->tasks);
+}
+
+static bool
+tasks_have_ended(const struct worker *w)
+{
+	return tasks_are_idle(w->tasks);
+}
+
+static void
+tasks_stop(struct worker *w)
+{
+	tasks_free(&w->tasks);
+}
+
 /* ---- http ---- */
 
 static int
@@ -391,6 +433,7 @@ api_init(struct worker *w)
 	    .keys = w->keys,
 	    .providers = w->providers,
 	    .turns = w->turns,
+	    .tasks = w->tasks,
 	    .holds = w->holds,
 	    .usages = w->usages,
 	    .upstreams = w->upstreams,
@@ -455,6 +498,7 @@ static const struct service services[] = {
     {"mcp", mcp_init, mcp_start, NULL, mcp_is_idle, mcp_stop},
     {"webhooks", webhooks_init, webhooks_begin, webhooks_start_drain, webhooks_are_done,
 	webhooks_stop},
+    {"tasks", tasks_init, NULL, tasks_start_drain, tasks_have_ended, tasks_stop},
     {"turns", turns_init, NULL, turns_start_drain, turns_are_idle, turns_stop},
     {"http", http_init, NULL, NULL, http_is_idle, http_stop},
     {"api", api_init, NULL, api_start_drain, api_has_nothing_to_do, api_stop},

@@ -26,6 +26,7 @@ static const struct api_endpoint *const tables[] = {
     stats_endpoints,
     events_endpoints,
     announcements_endpoints,
+    tasks_endpoints,
     mcp_endpoints,
     mcp_pair_endpoints,
     mcp_door_endpoints,

@@ -19,6 +19,7 @@
 #include "worker/session/keys.h"
 #include "worker/stats/stats.h"
 #include "worker/store/store.h"
+#include "worker/task/task.h"
 #include "worker/turn/turn.h"
 #include "worker/usage/usage.h"
 #include "worker/webhook/webhook.h"
@@ -36,6 +37,7 @@ struct api {
 	struct keys *keys;
 	struct providers *providers;
 	struct turns *turns;
+	struct tasks *tasks;
 	struct holds *holds;
 	struct usages *usages;
 	struct mcp_upstreams *upstreams;

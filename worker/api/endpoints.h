@@ -19,6 +19,7 @@ extern const struct api_endpoint host_endpoints[];
 extern const struct api_endpoint stats_endpoints[];
 extern const struct api_endpoint events_endpoints[];
 extern const struct api_endpoint announcements_endpoints[];
+extern const struct api_endpoint tasks_endpoints[];
 extern const struct api_endpoint mcp_endpoints[];
 extern const struct api_endpoint mcp_pair_endpoints[];
 extern const struct api_endpoint webhooks_endpoints[];

@@ -54,6 +54,8 @@ enum backplane_method {
 	BACKPLANE_EVENTS_FAR,   /* events: one of another host */
 	BACKPLANE_HUB_POST, /* api: what a client of a hub has sent, to who has its connection */
 	BACKPLANE_WEBHOOK_WAKE, /* webhook: there is more than I take */
+	BACKPLANE_TASK_WAKE,    /* task: there may be something to claim */
+	BACKPLANE_TASK_CANCEL,  /* task: what you run is not wanted any more */
 	BACKPLANE_METHOD_COUNT = 64
 };
 

@@ -3,6 +3,7 @@
  */
 #include "worker/provider/ask.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,6 +122,7 @@ ask_free(struct ask *a)
 	free(a->path);
 	free(a->request_id);
 	free(a->traceparent);
+	free(a->idempotency_key);
 	free(a);
 }
 
@@ -292,12 +294,19 @@ on_refused(struct gate_ticket *ticket, enum gate_refusal refusal, uint32_t retry
 
 /* ---- verbs ---- */
 
+/* The target that it is about is not in the config any more. */
+static bool
+is_pinned_away(const struct ask *a)
+{
+	return a->is_pinned && a->pinned == 0;
+}
+
 static void
 on_post(struct loop_post *post)
 {
 	struct ask *a = container_of(post, struct ask, post);
 
-	if (a->route == NULL || a->route->count == 0) {
+	if (a->route == NULL || a->route->count == 0 || is_pinned_away(a)) {
 		struct ask_result r = {
 		    .err = E_INVALID_VALUE, .message = "There is no such model."};
 
@@ -313,6 +322,20 @@ dup_or_null(const char *s)
 	return s != NULL ? xstrdup(s) : NULL;
 }
 
+/* All but one target. */
+static void
+rule_out_others(struct ask *a, const char *provider, const char *model)
+{
+	for (size_t i = 0; a->route != NULL && i < a->route->count; i++) {
+		const struct target *t = &a->route->targets[i];
+
+		if (strcmp(t->upstream->conf->name, provider) != 0 || strcmp(t->model, model) != 0)
+			a->tried |= ask_bit_of(a, t);
+		else
+			a->pinned = ask_bit_of(a, t);
+	}
+}
+
 uint64_t
 ask_start(struct providers *p, const struct ask_question *q, const struct ask_handlers *handlers,
     void *arg)
@@ -326,6 +349,11 @@ ask_start(struct providers *p, const struct ask_question *q, const struct ask_ha
 	a->path = xstrdup(q->path);
 	a->request_id = dup_or_null(q->request_id);
 	a->traceparent = dup_or_null(q->traceparent);
+	a->idempotency_key = dup_or_null(q->idempotency_key);
+	snprintf(a->method, sizeof(a->method), "%s", q->method != NULL ? q->method : "POST");
+	a->is_pinned = q->provider != NULL;
+	if (a->is_pinned)
+		rule_out_others(a, q->provider, q->model);
 	a->is_streamed = q->is_streamed;
 	a->due_ms = q->timeout_ms > 0 ? loop_now_ms(p->loop) + q->timeout_ms : UINT64_MAX;
 	a->timer.on_fire = on_timer;

@@ -35,6 +35,12 @@ struct ask_question {      /* copied */
 	uint32_t timeout_ms;     /* for all of it, waiting and retries included; 0: none */
 	const char *request_id;  /* passed on as X-Request-Id; may be NULL */
 	const char *traceparent; /* passed on; may be NULL */
+	/* The same for each attempt at what must not be done twice: Idempotency-Key. May be NULL.
+	 */
+	const char *idempotency_key;
+	const char *method; /* NULL: POST */
+	/* Only that target, where something of an earlier question is; NULL: any. */
+	const char *provider, *model;
 };
 
 struct ask_attempt { /* names are borrowed from the config */

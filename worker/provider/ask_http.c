@@ -17,7 +17,7 @@ enum {
 	 * loses it. Between finish_reason and [DONE] the usage comes, if it comes. */
 	DONE_LINGER_MS = 200,
 	WHOLE_LINGER_MS = 1000,
-	HEADERS_MAX = 6,
+	HEADERS_MAX = 7,
 };
 
 /* ---- what the asker says ---- */
@@ -315,10 +315,12 @@ send_body(struct ask *a, const char *path, struct str body)
 		headers[n++] = (struct client_header){"X-Request-Id", a->request_id};
 	if (is_header_value(a->traceparent))
 		headers[n++] = (struct client_header){"traceparent", a->traceparent};
+	if (is_header_value(a->idempotency_key))
+		headers[n++] = (struct client_header){"Idempotency-Key", a->idempotency_key};
 	check(n <= HEADERS_MAX);
 	char *url = xasprintf("%s%s", u->base_url, path);
 	struct client_request request = {
-	    .method = "POST",
+	    .method = a->method,
 	    .url = url,
 	    .headers = headers,
 	    .header_count = n,

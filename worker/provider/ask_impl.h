@@ -42,10 +42,12 @@ struct ask {
 
 	const struct route *route; /* NULL: the alias is unknown */
 	struct target *target;     /* of this attempt, or of the last */
-	char *path, *request_id, *traceparent;
-	bool is_streamed;
+	char *path, *request_id, *traceparent, *idempotency_key;
+	char method[8];
+	bool is_streamed, is_pinned;
 	uint64_t due_ms;          /* the asker's time is up; UINT64_MAX: never */
 	uint64_t tried;           /* a set of the route's targets: not to be asked (again) */
+	uint64_t pinned;          /* the only one that may be asked; 0: any */
 	uint32_t attempts, tries; /* in all; at this target */
 	bool has_begun;           /* something was passed on, ever */
 	uint32_t backoff_ms;

@@ -104,6 +104,8 @@ find_cooling(const struct ask *a)
 		struct target *t = &a->route->targets[i];
 		uint32_t ms = upstreams_cooling_ms(t->shared, ask_now_ms(a));
 
+		if (a->is_pinned && a->pinned != ask_bit_of(a, t))
+			continue;
 		if (ms > 0 && is_let_through(a, t) && (first == NULL || ms < first_ms)) {
 			first = t;
 			first_ms = ms;

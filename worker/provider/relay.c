@@ -592,7 +592,8 @@ relay_start(struct providers *p, const struct relay_question *q,
 	    .path = paths[q->kind],
 	    .is_streamed = q->body->is_streamed,
 	    .request_id = q->request_id,
-	    .traceparent = q->traceparent};
+	    .traceparent = q->traceparent,
+	    .idempotency_key = q->idempotency_key};
 
 	r->providers = p;
 	r->loop = providers_loop(p);

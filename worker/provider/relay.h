@@ -32,11 +32,12 @@ const char *relay_path(enum relay_kind); /* behind base_url: "/chat/completions"
 
 struct relay_question {
 	enum relay_kind kind;
-	const char *alias;       /* one that is known, or "" */
-	const struct body *body; /* and its text: copied */
-	size_t event_bytes_max;  /* a larger event passes unread */
-	const char *request_id;  /* passed on; may be NULL */
-	const char *traceparent; /* passed on; may be NULL */
+	const char *alias;           /* one that is known, or "" */
+	const struct body *body;     /* and its text: copied */
+	size_t event_bytes_max;      /* a larger event passes unread */
+	const char *request_id;      /* passed on; may be NULL */
+	const char *traceparent;     /* passed on; may be NULL */
+	const char *idempotency_key; /* of all attempts; may be NULL */
 };
 
 /* What is known of a model call; at any time. Names are the config's, "" when none was asked. */

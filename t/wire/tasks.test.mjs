@@ -1,0 +1,187 @@
+// Tasks: stored before they are acknowledged, run once by whoever has room, in order where that was asked for, tried again,
+// cancelled, timed out; jobs that providers do in their own time. Over SQLite, and over PostgreSQL in tasks_postgres.test.mjs.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { usageRows } from './lib/record.mjs';
+import { keys, plainProvider, startServer } from './lib/server.mjs';
+import { startUpstream } from './lib/upstream.mjs';
+import { waitFor } from './lib/wait.mjs';
+
+const key = keys.server;
+const answer = (text) => JSON.stringify({ id: 'c', object: 'chat.completion', choices: [{ index: 0, message: { role: 'assistant', content: text }, finish_reason: 'stop' }], usage: { prompt_tokens: 3, completion_tokens: 5, total_tokens: 8 } });
+const json = (response, body, status = 200, headers = {}) => {
+  response.writeHead(status, { 'content-type': 'application/json', ...headers });
+  response.end(typeof body === 'string' ? body : JSON.stringify(body));
+};
+const said = (request) => JSON.parse(request.text).messages.at(-1).content;
+const echo = (request, response) => json(response, answer(`echo ${said(request)}`));
+
+async function start(t, respond, config = {}) {
+  const upstream = await startUpstream(t, respond);
+  const server = await startServer(t, { config: {
+    providers: [plainProvider('p', upstream.url)],
+    models: [{ name: 'default', targets: [{ provider: 'p', model: 'theirs' }], price: { input: 1, output: 2 } }],
+    ...config,
+    tasks: { backoff: '50ms', look_interval: '1s', job_interval: '30ms', job_interval_max: '50ms', ...config.tasks },
+  } });
+  const tasks = {
+    server, upstream,
+    post: (body, options = {}) => server.request('/v1/tasks', { key, body, ...options }),
+    chat: (text, more = {}) => tasks.post({ type: 'chat.completion', input: { messages: [{ role: 'user', content: text }] }, ...more }),
+    get: async (id, query = '') => (await server.request(`/v1/tasks/${id}${query}`, { key, limit_ms: 90000 })).json,
+    end: async (id) => {
+      for (;;) {
+        const task = await tasks.get(id, '?wait=20');
+        if (task.ended_at) return task;
+      }
+    },
+    cancel: (id) => server.request(`/v1/tasks/${id}/cancel`, { key, method: 'POST' }),
+    retry: (id) => server.request(`/v1/tasks/${id}/retry`, { key, method: 'POST' }),
+  };
+  server.expectLog(/provider call failed/);
+  return tasks;
+}
+
+test('a completion: acknowledged, run, waited for at any worker, accounted for once', async (t) => {
+  const tasks = await start(t, echo);
+  const all = await Promise.all(Array.from({ length: 40 }, async (_, i) => {
+    const { status, json: task, headers } = await tasks.chat(`hi ${i}`);
+    assert.equal(status, 202);
+    assert.match(task.id, /^task_/);
+    assert.equal(headers.location, `/v1/tasks/${task.id}`);
+    assert.equal(task.status, 'queued');
+    return tasks.end(task.id);
+  }));
+  all.forEach((task, i) => {
+    assert.equal(task.status, 'succeeded');
+    assert.equal(task.progress, 100);
+    assert.equal(task.result.choices[0].message.content, `echo hi ${i}`);
+    assert.ok(task.started_at <= task.ended_at && task.created_at <= task.started_at);
+  });
+  assert.equal(tasks.upstream.requests.length, 40);
+  const sent = tasks.upstream.requests.map((r) => r.headers['idempotency-key']);
+  assert.deepEqual(sent.sort(), all.map((task) => `${task.id}.0.0`).sort());
+  assert.equal(JSON.parse(tasks.upstream.requests[0].text).model, 'theirs');
+  const rows = await waitFor(() => { const rows = usageRows(tasks.server); return rows.length === 40 && rows; }, 'usage');
+  assert.ok(rows.every((row) => Number(row.output_tokens) === 5 && row.outcome === 'ok' && row.app_id === 'demo'));
+  const one = await tasks.server.request('/v1/tasks?limit=30', { key });
+  assert.equal(one.json.data.length, 30);
+  assert.equal(one.json.has_more, true);
+  const rest = await tasks.server.request(`/v1/tasks?limit=30&after=${one.json.data.at(-1).id}`, { key });
+  assert.equal(rest.json.data.length, 10);
+  assert.equal(new Set([...one.json.data, ...rest.json.data].map((task) => task.id)).size, 40);
+  assert.equal((await tasks.server.request('/v1/tasks?status=failed', { key })).json.data.length, 0);
+});
+
+test('what is refused, and a request that is repeated', async (t) => {
+  const tasks = await start(t, echo);
+  const input = { messages: [{ role: 'user', content: 'x' }] };
+  for (const [body, code] of [
+    [{ type: 'x', input }, 'invalid_value'], [{ type: 'chat.completion' }, 'invalid_value'], [{ input }, 'invalid_value'],
+    [{ type: 'chat.completion', input: {} }, 'invalid_value'], [{ type: 'image.generation', input }, 'invalid_value'],
+    [{ type: 'chat.completion', input: { ...input, stream: true } }, 'invalid_value'], [{ type: 'chat.completion', input: { ...input, model: 'none' } }, 'not_found'],
+    [{ type: 'chat.completion', input, timeout_s: 0 }, 'invalid_value'],
+  ]) assert.equal((await tasks.post(body)).json.error.code, code, JSON.stringify(body));
+  assert.equal((await tasks.server.request('/v1/tasks', { key: keys.client, body: { type: 'chat.completion', input } })).status, 403);
+  for (const id of ['task_00000000000000000000000000', 'x']) {
+    assert.equal((await tasks.server.request(`/v1/tasks/${id}`, { key })).status, 404);
+    assert.equal((await tasks.cancel(id)).status, 404);
+    assert.equal((await tasks.retry(id)).status, 404);
+  }
+  const headers = { 'idempotency-key': 'once' };
+  const [a, b] = [await tasks.chat('x', {}), await tasks.post({ type: 'chat.completion', input }, { headers })];
+  const c = await tasks.post({ type: 'chat.completion', input }, { headers });
+  assert.equal(b.json.id, c.json.id);
+  assert.notEqual(a.json.id, b.json.id);
+  await tasks.end(a.json.id);
+  await tasks.end(b.json.id);
+  assert.equal(tasks.upstream.requests.length, 2);
+});
+
+test('tried again with back-off, what may be; begun anew on demand', async (t) => {
+  let failures = 2;
+  const tasks = await start(t, (request, response) => {
+    if (said(request) === 'bad') return json(response, { error: { message: 'no such thing', type: 'invalid_request_error' } }, 400);
+    if (said(request) !== 'good' && failures-- > 0) return json(response, { error: { message: 'later' } }, 500);
+    return echo(request, response);
+  });
+  const one = await tasks.end((await tasks.chat('flaky')).json.id);
+  assert.equal(one.status, 'succeeded');
+  assert.equal(one.attempts, 2);
+  assert.deepEqual(tasks.upstream.requests.map((r) => r.headers['idempotency-key']), [0, 1, 2].map((n) => `${one.id}.0.${n}`));
+  failures = 1e9;
+  const two = await tasks.end((await tasks.chat('never')).json.id);
+  assert.equal(two.status, 'failed');
+  assert.equal(two.attempts, 4);
+  assert.deepEqual([two.error.code, two.error.retryable], ['provider_error', true]);
+  const bad = await tasks.end((await tasks.chat('bad')).json.id);
+  assert.deepEqual([bad.status, bad.attempts, bad.error.code, bad.error.message, bad.error.retryable], ['failed', 0, 'provider_refused', 'no such thing', false]);
+  const good = await tasks.end((await tasks.chat('good')).json.id);
+  assert.equal((await tasks.retry(good.id)).json.error.code, 'conflict');
+  failures = 0;
+  const again = await tasks.retry(two.id);
+  assert.deepEqual([again.status, again.json.status, again.json.error], [200, 'queued', null]);
+  assert.equal((await tasks.end(two.id)).status, 'succeeded');
+  assert.equal(tasks.upstream.requests.at(-1).headers['idempotency-key'], `${two.id}.1.0`);
+});
+
+test('cancelled: one that waits, and one that runs, whose provider is stopped at once', async (t) => {
+  const held = [];
+  const tasks = await start(t, (request, response) => { if (said(request) === 'hold') held.push(request); else echo(request, response); }, { tasks: { concurrency: 4, prefetch: 0 } });
+  const ids = [];
+  for (let i = 0; i < 5; i++) ids.push((await tasks.chat('hold')).json.id);
+  await waitFor(() => held.length === 4, 'four that run');
+  const by_id = async (status) => (await tasks.server.request(`/v1/tasks?status=${status}`, { key })).json.data.map((task) => task.id);
+  const [queued] = await waitFor(async () => { const left = await by_id('queued'); return left.length === 1 && left; }, 'one that waits');
+  const { status, json: gone } = await tasks.cancel(queued);
+  assert.deepEqual([status, gone.status, gone.error.code], [200, 'cancelled', 'cancelled']);
+  assert.equal((await tasks.cancel(queued)).status, 200);
+  const [running] = await by_id('running');
+  const waiting = tasks.end(running);
+  const at = Date.now();
+  assert.equal((await tasks.cancel(running)).json.status, 'cancelled');
+  assert.equal((await waiting).status, 'cancelled');
+  await waitFor(() => held.some((request) => request.is_aborted), 'the end of its call', 3000);
+  assert.ok(Date.now() - at < 9000);
+  // Its place is free: another one runs.
+  assert.equal((await tasks.end((await tasks.chat('next')).json.id)).status, 'succeeded');
+  for (const id of ids) await tasks.cancel(id);
+  await waitFor(() => held.every((request) => request.is_aborted), 'no call');
+});
+
+test('a task whose time is up, waiting or running', async (t) => {
+  const tasks = await start(t, (request, response) => { if (said(request) !== 'hold') echo(request, response); }, { tasks: { concurrency: 4, prefetch: 0 } });
+  const all = [];
+  for (let i = 0; i < 6; i++) all.push((await tasks.chat('hold', { timeout_s: 2 })).json.id);
+  for (const id of all) {
+    const task = await tasks.end(id);
+    assert.deepEqual([task.status, task.error.code], ['timed_out', 'timeout']);
+  }
+  await waitFor(() => tasks.upstream.requests.length >= 4 && tasks.upstream.requests.every((r) => r.is_aborted), 'calls that were stopped');
+  assert.equal((await tasks.end((await tasks.chat('x')).json.id)).status, 'succeeded');
+});
+
+test('one after the other among equal partition keys, side by side otherwise', async (t) => {
+  const order = {};
+  let live = 0, most = 0;
+  const running = new Set();
+  const tasks = await start(t, async (request, response) => {
+    const [partition, n] = said(request).split(' ');
+    assert.ok(!running.has(partition), `two of ${partition}`);
+    running.add(partition);
+    (order[partition] ??= []).push(Number(n));
+    most = Math.max(most, ++live);
+    await new Promise((done) => { setTimeout(done, 5); });
+    live--;
+    running.delete(partition);
+    echo(request, response);
+  });
+  const partitions = Array.from({ length: 10 }, (_, i) => `p${i}`);
+  const ids = [];
+  await Promise.all(partitions.map(async (partition) => {
+    for (let n = 0; n < 8; n++) ids.push((await tasks.chat(`${partition} ${n}`, { partition_key: partition })).json.id);
+  }));
+  for (const id of ids) assert.equal((await tasks.end(id)).status, 'succeeded');
+  for (const partition of partitions) assert.deepEqual(order[partition], [0, 1, 2, 3, 4, 5, 6, 7]);
+  assert.ok(most > 1, 'partitions run side by side');
+});

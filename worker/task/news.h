@@ -1,0 +1,20 @@
+/*
+ * news - what a change of a task looks like to those who are told: subscribers of the hub, and the
+ * webhook that the task names.
+ *
+ * Names and members are those of worker/events/events.h. A webhook of a task that was posted to
+ * /v1/tasks gets {"type","timestamp","data":{the task}}; one of the existing routes gets the body
+ * that existing clients know.
+ */
+#ifndef WORKER_TASK_NEWS_H
+#define WORKER_TASK_NEWS_H
+
+#include "worker/task/task_impl.h"
+
+bool news_needs_input(const struct store_task *);
+void news_publish(struct events *, const struct store_task *, const struct said *);
+/* Fills the change's webhook, if the task names one that wants to hear of this. */
+void news_webhook(const struct store_task *, const struct said *, struct arena *, struct id *,
+    struct store_task_change *);
+
+#endif
