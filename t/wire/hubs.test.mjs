@@ -1,0 +1,165 @@
+// Hubs as existing clients speak to them: @microsoft/signalr over its three transports, four workers, a fresh connection for
+// each request; and the protocol by hand where the client cannot be made to misbehave.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import * as signalR from '@microsoft/signalr';
+import WebSocket from 'ws';
+import { keys, startServer } from './lib/server.mjs';
+import { waitFor, within } from './lib/wait.mjs';
+
+const transports = { WebSockets: 1, ServerSentEvents: 2, LongPolling: 4 };
+const END = '\x1e';
+let server;
+
+before(async () => { server = await startServer(null, { config: { events: { connect_timeout: '3s', poll_timeout: '5s' } } }); });
+after(() => server?.stop());
+
+const announce = async (message) => {
+  for (;;) {
+    try {
+      const { status, text } = await server.request('/admin/v1/announcements', { key: keys.admin, body: { message } });
+      assert.equal(status, 202, text);
+      return;
+    } catch (e) {
+      if (e.code === 'ERR_ASSERTION') throw e; // its worker was killed: it is said again
+    }
+  }
+};
+
+function connect(hub, transport, { key = keys.server, retry } = {}) {
+  const builder = new signalR.HubConnectionBuilder()
+    .withUrl(`${server.url}/hubs/${hub}`, { transport: transports[transport], accessTokenFactory: () => key, logger: signalR.LogLevel.None })
+    .configureLogging(signalR.LogLevel.None);
+  if (retry) builder.withAutomaticReconnect({ nextRetryDelayInMilliseconds: () => 50 });
+  return builder.build();
+}
+
+for (const transport of Object.keys(transports)) {
+  test(`${transport}: events, invocations, errors, the end`, { timeout: 60000 }, async () => {
+    const connection = connect('notifications', transport);
+    const heard = [];
+    connection.on('SystemAnnouncement', ({ message }) => heard.push(message));
+    await within(connection.start(), 'start');
+    // The first that comes shows that it hears; what was said before it did was not for it.
+    await waitFor(async () => { await announce('first'); return heard.length > 0; }, 'the first');
+    for (let i = 0; i < 10; i++) await announce(`${i}`);
+    await waitFor(() => heard.includes('9'), 'the last');
+    assert.deepEqual(heard.filter((message) => message !== 'first'), Array.from({ length: 10 }, (_, i) => `${i}`));
+    await assert.rejects(connection.invoke('NoSuchMethod'), /Method does not exist/);
+    await within(connection.stop(), 'stop');
+
+    const tasks = connect('tasks', transport);
+    await within(tasks.start(), 'start');
+    await assert.rejects(tasks.invoke('SubscribeToTask', 'task_00000000000000000000000000'), /Unauthorized access to task/);
+    await assert.rejects(tasks.invoke('SubscribeToTask', 5), /arguments/);
+    await tasks.invoke('SubscribeToTaskType', 'image.generation');
+    await tasks.invoke('SubscribeToTaskType', 'image.generation');
+    await tasks.invoke('UnsubscribeFromTaskType', 'image.generation');
+    await tasks.stop();
+
+    const navigation = connect('navigation-state', transport, { key: keys.client });
+    await within(navigation.start(), 'start');
+    await navigation.invoke('SubscribeToUpdates');
+    await navigation.invoke('SubscribeToModel', 'default');
+    await navigation.invoke('UnsubscribeFromUpdates');
+    await navigation.stop();
+  });
+
+  test(`${transport}: the workers are killed one after the other, and the client comes back`, { timeout: 120000 }, async () => {
+    const connection = connect('notifications', transport, { retry: true });
+    const heard = new Set();
+    let reconnected = 0;
+    connection.on('SystemAnnouncement', ({ message }) => heard.add(message));
+    connection.onreconnected(() => reconnected++);
+    await within(connection.start(), 'start');
+    for (let slot = 0; slot < 4; slot++) {
+      const pid = server.killWorker(slot);
+      await server.replaced(slot, pid);
+      await waitFor(async () => {
+        if (connection.state !== 'Connected') return false;
+        await announce(`after ${slot}`);
+        return heard.has(`after ${slot}`);
+      }, `news after ${slot}`, 30000);
+    }
+    assert.ok(reconnected >= 1);
+    await connection.stop();
+  });
+}
+
+test('who may use which hub', async () => {
+  const negotiate = async (hub, key) => (await server.request(`/hubs/${hub}/negotiate?negotiateVersion=1`, { method: 'POST', key })).status;
+  assert.equal(await negotiate('tasks', undefined), 401);
+  assert.equal(await negotiate('nothing', keys.server), 404);
+  assert.equal(await negotiate('spend', keys.client), 403);
+  assert.equal(await negotiate('webhooks', keys.client), 403);
+  assert.equal(await negotiate('tasks', keys.admin), 403);
+  for (const hub of ['tasks', 'image-generation', 'video-generation', 'navigation-state', 'notifications', 'webhooks', 'spend']) {
+    assert.equal(await negotiate(hub, keys.server), 200, hub);
+  }
+  const { json } = await server.request('/hubs/tasks/negotiate?negotiateVersion=1', { method: 'POST', key: keys.client });
+  assert.equal(json.negotiateVersion, 1);
+  assert.notEqual(json.connectionId, json.connectionToken);
+  assert.deepEqual(json.availableTransports.map(({ transport }) => transport), Object.keys(transports));
+});
+
+test('webhooks and spend subscribe', async () => {
+  const webhooks = connect('webhooks', 'WebSockets');
+  await webhooks.start();
+  await webhooks.invoke('SubscribeToWebhooks', ['https://a.example/x', 'https://b.example/y']);
+  await webhooks.invoke('UnsubscribeFromWebhooks', ['https://a.example/x']);
+  await webhooks.stop();
+  const spend = connect('spend', 'WebSockets');
+  await spend.start();
+  await spend.stop();
+});
+
+async function socket(hub = 'tasks') {
+  const ws = new WebSocket(`${server.url.replace('http', 'ws')}/hubs/${hub}?access_token=${keys.server}`);
+  const self = { ws, records: [], code: null };
+  ws.on('message', (data) => self.records.push(...String(data).split(END).filter(Boolean).map((text) => JSON.parse(text))));
+  ws.on('close', (code) => { self.code = code; });
+  await within(new Promise((resolve, reject) => { ws.on('open', resolve); ws.on('error', reject); }), 'open socket');
+  self.say = (...records) => ws.send(records.map((record) => (typeof record === 'string' ? record : JSON.stringify(record)) + END).join(''));
+  self.until = (wanted) => waitFor(() => self.records.find(wanted), String(wanted));
+  return self;
+}
+
+const handshake = { protocol: 'json', version: 1 };
+
+test('records by hand: several at once, in pieces, of no known type, too large', async () => {
+  const good = await socket();
+  good.say(handshake, { type: 6 }, { type: 1, target: 'SubscribeToTaskType', invocationId: '1', arguments: ['video.generation'] });
+  await good.until(({ type, invocationId }) => type === 3 && invocationId === '1');
+  good.ws.send('{"type":1,"target":"Unsub');
+  good.ws.send('scribeFromTaskType","invocationId":"2","arguments":["video.generation"]}' + END);
+  await good.until(({ type, invocationId }) => type === 3 && invocationId === '2');
+  good.say({ type: 99 });
+  await waitFor(() => good.code, 'close');
+  assert.ok(good.records.some(({ type, error }) => type === 7 && error));
+
+  const wrong = await socket();
+  wrong.say({ protocol: 'messagepack', version: 1 });
+  await waitFor(() => wrong.code, 'close');
+  assert.ok(wrong.records[0].error);
+
+  const large = await socket();
+  large.say(handshake, { type: 1, target: 'x'.repeat(33 * 1024), arguments: [] });
+  await waitFor(() => large.code, 'close');
+
+  const silent = await socket();
+  await waitFor(() => silent.code, 'close without a handshake', 30000);
+});
+
+test('a poll of a stranger finds nothing', async () => {
+  const { json } = await server.request('/hubs/tasks/negotiate?negotiateVersion=1', { method: 'POST', key: keys.server });
+  const route = `/hubs/tasks?id=${json.connectionToken}`;
+  assert.equal((await server.request(route, { method: 'POST', key: keys.server, body: `${JSON.stringify(handshake)}${END}` })).status, 404);
+  assert.equal((await server.request(route, { key: keys.server })).status, 200);
+  assert.equal((await server.request(route, { method: 'POST', key: keys.client, body: `${JSON.stringify(handshake)}${END}` })).status, 404);
+  assert.equal((await server.request(route, { method: 'POST', key: keys.server, body: `${JSON.stringify(handshake)}${END}` })).status, 200);
+  const { status, text } = await server.request(route, { key: keys.server });
+  assert.equal(status, 200);
+  assert.equal(text, `{}${END}`);
+  assert.equal((await server.request(route, { method: 'DELETE', key: keys.server })).status, 202);
+  assert.equal((await server.request('/hubs/tasks?id=hub_00000000000000000000000000', { key: keys.server })).status, 404);
+});
