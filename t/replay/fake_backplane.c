@@ -500,3 +500,19 @@ backplane_on_peer_gone(
 	bp->watchers[bp->watcher_count].on_gone = on_gone;
 	bp->watchers[bp->watcher_count++].arg = arg;
 }
+
+/* There are no other hosts. */
+struct redis *
+backplane_redis(struct backplane *b)
+{
+	(void)b;
+	return NULL;
+}
+
+void
+backplane_on_resumed(struct backplane *b, void (*on_resumed)(void *arg), void *arg)
+{
+	(void)b;
+	(void)on_resumed;
+	(void)arg;
+}

@@ -230,6 +230,7 @@ finish(struct events_catch_up *c)
 	if (!tell_far(c))
 		return;
 	position_merge(&c->floor, &c->after);
+	position_merge(&c->floor, &c->horizon);
 	c->floor.at_ms = clock_wall_ms();
 	c->is_over = true;
 	if (!c->is_quiet)
@@ -273,8 +274,17 @@ catch_up_far_event(struct events_catch_up *c, struct event *e)
 {
 	struct queued *q = xcalloc(1, sizeof(*q));
 
+	/* Of each host in its order, whatever topic they came from. */
+	struct list *before = c->far_events.prev;
 	q->event = e;
-	list_add_tail(&c->far_events, &q->node);
+	while (before != &c->far_events) {
+		const struct event *b = list_entry(before, struct queued, node)->event;
+
+		if (b->host < e->host || (b->host == e->host && b->number <= e->number))
+			break;
+		before = before->prev;
+	}
+	list_insert_between(&q->node, before, before->next);
 }
 
 void

@@ -35,7 +35,6 @@ struct events_topic {
 	struct list links; /* struct events_link by of_topic */
 	char *name;        /* APP \n TOPIC: its key */
 	uint64_t key;
-	struct far_topic *far; /* far.c's */
 };
 
 struct events_link {
@@ -90,8 +89,9 @@ struct events_catch_up {
 	struct events_sub *sub;
 	uint64_t handle; /* in catch_ups */
 	struct position after;
-	struct position floor; /* as far as it was told by now */
-	struct event **held;   /* what came meanwhile */
+	struct position horizon; /* of other hosts: all up to it has been asked for */
+	struct position floor;   /* as far as it was told by now */
+	struct event **held;     /* what came meanwhile */
 	uint32_t held_count;
 	uint32_t far_waiting;   /* answers of Redis that have not come */
 	struct list far_events; /* struct queued: what they brought */
@@ -112,6 +112,7 @@ void events_pull(struct events *); /* takes from the log what there is, as far a
 void events_queue(struct events *, struct event *); /* another host's; takes the reference */
 void events_tell(struct events_sub *, struct event *, struct str id);
 void events_pump_soon(struct events *);
+void events_want(struct events *, uint64_t key, bool is_wanted); /* counted */
 void events_all_lost(struct events *);
 void events_topic_name(struct str app, struct str topic, struct buf *out); /* replaces */
 

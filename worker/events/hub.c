@@ -35,8 +35,8 @@ events_topic_find(struct events *ev, struct str app, struct str topic)
 	return strmap_get(ev->topics, buf_str(&ev->scratch));
 }
 
-static void
-want(struct events *ev, uint64_t key, bool is_wanted)
+void
+events_want(struct events *ev, uint64_t key, bool is_wanted)
 {
 	uint32_t *count = &ev->wants[key % EVENTS_WANT_BITS];
 
@@ -59,7 +59,7 @@ topic_get(struct events *ev, struct str app, struct str name)
 	t->name = xstrndup(ev->scratch.data, ev->scratch.len);
 	t->key = event_log_key(buf_str(&ev->scratch));
 	strmap_set(ev->topics, str_of(t->name), t);
-	want(ev, t->key, true);
+	events_want(ev, t->key, true);
 	if (ev->far != NULL)
 		far_want(ev->far, t, true);
 	return t;
@@ -74,7 +74,7 @@ topic_put(struct events *ev, struct events_topic *t)
 		ev->topic = NULL;
 	if (ev->far != NULL)
 		far_want(ev->far, t, false);
-	want(ev, t->key, false);
+	events_want(ev, t->key, false);
 	strmap_del(ev->topics, str_of(t->name));
 	free(t->name);
 	free(t);

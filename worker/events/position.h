@@ -14,7 +14,7 @@
 #include "common/str.h"
 
 enum {
-	POSITION_HOSTS = 8,
+	POSITION_HOSTS = 16,
 	POSITION_TEXT_MAX = 17 + POSITION_HOSTS * 34 + 1, /* with its NUL */
 };
 
