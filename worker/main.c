@@ -203,6 +203,7 @@ providers_init(struct worker *w)
 	w->providers =
 	    providers_new(w->loop, w->client, w->handoff->conf, w->handoff->shm, w->handoff->who);
 	providers_use_limits(w->providers, w->limits);
+	providers_use_events(w->providers, w->events);
 	return 0;
 }
 

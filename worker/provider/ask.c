@@ -40,6 +40,7 @@ log_breaker(const struct ask *a)
 		log_info("provider breaker %s provider=%s model=%s", breaker_state_name(state),
 		    ask_conf(a)->name, a->target->model);
 	metric_gauge_set(METRIC_PROVIDER_BREAKER_STATE, a->target->label, 0, state);
+	provider_tell_breaker(a->providers, a->target, state);
 }
 
 void

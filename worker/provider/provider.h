@@ -28,6 +28,9 @@ struct providers *providers_new(
     struct loop *, struct client *, const struct conf *, struct shm *, struct shm_who me);
 /* Once, before anybody asks: requests_per_minute holds over all hosts. Borrowed. */
 void providers_use_limits(struct providers *, struct limits *);
+/* What becomes of providers is told there; borrowed. */
+struct events;
+void providers_use_events(struct providers *, struct events *);
 void providers_free(struct providers **);
 
 struct provider_request {

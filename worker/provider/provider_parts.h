@@ -54,6 +54,7 @@ struct route { /* what an alias stands for */
 struct providers {
 	struct loop *loop;
 	struct client *client;
+	struct events *events; /* NULL: nobody is told */
 	const struct conf *conf;
 	struct shm *shm; /* NULL: this process is alone */
 	struct shm_who me;
@@ -69,6 +70,11 @@ struct providers {
 
 /* NULL: unknown alias; NULL or "" is the default. */
 const struct route *providers_route(const struct providers *, const char *alias);
+struct events;
+/* news.c */
+void provider_tell_health(
+    const struct providers *, const char *provider, enum provider_health now, int status);
+void provider_tell_breaker(const struct providers *, const struct target *, enum breaker_state);
 double providers_dice(struct providers *); /* 0 <= dice < 1 */
 
 #endif

@@ -18,6 +18,7 @@
 enum { LOOK_MS = 1000, LOOK_MIN_MS = 10 };
 
 struct look { /* at one provider */
+	struct providers *providers;
 	struct upstream *upstream;
 	uint64_t transfer; /* 0: none */
 	int status;
@@ -89,6 +90,8 @@ on_done(void *arg, enum client_outcome outcome, const char *detail)
 	    atomic_exchange(&l->upstream->shared->health, health_word(now, l->status)));
 	if (now == was)
 		return;
+	if (was != PROVIDER_UNKNOWN || now != PROVIDER_UP)
+		provider_tell_health(l->providers, name, now, l->status);
 	if (now == PROVIDER_UP)
 		log_info("provider health provider=%s health=up", name);
 	else
@@ -236,7 +239,7 @@ watch_new(struct providers *p)
 	w->providers = p;
 	w->looks = xcalloc(p->conf->providers.n, sizeof(w->looks[0]));
 	for (size_t i = 0; i < p->conf->providers.n; i++)
-		w->looks[i] = (struct look){.upstream = &p->upstreams[i]};
+		w->looks[i] = (struct look){.providers = p, .upstream = &p->upstreams[i]};
 	w->timer.on_fire = on_timer;
 	loop_timer_set(p->loop, &w->timer, 0);
 	return w;
