@@ -232,3 +232,23 @@ test('a revoked key ends its streams and sockets', async () => {
   await within(stream.end, 'end of the stream');
   assert.equal(stream.seen.at(-1).event, 'error');
 });
+
+test('a provider that fails: its health, its breaker and its models are told', async (t) => {
+  const broken = await startServer(t, { config: {
+    providers: [{ name: 'mock', dialect: 'openai', base_url: 'http://127.0.0.1:9/v1', api_key: 'sk-test', http_client: { max_retries: 0 },
+      breaker: { failures: 2, failure_rate: 0, window: '60s', recovery: '60s' }, health: { interval: '1s', timeout: '1s' } }],
+  }, mock: false });
+  broken.expectLog(/provider|turn|gateway|model/);
+  const stream = await broken.stream('/v1/events?topics=providers,navigation-state,notifications,model:default', { key });
+  assert.equal(stream.status, 200);
+  const seen = [];
+  (async () => { try { for await (const event of stream) seen.push(event); } catch { /* closed */ } })();
+  const find = (name) => waitFor(() => seen.find(({ event }) => event === name), name, 20000);
+  await find('ready');
+  for (let i = 0; i < 4; i++) await broken.request('/v1/chat/completions', { key: keys.server, body: { model: 'default', messages: [{ role: 'user', content: 'x' }] } });
+  const breaker = await find('provider.breaker');
+  assert.equal(breaker.data.data.breaker, 'open');
+  const model = await find('model.availability');
+  assert.deepEqual([model.data.data.model, model.data.data.is_available], ['default', false]);
+  stream.close();
+});
