@@ -19,8 +19,8 @@ const end = (host, session) => host.request('/mcp', { key: keys.server, method: 
 const feed = (host, session) => host.stream('/mcp', { key: keys.server, headers: { 'mcp-session-id': session } });
 const say = (host, method, params, session) => post(host, { jsonrpc: '2.0', method, params }, session);
 
-async function open(host) {
-  const { status, headers } = await post(host, request('initialize', { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'test', version: '1' } }));
+async function open(host, capabilities = {}) {
+  const { status, headers } = await post(host, request('initialize', { protocolVersion: '2025-11-25', capabilities, clientInfo: { name: 'test', version: '1' } }));
   assert.equal(status, 200);
   assert.equal((await say(host, 'notifications/initialized', undefined, headers['mcp-session-id'])).status, 202);
   return headers['mcp-session-id'];
@@ -127,6 +127,26 @@ describe('over both hosts', () => {
     await a.stop();
     for (let i = 0; i < 8; i++) assert.equal((await post(hosts[1], call('web__add', { a: 1, b: i }), session)).json.result.content[0].text, `sum ${i + 1}`);
   });
+});
+
+test('what a server asks of a client is answered at either host, and only by its own session', async (t) => {
+  const old = await startSessions(null, { asks: true });
+  const hosts = await start(t, old);
+  t.after(() => old.stop());
+  const session = await open(hosts[0], { elicitation: {}, sampling: {} }), other = await open(hosts[0], { elicitation: {} });
+  for (const [from, to] of [hosts, [...hosts].reverse()]) {
+    for (let i = 0; i < 4; i++) {
+      const stream = await from.stream('/mcp', { key: keys.server, body: call('web__ask_user', {}, i), headers: headersOf(session) });
+      const messages = stream[Symbol.asyncIterator]();
+      const { value: { data: question } } = await messages.next();
+      assert.equal(question.method, 'elicitation/create');
+      const answer = (name) => ({ jsonrpc: '2.0', id: question.id, result: { action: 'accept', content: { name } } });
+      for (const host of hosts) assert.equal((await post(host, answer('mallory'), other)).status, 202);
+      assert.equal((await post(to, answer(`n${i}`), session)).status, 202);
+      const { value: { data } } = await messages.next();
+      assert.deepEqual(JSON.parse(data.result.content[0].text), { action: 'accept', content: { name: `n${i}` } });
+    }
+  }
 });
 
 test('Redis is away: it is said, each host goes on, and what has ended meanwhile has when it is back', async (t) => {
