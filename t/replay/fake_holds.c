@@ -87,6 +87,17 @@ usage_count(const struct store_usage *u)
 }
 
 void
+usage_add(struct usages *us, const struct store_usage *u, uint64_t hold)
+{
+	check(us == (struct usages *)&holds);
+	usage_count(u);
+	fake_holds.added++;
+	snprintf(fake_holds.added_id, sizeof(fake_holds.added_id), "%s", u->id);
+	if (hold != 0)
+		hold_forget((struct holds *)us, hold);
+}
+
+void
 usage_add_late(struct usages *us, const struct store_usage *u)
 {
 	check(us == (struct usages *)&holds);

@@ -14,6 +14,9 @@ struct fake_holds {
 	int64_t asked_micros;    /* of the last */
 	char asked_id[64];
 
+	unsigned added; /* rows that came by usage_add(), the last one */
+	char added_id[64];
+
 	unsigned late; /* rows that came by usage_add_late(), the last one */
 	char late_id[64];
 

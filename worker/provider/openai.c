@@ -76,6 +76,8 @@ openai_request(const struct provider_request *r, const char *model, struct buf *
 	add_messages(out, r);
 	if (json_array_size(r->tools) > 0) /* an empty list is refused by some */
 		add_json(out, ",\"tools\":", r->tools);
+	if (r->max_tokens > 0)
+		buf_printf(out, ",\"max_tokens\":%u", r->max_tokens);
 	buf_add_char(out, '}');
 }
 

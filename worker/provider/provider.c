@@ -26,6 +26,7 @@ struct call {
 	bool has_given;               /* something of it */
 	bool may_mend;                /* there is another target, and the caller knows restarts */
 	struct mend mend;             /* may_mend */
+	uint32_t max_tokens;
 	size_t request_bytes;
 };
 
@@ -147,8 +148,10 @@ static void
 on_attempt(void *arg, const struct ask_attempt *attempt, struct buf *body)
 {
 	struct call *c = arg;
-	struct provider_request r = {
-	    .history = c->history, .messages = c->messages, .tools = c->tools};
+	struct provider_request r = {.history = c->history,
+	    .messages = c->messages,
+	    .tools = c->tools,
+	    .max_tokens = c->max_tokens};
 
 	if (attempt->is_after_break) {
 		bool is_shown = attempt->supports_prefill && c->mend.given.len > 0;
@@ -251,6 +254,7 @@ provider_call(struct providers *p, const struct provider_request *r,
 	c->history = r->history;
 	c->messages = json_incref(r->messages);
 	c->tools = json_incref(r->tools);
+	c->max_tokens = r->max_tokens;
 	c->may_mend = handlers->on_restarted != NULL && has_choice(p, r->model);
 	c->handle = idmap_add(p->calls, c);
 	c->ask = ask_start(p, &question, &asker, c);

@@ -41,6 +41,7 @@ struct provider_request {
 	struct str history;
 	json_t *messages;        /* an array; shared with the call, and not changed meanwhile */
 	json_t *tools;           /* OpenAI tools array, or NULL; likewise */
+	uint32_t max_tokens;     /* of the answer; 0: the provider's own limit */
 	struct str prefill;      /* the beginning of the answer; set by the call itself */
 	uint32_t timeout_ms;     /* what is left of the turn's time */
 	const char *request_id;  /* passed on as X-Request-Id; may be NULL */

@@ -25,6 +25,28 @@ struct tool_outcome {      /* borrowed for the call */
 };
 typedef void tool_on_outcome(void *arg, const struct tool_outcome *);
 
+struct tool_aside {      /* borrowed for the call */
+	int err;         /* 0: the model has answered */
+	const char *why; /* err != 0: one sentence */
+	struct str text;
+	const char *model; /* as the turn names it */
+	bool is_cut;       /* max_tokens were used up */
+};
+typedef void tool_on_aside(void *arg, const struct tool_aside *);
+
+/* What a tool may want of the turn while it runs; self is good as long as the call. */
+struct tool_caller {
+	void *self;
+	/*
+	 * An answer of the turn's model to these messages (OpenAI's, an array; shared), beside the
+	 * turn and at its cost. max_tokens 0: no limit. Returns a handle, never 0; calls back once,
+	 * from the loop, unless cancelled.
+	 */
+	uint64_t (*ask)(
+	    void *self, json_t *messages, uint32_t max_tokens, tool_on_aside *, void *arg);
+	void (*cancel)(void *self, uint64_t handle); /* unknown: nothing */
+};
+
 struct tool_runner {
 	void *self;
 	/*
@@ -38,7 +60,7 @@ struct tool_runner {
 	/* Returns a handle, never 0. Calls back once, from the loop, unless cancelled. Arguments
 	 * are checked first. */
 	uint64_t (*call)(struct tool_menu *, const char *name, const json_t *arguments,
-	    tool_on_outcome *, void *arg);
+	    const struct tool_caller *, tool_on_outcome *, void *arg);
 	void (*cancel)(void *self, uint64_t handle);
 	void (*close)(struct tool_menu *); /* its calls have ended; NULL is fine */
 };

@@ -60,12 +60,13 @@ void
 turn_serve(struct turn *t, struct tool_call *c)
 {
 	const struct tool_runner *r = t->turns->runner;
+	const struct tool_caller caller = turn_caller(t);
 	struct serving *s = xcalloc(1, sizeof(*s));
 
 	s->turn = t;
 	s->call = c;
 	list_add_tail(&t->servings, &s->node);
-	s->run = r->call(t->menu, c->name, c->arguments, on_outcome, s);
+	s->run = r->call(t->menu, c->name, c->arguments, &caller, on_outcome, s);
 }
 
 void
@@ -79,6 +80,7 @@ turn_stop_serving(struct turn *t)
 		list_del(&s->node);
 		free(s);
 	}
+	turn_drop_asides(t);
 }
 
 void

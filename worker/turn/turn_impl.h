@@ -7,6 +7,7 @@
  *   call.c      the model: messages out, deltas and tool calls in
  *   serving.c   the tools that servers run: on the menu, called, cancelled
  *   passages.c  the knowledge base: asked before the model, told to it and to listeners
+ *   aside.c     what a tool asks the model meanwhile
  *   charge.c    its money: held before a call, used after it
  *   save.c      the record: progress, hops, the end; what is not yet written
  *   event.c     the JSON of events and states
@@ -63,6 +64,7 @@ struct turns {
 	struct strmap *by_id;     /* those that the record may have as ours, and the retained */
 	struct tool_calls *calls; /* of live turns */
 	struct idmap *listeners;  /* of this worker's clients */
+	struct idmap *asides;     /* of live turns */
 	uint32_t live;
 	uint32_t ticket_count;
 	bool is_draining, is_refusing; /* the latter a moment later */
@@ -153,6 +155,8 @@ struct turn {
 	struct tool_menu *menu;            /* what servers run; NULL: nothing, or not asked yet */
 	bool has_menu;                     /* they were asked */
 	struct list servings;              /* calls of theirs that are under way */
+	struct list asides;                /* what they ask of the model */
+	uint32_t aside_count;              /* since it began */
 	struct turn_usage usage;
 	unsigned model_label;
 	bool has_first_event;
@@ -283,6 +287,11 @@ bool turn_is_served(const struct turn *, const char *tool);
 void turn_serve(struct turn *, struct tool_call *); /* turn_run() follows its end */
 void turn_stop_serving(struct turn *);
 void turn_close_menu(struct turn *);
+
+/* ---- aside.c ---- */
+
+struct tool_caller turn_caller(struct turn *);
+void turn_drop_asides(struct turn *); /* nobody wants to know any more */
 
 /* ---- passages.c ---- */
 

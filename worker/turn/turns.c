@@ -77,6 +77,7 @@ turn_new(struct turns *ts)
 	list_init(&t->followers);
 	list_init(&t->asks);
 	list_init(&t->servings);
+	list_init(&t->asides);
 	feed_init(&t->feed, ts->conf->turns.feed_max_bytes);
 	return t;
 }
@@ -328,6 +329,7 @@ turns_new(struct loop *loop, const struct conf *conf, struct shm *shm, struct ba
 	ts->by_id = strmap_new();
 	ts->calls = tool_calls_new();
 	ts->listeners = idmap_new();
+	ts->asides = idmap_new();
 	list_init(&ts->retained);
 	list_init(&ts->gaps);
 	ts->retain_timer.on_fire = on_retain;
@@ -390,6 +392,7 @@ turns_free(struct turns **ret)
 	strmap_free(&ts->by_id);
 	idmap_free(&ts->handles);
 	idmap_free(&ts->listeners);
+	idmap_free(&ts->asides);
 	idmap_free(&ts->question_handles);
 	tool_calls_free(&ts->calls);
 	free(ts);
