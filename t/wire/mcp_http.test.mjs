@@ -120,8 +120,9 @@ test('its sessions are ended with the workers: at a reload, and at the end; one 
   await server.line(/reload done/);
   await waitFor(() => ended().length === 4, 'the sessions of the old workers to be ended', 30000);
   assert.deepEqual(ended().sort(), [...first].sort());
-  const second = [...tools.sessions.keys()].filter((id) => !first.includes(id));
-  assert.equal(second.length, 4);
+  const others = () => [...tools.sessions.keys()].filter((id) => !first.includes(id));
+  const second = await waitFor(() => others().length === 4 && others(), 'the sessions of the new workers', 30000);
+  await ready(server, 'web', 8);
   assert.equal(of(await run(server, '[[mock tool=web__add args={"a":1,"b":1}]]'), 'tool.result')[0].output, 'sum 2');
   const held = [];
   tools.http.prependListener('request', (req) => { if (req.method === 'DELETE') held.push(req.headers['mcp-session-id']); });
