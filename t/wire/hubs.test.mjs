@@ -9,9 +9,15 @@ import { waitFor, within } from './lib/wait.mjs';
 
 const transports = { WebSockets: 1, ServerSentEvents: 2, LongPolling: 4 };
 const END = '\x1e';
+const keys_other = { server: 'ps_other_server_key_0123456789abcdef' };
 let server;
 
-before(async () => { server = await startServer(null, { config: { events: { connect_timeout: '3s', poll_timeout: '5s' } } }); });
+before(async () => { server = await startServer(null, { config: {
+    events: { connect_timeout: '3s', poll_timeout: '5s' },
+    apps: [{ id: 'demo', name: 'Demo', org: 'demo' }, { id: 'other', name: 'Other', org: 'demo' }],
+    keys: [...Object.entries(keys).map(([kind, secret]) => ({ kind, secret, ...(kind === 'admin' ? {} : { app: 'demo' }), ...(kind === 'client' ? { rate: { limit: 0, window: '60s' } } : {}) })),
+      { kind: 'server', app: 'other', secret: keys_other.server }],
+  } }); });
 after(() => server?.stop());
 
 const announce = async (message) => {
@@ -85,6 +91,66 @@ for (const transport of Object.keys(transports)) {
     await connection.stop();
   });
 }
+
+const newTask = async (text = 'hello') => {
+  const { status, json, text: body } = await server.request('/v1/tasks', { key: keys.server,
+    body: { type: 'chat.completion', input: { model: 'default', messages: [{ role: 'user', content: text }] } } });
+  assert.equal(status, 202, body);
+  return json.id;
+};
+const slow = 'go [[mock tokens=40 interval=20]]';
+
+for (const transport of Object.keys(transports)) {
+  test(`${transport}: a task is followed to its end, also by who comes late, and as a stream`, { timeout: 60000 }, async () => {
+    const connection = connect('tasks', transport);
+    const ended = new Map();
+    connection.on('TaskCompleted', (id, result) => ended.set(id, [...(ended.get(id) ?? []), result]));
+    await within(connection.start(), 'start');
+    const id = await newTask(slow);
+    await connection.invoke('SubscribeToTask', id);
+    await connection.invoke('SubscribeToTask', id);
+    const items = [];
+    const streamed = new Promise((resolve, reject) => connection.stream('StreamTask', id).subscribe({ next: (item) => items.push(item), complete: resolve, error: reject }));
+    await waitFor(() => ended.has(id), 'TaskCompleted', 30000);
+    await within(streamed, 'end of the stream');
+    assert.equal(items.at(-1).event, 'task.completed');
+    const late = connect('tasks', transport);
+    let heard = 0;
+    late.on('TaskCompleted', (which) => { if (which === id) heard++; });
+    await within(late.start(), 'start');
+    await late.invoke('SubscribeToTask', id);
+    await waitFor(() => heard === 1, 'how it ended');
+    await late.stop();
+    await connection.stop();
+    assert.equal(ended.get(id).length, 1, 'once for each subscriber');
+  });
+}
+
+test('ten streams of one connection', async () => {
+  const { say, until, records, ws } = await socket();
+  const id = await newTask('go [[mock tokens=60 interval=20]]');
+  say(handshake, ...Array.from({ length: 11 }, (_, i) => ({ type: 4, target: 'StreamTask', invocationId: `s${i}`, arguments: [id] })));
+  const refused = await until(({ type, error }) => type === 3 && error);
+  assert.match(refused.error, /max_streams/);
+  say({ type: 5, invocationId: 's0' });
+  await until(({ type, invocationId }) => type === 3 && invocationId === 's0');
+  await waitFor(() => records.filter(({ type, error }) => type === 3 && !error).length === 10, 'the ends of ten', 30000);
+  ws.close();
+});
+
+test("somebody else's task does not exist", async () => {
+  const id = await newTask();
+  const connection = connect('tasks', 'WebSockets', { key: keys_other.server });
+  await connection.start();
+  for (const which of [id, 'task_00000000000000000000000000', 'nonsense']) {
+    await assert.rejects(connection.invoke('SubscribeToTask', which), /Unauthorized access to task/);
+  }
+  await connection.stop();
+  for (const which of [id, 'task_00000000000000000000000000']) {
+    assert.equal((await server.request(`/v1/events?topics=task:${which}`, { key: keys_other.server })).status, 404);
+  }
+  assert.equal((await server.request(`/v1/events?topics=task:${id}`, { method: 'HEAD', key: keys.admin })).status, 404);
+});
 
 test('who may use which hub', async () => {
   const negotiate = async (hub, key) => (await server.request(`/hubs/${hub}/negotiate?negotiateVersion=1`, { method: 'POST', key })).status;

@@ -5,6 +5,7 @@
 
 #include "common/arena.h"
 #include "common/check.h"
+#include "worker/store/tasks.h"
 
 struct topic_check {
 	struct api *api;
@@ -65,6 +66,20 @@ on_session(void *arg, int err, const struct store_session *session)
 	check_next(c);
 }
 
+static void
+on_task(void *arg, int err, const struct store_task *task)
+{
+	struct topic_check *c = arg;
+
+	(void)task;
+	if (err != 0) {
+		finish(c, err);
+		return;
+	}
+	c->next++;
+	check_next(c);
+}
+
 enum verdict { ALLOWED, ASKED, REFUSED, UNKNOWN };
 
 static enum verdict
@@ -76,6 +91,11 @@ ask_record(struct topic_check *c, struct str topic)
 	if (str_eq(kind, STR("session")) && c->app_id != NULL && id_parse(topic, "sess", &id)) {
 		store_session_get(
 		    c->api->store, arena_strdup(&c->arena, id_str(&id)), on_session, c);
+		return ASKED;
+	}
+	if (str_eq(kind, STR("task")) && c->app_id != NULL && id_parse(topic, "task", &id)) {
+		store_task_get(
+		    c->api->store, arena_strdup(&c->arena, id_str(&id)), c->app_id, on_task, c);
 		return ASKED;
 	}
 	return UNKNOWN;
