@@ -15,6 +15,7 @@
 #include "worker/api/endpoints.h"
 #include "worker/api/key_watch.h"
 #include "worker/api/turn_stream.h"
+#include "worker/api/turn_wait.h"
 #include "worker/sse/sse.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -322,6 +323,12 @@ turn_get_state(struct turns *ts, const struct id *s, const struct id *t, uint32_
 }
 
 void
+turn_hurry_state(struct turns *ts, uint64_t handle)
+{
+	(void)ts, (void)handle;
+}
+
+void
 turn_forget_state(struct turns *ts, uint64_t handle)
 {
 	(void)ts, (void)handle;
@@ -535,6 +542,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (api.streams == NULL) {
 		api.streams = turn_streams_new(&api);
+		api.turn_waits = turn_waits_new(&api);
 		api.key_watch = key_watch_new(NULL, NULL);
 	}
 	struct str rest = str_sub((const char *)data + 1, size - 1);

@@ -186,6 +186,60 @@ test('a stream that its turn outlives ends with retry:, and is followed on elsew
   assert.equal(rest.at(-1).event, 'turn.completed');
 });
 
+/** Turns that run until they are stopped, and a long poll for each at any worker. */
+async function pollLong(server, count) {
+  const polls = [];
+  for (let i = 0; i < count; i++) {
+    const session = await newSession(server);
+    const events = await server.stream(`/v1/sessions/${session.id}/turns`, { key, body: { input: '[[mock tokens=3000 interval=20]]', stream: true } });
+    const turn = (await events[Symbol.asyncIterator]().next()).value.id.split('.')[0];
+    polls.push(server.request(`/v1/sessions/${session.id}/turns/${turn}?wait=60`, { key, limit_ms: 40000 }));
+  }
+  const live = () => server.request('/metrics').then(({ text }) => sumOf(parseMetrics(text), 'parley_connections', { kind: 'http' }));
+  await waitFor(async () => await live() >= count, 'polls that wait');
+  return polls;
+}
+
+test('long polls are answered early: what they ask for is elsewhere soon', async (t) => {
+  const server = await startServer(t, { config: { drain: { timeout: '20s', spread: '1s' } } });
+  const polls = await pollLong(server, 12), began_at = Date.now();
+  server.kill('SIGTERM');
+  for (const { status, json, headers } of await Promise.all(polls)) {
+    assert.deepEqual([status, json.state, headers.connection], [200, 'live', 'close']);
+  }
+  assert.ok(Date.now() - began_at < 10000, 'not at the end of the drain');
+  server.kill('SIGTERM'); // the turns would run on
+  await server.ended;
+});
+
+test('long polls at a reload: the next one waits at a new worker', async (t) => {
+  const server = await startServer(t, { config: { drain: { timeout: '20s', spread: '1s' } } });
+  const polls = await pollLong(server, 8);
+  server.kill('SIGHUP');
+  for (const { status, json } of await Promise.all(polls)) assert.deepEqual([status, json.state], [200, 'live']);
+  await server.line(/reload done/);
+  server.kill('SIGTERM');
+  await server.line(/draining timeout_ms=/);
+  server.kill('SIGTERM');
+  await server.ended;
+});
+
+test('passed-on requests that outlive the drain are told, not cut', async (t) => {
+  const server = await startServer(t, { config: { drain: { timeout: '1500ms' } } });
+  const ask = (stream) => ({ key: keys.server, limit_ms: 20000, body: { model: 'default', stream, messages: [{ role: 'user', content: '[[mock tokens=3000 interval=20]]' }] } });
+  const events = await server.stream('/v1/chat/completions', { ...ask(true), raw: true });
+  const whole = server.request('/v1/chat/completions', ask(false));
+  await waitFor(async () => sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_provider_pool_in_use') === 2, 'both at the provider');
+  server.kill('SIGTERM');
+  const seen = [];
+  for await (const { data } of events) seen.push(data);
+  assert.equal(JSON.parse(seen.at(-1)).error.code, 'draining');
+  const { status, json, headers } = await whole;
+  assert.deepEqual([status, json.error.code], [503, 'draining']);
+  assert.ok(Number(headers['retry-after']) >= 1);
+  assert.equal((await server.ended).code, 0);
+});
+
 test('an administrator drains a host, nobody else does', async (t) => {
   const server = await startServer(t);
   for (const [other, status] of [[keys.client, 403], [keys.server, 403], [undefined, 401]])

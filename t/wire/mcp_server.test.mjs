@@ -231,6 +231,21 @@ describe('modern', () => {
   });
 });
 
+test('calls that outlive a drain are answered, not cut', async (t) => {
+  const web = await startModern(t);
+  const server = await startServer(t, { config: { mcp: { servers: [{ name: 'web', url: web.url }] }, drain: { timeout: '1500ms' } } });
+  await ready(server, 'web');
+  const answers = Array.from({ length: 4 }, (_, i) => post(server, message('tools/call', { name: 'web__slow', arguments: {} }, i)));
+  await waitFor(() => web.waiting.length === 4, 'calls under way');
+  server.kill('SIGTERM');
+  for (const [i, { json, text }] of (await Promise.all(answers)).entries()) {
+    assert.deepEqual([json?.id, json?.result?.isError], [i, true], text);
+    assert.match(json.result.content[0].text, /shutting down/);
+  }
+  assert.equal((await server.ended).code, 0);
+  web.release();
+});
+
 test('who listens is told of changes, on every worker, and that it ends', async (t) => {
   const web = await startModern(t);
   const server = await startServer(t, { config: { mcp: { servers: [{ name: 'web', url: web.url }] }, drain: { timeout: '4s', spread: '100ms' } } });

@@ -11,6 +11,7 @@
 #include "worker/api/key_watch.h"
 #include "worker/api/mcp.h"
 #include "worker/api/turn_stream.h"
+#include "worker/api/turn_wait.h"
 #include "worker/api/ws_chat.h"
 
 static const struct api_endpoint *const tables[] = {
@@ -66,6 +67,7 @@ api_add_routes(struct api *api)
 	}
 	api->key_watch = key_watch_new(api->loop, api->keys);
 	api->streams = turn_streams_new(api);
+	api->turn_waits = turn_waits_new(api);
 	api->host_asks = host_asks_new(api);
 	api->events_feeds = events_feeds_new(api);
 	api->events_sockets = events_sockets_new(api);
@@ -79,6 +81,8 @@ void
 api_drain(struct api *api)
 {
 	turn_streams_drain(api->streams);
+	turn_waits_drain(api->turn_waits);
+	gateways_drain(api->gateways);
 	mcp_front_drain(api->mcp);
 	events_feeds_drain(api->events_feeds);
 	events_sockets_drain(api->events_sockets);
@@ -114,6 +118,7 @@ api_fini(struct api *api)
 	chats_free(&api->chats);
 	gateways_free(&api->gateways);
 	host_asks_free(&api->host_asks);
+	turn_waits_free(&api->turn_waits);
 	turn_streams_free(&api->streams);
 	key_watch_free(&api->key_watch);
 }

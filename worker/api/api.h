@@ -46,6 +46,7 @@ struct api {
 	struct gateways *gateways; /* likewise: calls of models for others */
 	struct mcp_front *mcp;     /* likewise: requests of MCP clients */
 	struct turn_streams *streams;
+	struct turn_waits *turn_waits;
 	struct events_feeds *events_feeds;     /* .. who hears events: over an event stream, */
 	struct events_sockets *events_sockets; /* a WebSocket, */
 	struct hubs *hubs;                     /* a hub of existing clients */

@@ -59,7 +59,6 @@ struct api_call {
 	struct id object_id;           /* .. of another object, likewise */
 	bool is_erasing;               /* DELETE ?erase=true */
 	uint32_t limit;                /* rows asked for */
-	uint64_t question;             /* of a long poll: turn_get_state()'s handle */
 	api_on_session *on_session;
 };
 

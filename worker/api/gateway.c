@@ -15,12 +15,15 @@
 #include "common/check.h"
 #include "common/metric.h"
 #include "worker/api/endpoints.h"
+#include "worker/api/farewell.h"
 #include "worker/api/gateway_keep.h"
 #include "worker/api/gateway_money.h"
 #include "worker/http/stream.h"
 #include "worker/provider/relay.h"
 
 struct gateways {
+	struct api *api;
+	struct loop_timer drain_end;
 	struct list calls;
 	struct answer_sweeper *sweeper;
 };
@@ -95,6 +98,8 @@ add_headers(const struct gateway *g, struct http_req *req)
 	struct relay_report r;
 	char attempts[16];
 
+	if (g->relay == NULL)
+		return;
 	relay_report(g->relay, &r);
 	if (r.attempts == 0)
 		return;
@@ -214,6 +219,32 @@ on_done(void *arg, const struct relay_result *r)
 	else if (req != NULL)
 		reply(g, req, r);
 	gateway_end(g);
+}
+
+/* ---- the end of this worker ---- */
+
+static void
+end_drained(struct gateway *g)
+{
+	struct relay_result cut = {.err = E_DRAINING, .message = err_info(E_DRAINING)->text};
+
+	cut.is_in_event = g->relay != NULL && relay_stop(g->relay, E_DRAINING);
+	on_done(g, &cut);
+}
+
+static void
+on_drain_end(struct loop_timer *t)
+{
+	struct gateways *gs = container_of(t, struct gateways, drain_end);
+
+	list_for_safe (node, &gs->calls)
+		end_drained(list_entry(node, struct gateway, node));
+}
+
+void
+gateways_drain(struct gateways *gs)
+{
+	loop_timer_set(gs->api->loop, &gs->drain_end, farewell_end_ms(gs->api->conf));
 }
 
 /* ---- the request ---- */
@@ -443,6 +474,8 @@ gateways_new(struct api *api)
 {
 	struct gateways *gs = xcalloc(1, sizeof(*gs));
 
+	gs->api = api;
+	gs->drain_end.on_fire = on_drain_end;
 	list_init(&gs->calls);
 	gs->sweeper = answer_sweeper_new(api);
 	return gs;
@@ -463,6 +496,7 @@ gateways_free(struct gateways **gsp)
 	if (gs == NULL)
 		return;
 	*gsp = NULL;
+	loop_timer_stop(gs->api->loop, &gs->drain_end);
 	while ((g = list_first(&gs->calls, struct gateway, node)) != NULL)
 		gateway_end(g);
 	answer_sweeper_free(&gs->sweeper);

@@ -12,6 +12,8 @@
 struct gateways;
 
 struct gateways *gateways_new(struct api *);
+/* Who still waits shortly before the time is up is told so. */
+void gateways_drain(struct gateways *);
 bool gateways_are_idle(const struct gateways *);
 /* Ends the calls that still go on without a client. */
 void gateways_free(struct gateways **);

@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "worker/api/endpoints.h"
+#include "worker/api/farewell.h"
 #include "worker/api/mcp_impl.h"
 #include "worker/mcp/reply.h"
 
@@ -273,9 +274,21 @@ on_news(void *arg, size_t server, const struct jsonrpc *m)
 	mcp_feeds_pass_on(arg, server, m);
 }
 
+static void
+on_drain_end(struct loop_timer *t)
+{
+	mcp_asks_end(container_of(t, struct mcp_front, drain_end));
+}
+
+/* Before the streams end that carry answers. */
 void
 mcp_front_drain(struct mcp_front *front)
 {
+	uint64_t end_ms = farewell_end_ms(front->api->conf);
+
+	front->drain_end.on_fire = on_drain_end;
+	loop_timer_set(front->api->loop, &front->drain_end,
+	    end_ms > FAREWELL_STEP_MS ? end_ms - FAREWELL_STEP_MS : 0);
 	mcp_feeds_drain(front);
 }
 
@@ -306,6 +319,7 @@ mcp_front_free(struct mcp_front **ref)
 	if (front == NULL)
 		return;
 	*ref = NULL;
+	loop_timer_stop(front->api->loop, &front->drain_end);
 	while ((a = list_first(&front->asks, struct mcp_ask, node)) != NULL)
 		mcp_ask_drop(a);
 	mcp_items_changed(front);

@@ -318,6 +318,20 @@ reply_as_upstream(struct mcp_ask *a, struct str result)
 	buf_fini(&b);
 }
 
+void
+mcp_asks_end(struct mcp_front *front)
+{
+	const char *why = err_info(E_DRAINING)->text;
+	struct mcp_ask *a;
+
+	while ((a = list_first(&front->asks, struct mcp_ask, node)) != NULL) {
+		if (a->is_tool)
+			reply_failed(a, why);
+		else
+			mcp_ask_refuse(a, 200, MCP_INTERNAL_ERROR, why, STR_NONE);
+	}
+}
+
 static void
 on_answer(void *arg, const struct mcp_answer *answer)
 {

@@ -25,6 +25,7 @@
 struct mcp_front {
 	struct api *api;
 	struct list asks;
+	struct loop_timer drain_end;
 	struct list menus;       /* mcp_items.c */
 	struct mcp_life *life;   /* mcp_life.c */
 	struct mcp_feeds *feeds; /* mcp_feed.c */
@@ -84,6 +85,8 @@ void mcp_ask_drop(struct mcp_ask *);  /* silently */
 void mcp_ask_leave(struct mcp_ask *); /* somebody else answers */
 struct mcp_feed;
 struct mcp_ask *mcp_ask_new_paired(struct mcp_feed *, struct api_call *, const struct jsonrpc *m);
+/* Whoever still waits is told that nothing will come. */
+void mcp_asks_end(struct mcp_front *);
 void mcp_asks_drop_paired(struct mcp_front *, uint64_t session); /* its stream has ended */
 /* notifications/cancelled, by whoever got it. */
 void mcp_ask_take_back(struct mcp_front *, uint64_t session, struct str id);

@@ -9,10 +9,9 @@
 #include "worker/api/endpoints.h"
 #include "worker/api/fields.h"
 #include "worker/api/turn_stream.h"
+#include "worker/api/turn_wait.h"
 
 enum { REQUEST_ID_MAX = 128, WAIT_MAX_S = 60 };
-
-/* ---- how a state becomes an answer ---- */
 
 static const char *
 text_of(const json_t *json, const char *name)
@@ -20,135 +19,6 @@ text_of(const json_t *json, const char *name)
 	const char *text = json_string_value(json_object_get(json, name));
 
 	return text != NULL ? text : "";
-}
-
-/* What was exceeded, and when it ends; NULL: nothing was. */
-static const char *
-exceeded_of(const json_t *state)
-{
-	static const char *const members[] = {"budget", "limit"};
-
-	for (size_t i = 0; i < ARRAY_LEN(members); i++) {
-		if (json_object_get(state, members[i]) != NULL)
-			return members[i];
-	}
-	return NULL;
-}
-
-static void
-reply_failed(struct api_call *call, const json_t *state)
-{
-	const json_t *error = json_object_get(state, "error");
-	int err = err_by_code(text_of(error, "code"));
-	json_int_t retry_s = json_integer_value(json_object_get(error, "retry_after"));
-	const char *message = arena_strdup(&call->arena, str_of(text_of(error, "message")));
-	const char *exceeded = exceeded_of(state);
-	struct http_req *req = call_req(call);
-
-	if (exceeded == NULL && retry_s > 0) {
-		call_reply_retry(call, err, (uint32_t)retry_s, message);
-	} else if (exceeded == NULL) {
-		call_reply_error(call, err, NULL, message);
-	} else {
-		if (retry_s > 0 && req != NULL)
-			call_add_retry_after(req, (uint32_t)retry_s);
-		call_reply_error_with(
-		    call, err, message, exceeded, json_incref(json_object_get(state, exceeded)));
-	}
-}
-
-/* The answer to a turn that was not streamed; a failed one is an HTTP error. */
-static void
-reply_result(struct api_call *call, const json_t *state)
-{
-	const char *is = text_of(state, "state");
-
-	if (strcmp(is, "failed") == 0) {
-		reply_failed(call, state);
-		return;
-	}
-	bool is_waiting = strcmp(is, "waiting_tools") == 0;
-	json_t *pending = json_object_get(state, "pending_tool_calls");
-	json_t *json = json_pack("{s:s,s:s,s:s,s:O?,s:O?,s:O?}", "turn_id", call->turn_id.s,
-	    "session_id", call->session_id.s, "state", is, "message",
-	    json_object_get(state, "message"), "usage", json_object_get(state, "usage"),
-	    "finish_reason", json_object_get(state, "finish_reason"));
-	json_object_set_new(json, "tool_calls",
-	    is_waiting && pending != NULL ? json_incref(pending) : json_array());
-	if (is_waiting)
-		json_object_set_new(json, "finish_reason", json_string("tool_calls"));
-	call_reply_json(call, 200, json);
-}
-
-/* ---- POST .../turns, not streamed: present as a listener, answered by the state ---- */
-
-struct turn_wait {
-	struct api_call *call;
-	uint64_t listener; /* 0: ended */
-	uint64_t question;
-};
-
-static bool
-wait_on_event(void *arg, const struct turn_event *event)
-{
-	(void)arg;
-	(void)event;
-	return true;
-}
-
-static void
-wait_on_end(void *arg, int err)
-{
-	struct turn_wait *wait = arg;
-
-	(void)err;
-	wait->listener = 0;
-}
-
-static const struct turn_listener_handlers wait_handlers = {wait_on_event, wait_on_end};
-
-static void
-wait_on_gone(void *arg)
-{
-	struct turn_wait *wait = arg;
-	struct turns *turns = wait->call->api->turns;
-
-	if (wait->listener != 0)
-		turn_detach(turns, wait->listener, true);
-	turn_forget_state(turns, wait->question);
-	call_end(wait->call);
-	free(wait);
-}
-
-static void
-wait_on_state(void *arg, int err, json_t *state)
-{
-	struct turn_wait *wait = arg;
-	struct api_call *call = wait->call;
-	struct http_req *req = call_req(call);
-
-	if (wait->listener != 0)
-		turn_detach(call->api->turns, wait->listener, false);
-	if (req != NULL)
-		http_on_gone(req, NULL, NULL);
-	free(wait);
-	if (err != 0)
-		call_reply_error(call, err, NULL, NULL);
-	else
-		reply_result(call, state);
-}
-
-static void
-wait_for_result(struct api_call *call, struct http_req *req, uint64_t originator)
-{
-	struct turn_wait *wait = xcalloc(1, sizeof(*wait));
-
-	wait->call = call;
-	wait->listener = turn_attach(call->api->turns, &call->session_id, &call->turn_id, 0,
-	    originator, &wait_handlers, wait);
-	http_on_gone(req, wait_on_gone, wait);
-	wait->question = turn_get_state(call->api->turns, &call->session_id, &call->turn_id,
-	    (uint32_t)call->api->conf->turns.total_timeout_ms + 5000, wait_on_state, wait);
 }
 
 /* ---- POST .../turns ---- */
@@ -193,7 +63,7 @@ on_started(void *arg, int err, const struct turn_started *started, const char *m
 	if (post->is_streamed)
 		turn_stream_start(call, req, 0, post->originator);
 	else
-		wait_for_result(call, req, post->originator);
+		turn_wait_for_result(call, req, post->originator);
 }
 
 /* Text, or content parts as OpenAI has them: [{"type":"text","text":".."},
@@ -271,29 +141,6 @@ turn_post(struct api_call *call, struct http_req *req)
 /* ---- GET .../turns/{turn} ---- */
 
 static void
-show_on_gone(void *arg)
-{
-	struct api_call *call = arg;
-
-	turn_forget_state(call->api->turns, call->question);
-	call_end(call);
-}
-
-static void
-on_state(void *arg, int err, json_t *state)
-{
-	struct api_call *call = arg;
-	struct http_req *req = call_req(call);
-
-	if (req != NULL)
-		http_on_gone(req, NULL, NULL);
-	if (err != 0)
-		call_reply_error(call, err, NULL, err == E_NOT_FOUND ? "No such turn." : NULL);
-	else
-		call_reply_json(call, 200, json_incref(state));
-}
-
-static void
 show(struct api_call *call, struct http_req *req, const struct store_session *session)
 {
 	uint64_t wait_s = 0;
@@ -301,10 +148,7 @@ show(struct api_call *call, struct http_req *req, const struct store_session *se
 	(void)session;
 	if (!query_count(call, req, "wait", 0, WAIT_MAX_S, &wait_s))
 		return;
-	call->question = turn_get_state(call->api->turns, &call->session_id, &call->turn_id,
-	    (uint32_t)wait_s * 1000, on_state, call);
-	if (wait_s > 0)
-		http_on_gone(req, show_on_gone, call);
+	turn_wait_for_news(call, req, (uint32_t)wait_s * 1000);
 }
 
 static void
@@ -394,8 +238,7 @@ on_cancelled(void *arg, int err)
 	if (err != 0)
 		call_reply_error(call, err, NULL, err == E_NOT_FOUND ? "No such turn." : NULL);
 	else
-		turn_get_state(
-		    call->api->turns, &call->session_id, &call->turn_id, 0, on_state, call);
+		turn_wait_for_news(call, call_req(call), 0);
 }
 
 static void

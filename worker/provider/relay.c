@@ -641,6 +641,16 @@ relay_report(const struct relay *r, struct relay_report *ret)
 	ret->usage.output_tokens = (r->output_bytes + 3) / 4;
 }
 
+bool
+relay_stop(struct relay *r, int err)
+{
+	if (r->ask != 0)
+		ask_cancel(r->providers, r->ask);
+	r->ask = 0;
+	r->err = err;
+	return event_scan_has_passed_part(&r->events);
+}
+
 void
 relay_free(struct relay **rp)
 {

@@ -73,6 +73,9 @@ struct relay *relay_start(
     struct providers *, const struct relay_question *, const struct relay_handlers *, void *arg);
 void relay_resume(struct relay *);
 void relay_report(const struct relay *, struct relay_report *);
+/* Ends it for a reason of the caller's, which its report says from now on; no callback follows.
+ * True: an event was given in part. It is to be freed. */
+bool relay_stop(struct relay *, int err);
 /* Ends it, if it has not ended: the provider is stopped. Fine from inside its callbacks. */
 void relay_free(struct relay **);
 

@@ -481,6 +481,31 @@ turn_get_state(struct turns *ts, const struct id *session_id, const struct id *t
 	return q->handle;
 }
 
+/* A peer that was asked to wait is asked again, not to: whichever answer comes first is the one. */
+void
+turn_hurry_state(struct turns *ts, uint64_t handle)
+{
+	struct question *q = idmap_get(ts->question_handles, handle);
+	struct turn *t = q != NULL ? turn_by_id(ts, &q->session_id, &q->turn_id) : NULL;
+	uint64_t now_ms = loop_now_ms(ts->loop);
+
+	if (q == NULL || q->wait_until_ms <= now_ms)
+		return;
+	check(q->kind == ASKS_STATE);
+	q->wait_until_ms = now_ms;
+	q->give_up_ms = now_ms + FIND_MS;
+	if (t == NULL) {
+		loop_timer_set(ts->loop, &q->timer, 0);
+		return;
+	}
+	list_for (node, &t->asks) {
+		struct turn_ask *a = list_entry(node, struct turn_ask, node);
+
+		a->is_due = a->is_due || a->question == handle;
+	}
+	follow_flush_soon(t);
+}
+
 /* What was asked of a peer is answered in its time, and finds nobody. */
 void
 turn_forget_state(struct turns *ts, uint64_t handle)

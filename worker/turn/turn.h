@@ -161,6 +161,8 @@ typedef void turn_on_state(void *arg, int err, json_t *state); /* borrowed */
  * latest after wait_ms. Returns a handle, never 0. */
 uint64_t turn_get_state(struct turns *, const struct id *session_id, const struct id *turn_id,
     uint32_t wait_ms, turn_on_state *, void *arg);
+/* The answer is wanted now, as things are. Answered already: nothing. */
+void turn_hurry_state(struct turns *, uint64_t handle);
 /* Nobody waits for the answer any more: on_state will not be called. Answered already: nothing. */
 void turn_forget_state(struct turns *, uint64_t handle);
 
