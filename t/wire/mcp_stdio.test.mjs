@@ -1,9 +1,12 @@
 // Tool servers that are programs: one for the host, whichever worker a turn is on; its life, its end; 4 workers.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
+import http from 'node:http';
 import path from 'node:path';
 import { test } from 'node:test';
+import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { call, everything, gives, is_alive, ready, sdk, start } from './lib/programs.mjs';
+import { keys } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
 
 for (const [era, revision] of [['legacy', '2025-11-25'], ['modern', '2026-07-28']]) {
@@ -65,6 +68,25 @@ test('a new binary starts its own, and the old one ends with the old server', as
   server.changeConfig({ run_dir: good });
   await server.replaced(0, server.killWorker(0));
   await gives(server, 'tools__add', { a: 1, b: 3 }, 'sum 4');
+});
+
+test('calls that their clients give up leave nothing behind in any worker', async (t) => {
+  const server = await start(t, [sdk('tools', 'legacy')]);
+  await ready(server, 'tools');
+  const gauge = async (name) => sumOf(parseMetrics((await server.request('/metrics')).text), name);
+  const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'tools__slow', arguments: { file: path.join(server.dir, 'never') }, _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28', 'io.modelcontextprotocol/clientCapabilities': {} } } });
+  const clients = Array.from({ length: 24 }, () => {
+    const req = http.request(`${server.url}/mcp`, { method: 'POST', agent: false, headers: { authorization: `Bearer ${keys.server}`, 'content-type': 'application/json', 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'tools/call', 'mcp-name': 'tools__slow' } });
+    req.on('error', () => {});
+    req.end(body);
+    return req;
+  });
+  await waitFor(async () => await gauge('parley_mcp_calls') === clients.length, 'the calls to arrive', 30000);
+  assert.ok(await gauge('parley_backplane_calls') > 0);
+  for (const req of clients) req.destroy();
+  await waitFor(async () => await gauge('parley_mcp_calls') === 0, 'the calls to be given up', 30000);
+  await waitFor(async () => await gauge('parley_backplane_calls') === 0, 'nothing to wait for them', 30000);
+  assert.equal(await call(server, 'tools__add', { a: 1, b: 2 }), 'sum 3');
 });
 
 test('many calls at once in one process, from all workers', async (t) => {

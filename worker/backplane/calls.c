@@ -67,6 +67,7 @@ static void
 call_free(struct call *c)
 {
 	idmap_remove(c->backplane->calls, c->id);
+	metric_gauge(METRIC_BACKPLANE_CALLS, 0, 0, -1);
 	loop_timer_stop(c->backplane->loop, &c->timer);
 	loop_post_cancel(c->backplane->loop, &c->post);
 	free(c);
@@ -105,6 +106,7 @@ backplane_send_call(struct backplane *b, struct backplane_addr to, enum backplan
 	check(method > BACKPLANE_REPLY && method < BACKPLANE_METHOD_COUNT && on_reply != NULL);
 	c->backplane = b;
 	c->id = idmap_add(b->calls, c);
+	metric_gauge(METRIC_BACKPLANE_CALLS, 0, 0, 1);
 	c->to = to;
 	c->timer.on_fire = on_call_timeout;
 	c->post.run = on_call_failed;

@@ -493,8 +493,11 @@ on_cancel(void *arg, const struct backplane_call *call)
 	list_for_safe (node, &r->errands) {
 		struct errand *e = list_entry(node, struct errand, node);
 
-		if (e->number == number && owner_equal(e->from, call->from))
-			give_up(r, e, is_late != 0);
+		if (e->number != number || !owner_equal(e->from, call->from))
+			continue;
+		/* Who asked knows; what he waits with does not. */
+		backplane_reply(r->all->of.backplane, e->from, e->call_id, E_GONE, STR_NONE);
+		give_up(r, e, is_late != 0);
 	}
 }
 
