@@ -6,8 +6,9 @@ import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema } from '@modelcontextprotocol/sdk/types.js';
+import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { startSessions } from './lib/mcp.mjs';
-import { everything, ready, run } from './lib/programs.mjs';
+import { everything, hostile, ready, run } from './lib/programs.mjs';
 import { keys, startServer } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
 
@@ -108,6 +109,21 @@ describe('questions', () => {
     assert.equal(JSON.parse(await answer).content.name, 'gus');
     await victim.close();
   });
+});
+
+test('who is left is not asked what one was to be asked whose call was given up', async (t) => {
+  const server = await startServer(t, { config: { mcp: { servers: [hostile('nosy')] }, tools: { server_timeout: '60s' } } });
+  await ready(server, 'nosy');
+  const [ann, bob] = [await connect(server, '/mcp', 'ann'), await connect(server, '/mcp', 'bob')];
+  const given_up = new AbortController();
+  const gone = ann.callTool({ name: 'nosy__echo', arguments: {} }, undefined, { signal: given_up.signal });
+  const stays = say(bob, 'nosy__echo');
+  await waitFor(async () => sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_mcp_calls') === 2, 'both calls', 30000);
+  given_up.abort();
+  await assert.rejects(gone);
+  assert.equal(await stays, 'refused -32601');
+  assert.deepEqual([ann.asked, bob.asked], [0, 0]);
+  await Promise.all([ann.close(), bob.close()]);
 });
 
 test('a silent call is kept alive by comments', async (t) => {

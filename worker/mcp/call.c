@@ -105,12 +105,21 @@ call_fail(struct call *c, int err, const char *why)
 	call_end(c, &answer);
 }
 
+static void
+abandon(struct call *c)
+{
+	if (!c->is_sent)
+		return;
+	c->upstream->transport->abandon(c);
+	if (!c->is_ours)
+		questions_unclear(c->upstream, c->timeout_ms);
+}
+
 void
 call_late(struct call *c)
 {
 	c->is_late = true;
-	if (c->is_sent)
-		c->upstream->transport->abandon(c);
+	abandon(c);
 }
 
 static void
@@ -201,8 +210,8 @@ call_fail_soon(struct call *c, int err)
 	loop_post(c->upstream->all->of.loop, &c->post);
 }
 
-static uint32_t
-default_timeout_ms(const struct upstream *u)
+uint32_t
+call_default_timeout_ms(const struct upstream *u)
 {
 	const struct conf *conf = u->all->of.conf;
 	uint64_t ms = u->conf->timeout_ms > 0 ? u->conf->timeout_ms : conf->tools.server_timeout_ms;
@@ -219,7 +228,7 @@ mcp_call(struct mcp_upstreams *all, size_t server, const struct mcp_request *req
 	check(server < all->count);
 	struct upstream *u = all->all[server];
 	if (r.timeout_ms == 0)
-		r.timeout_ms = default_timeout_ms(u);
+		r.timeout_ms = call_default_timeout_ms(u);
 	struct call *c = call_new(u, &r, handlers, arg);
 	all->call_count++;
 	if (is_counted(c))
@@ -260,8 +269,7 @@ mcp_cancel(struct mcp_upstreams *all, uint64_t handle)
 
 	if (c == NULL)
 		return;
-	if (c->is_sent)
-		c->upstream->transport->abandon(c);
+	abandon(c);
 	count(c, MCP_OUTCOME_CANCELLED);
 	call_free(c);
 }

@@ -3,8 +3,9 @@
  * answer (sampling), for a user's (elicitation), for folders (roots).
  *
  * It is the client's business whose request it is. Over HTTP that is the one on whose stream it
- * comes; on a stream that all requests share it is clear only while there is no other one, and
- * otherwise nobody is asked: somebody else's user must not be.
+ * comes; on a stream that all requests share it is clear only while there is no other one, also
+ * none that was given up and that the server may still be at. Otherwise nobody is asked: somebody
+ * else's user must not be.
  *
  *   asked -> open -> answered      the request's own time stands still meanwhile
  *               \-- the request ends: forgotten
@@ -103,13 +104,28 @@ is_askable(const struct call *c)
 	return c->handlers.on_question != NULL && c->handle != 0 && n < QUESTIONS_MAX;
 }
 
+void
+questions_unclear(struct upstream *u, uint64_t for_ms)
+{
+	uint64_t until_ms = loop_now_ms(u->all->of.loop) + for_ms;
+
+	if (u->unclear_until_ms < until_ms)
+		u->unclear_until_ms = until_ms;
+}
+
+static struct call *
+whose(struct upstream *u)
+{
+	return loop_now_ms(u->all->of.loop) < u->unclear_until_ms ? NULL : call_only(u);
+}
+
 bool
 question_take(struct upstream *u, struct call *c, const struct jsonrpc *m)
 {
 	if (!may_ask(u, m->method))
 		return false;
 	if (c == NULL)
-		c = call_only(u);
+		c = whose(u);
 	if (c == NULL || !is_askable(c)) {
 		log_info("mcp question refused server=%s method=%s reason=%s", u->conf->name,
 		    m->method, c == NULL ? "whose" : "nobody");

@@ -316,9 +316,12 @@ stdio_link_given(struct upstream *u, uint64_t life, uint32_t value, const int fd
 	loop_watch_start(loop, &l->in, l->in_fd, 0);
 	loop_watch_start(loop, &l->out, l->out_fd, EPOLLIN);
 	take_era(u, value);
-	/* Whoever had them may have died in the midst of a line. */
-	if (l->is_spoken)
+	u->unclear_until_ms = 0;
+	/* Whoever had them may have died in the midst of a line, and of calls. */
+	if (l->is_spoken) {
 		write_line(l, STR_NONE);
+		questions_unclear(u, call_default_timeout_ms(u));
+	}
 	upstream_restart(u);
 }
 

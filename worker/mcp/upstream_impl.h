@@ -112,6 +112,7 @@ struct upstream {
 	struct list waiting; /* until it is ready */
 	struct list sent[CALL_BUCKETS];
 	uint32_t call_count;
+	uint64_t unclear_until_ms; /* question.c: it may be at a request that was given up */
 
 	/* Lists. */
 	struct mcp_list *lists[MCP_KIND_COUNT];
@@ -175,6 +176,8 @@ void call_format(const struct call *, struct buf *); /* as a request, in the ser
 void call_answer(struct call *, const struct jsonrpc *);
 void call_fail(struct call *, int err, const char *why);
 void call_late(struct call *); /* its time is up: abandoned, if it was sent; it is still to fail */
+/* How long a request to it may take, unless it says otherwise. */
+uint32_t call_default_timeout_ms(const struct upstream *);
 void call_fail_soon(struct call *, int err); /* from inside of a transport's verb */
 void call_repeat(struct call *);     /* it was not done: once more when the upstream is ready */
 void calls_flush(struct upstream *); /* those that wait are sent */
@@ -252,6 +255,8 @@ bool question_take(struct upstream *, struct call *, const struct jsonrpc *);
 /* The worker that has the call was asked that by the server, under a number of its own. */
 void question_relayed(struct call *, uint64_t number, const struct jsonrpc *);
 void questions_drop(struct call *);
+/* For so long it may still be at a request that nobody waits for any more. */
+void questions_unclear(struct upstream *, uint64_t for_ms);
 /* {"sampling":{}, ..}: what we say that clients can be asked for. */
 void question_add_capabilities(const struct upstream *, struct buf *);
 

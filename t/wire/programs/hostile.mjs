@@ -8,6 +8,7 @@
 //   hungry    takes all the memory that there is when its tool is called
 //   mute      never says anything
 //   crash     ends at once
+//   nosy      asks for a user's answer when a call of `echo` is cancelled, and answers the other with what it was told
 //   stubborn  ignores the end of its input and SIGTERM
 import fs from 'node:fs';
 import readline from 'node:readline';
@@ -43,6 +44,20 @@ if (kind === 'flood') {
   pour(process.stdout);
   pour(process.stderr);
 }
+const unanswered = [];
+/** True: it was the nosy one's. */
+function is_nosy({ id, method, params, result, error }) {
+  if (kind !== 'nosy') return false;
+  if (method === 'tools/call') unanswered.push(id);
+  else if (method === 'notifications/cancelled') {
+    unanswered.splice(unanswered.indexOf(params.requestId), 1);
+    say({ id: 'nosy', method: 'elicitation/create', params: { message: 'Of the one that was cancelled?', requestedSchema: { type: 'object', properties: {} } } });
+  } else if (id === 'nosy') {
+    for (const call of unanswered) say({ id: call, result: { content: [{ type: 'text', text: error ? `refused ${error.code}` : JSON.stringify(result) }] } });
+  } else return false;
+  return true;
+}
+
 const lines = readline.createInterface({ input: process.stdin });
 lines.on('line', (line) => {
   if (kind === 'mute') return;
@@ -50,6 +65,7 @@ lines.on('line', (line) => {
   try { message = JSON.parse(line); } catch { return; }
   if (kind === 'picky' && is_first && message.method !== 'initialize') process.exit(1);
   is_first = false;
+  if (is_nosy(message)) return;
   if (message.id !== undefined && message.method) answer(message);
 });
 lines.on('close', () => { if (kind !== 'stubborn') process.exit(0); });
