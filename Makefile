@@ -194,6 +194,12 @@ bench: ## the figures of loadtest/RESULTS.md on this machine
 	@$(SUBMAKE) all
 	@loadtest/bench/run
 
+.PHONY: bench-events
+bench-events: ## one event to 10,000 subscribers: arrival, CPU, memory
+	@.ci/install build test bench
+	@$(SUBMAKE) all
+	@loadtest/bench/run events
+
 .PHONY: bench-scale
 bench-scale: ## the figures of very many WebSockets, and of other servers beside ours: half an hour, 16 GiB
 	@.ci/install build test bench
