@@ -114,6 +114,28 @@ test('a socket with a turn goes when that has ended; one over TLS is told to com
   assert.equal((await busy.answer(busy.chat('and now'))).at(-1).status, 'complete');
 });
 
+test('who asks again the moment the answer is there goes between two turns, and is never refused', async (t) => {
+  const server = await startServer(t, { config: { drain: { timeout: '25s' } } });
+  const chats = await Promise.all(Array.from({ length: 24 }, () => openChat(t, server)));
+  const ask = (chat) => chat.chat('[[mock tokens=10 interval=30]]');
+  let is_over = false;
+  for (const chat of chats) {
+    chat.ws.on('message', (bytes) => { if (!is_over && is_last(JSON.parse(bytes))) ask(chat); });
+    ask(chat);
+  }
+  const answered = () => chats.reduce((sum, { frames }) => sum + frames.filter(is_last).length, 0);
+  for (const change of [() => server.kill('SIGHUP'), () => server.upgrade()]) {
+    const before = server.workers();
+    await change();
+    await waitFor(() => before.every(isGone), 'end of the old workers');
+    const then = answered();
+    await waitFor(() => answered() >= then + 2 * chats.length, 'answers of the new ones');
+  }
+  is_over = true;
+  assert.deepEqual(chats.flatMap(({ frames }) => frames.filter(({ status }) => status === 'error')).slice(0, 3), []);
+  assert.deepEqual(chats.filter(({ closed }) => closed), []);
+});
+
 test('two changes while a turn runs: its socket goes on to the third generation', async (t) => {
   const server = await startServer(t, { config: { drain: { timeout: '30s' } } });
   const chat = await openChat(t, server);

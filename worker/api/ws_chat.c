@@ -225,6 +225,7 @@ static void
 on_writable(struct ws_socket *ws)
 {
 	chat_members_resume(socket_of(ws));
+	chat_socket_consider_drain(socket_of(ws));
 }
 
 static void

@@ -264,6 +264,7 @@ chat_follow(struct chat_member *m, const struct chat_follow_start *start)
 		f->turn_id = *start->turn_id;
 		*link_of(m, NULL) = f;
 		m->socket->follow_count++;
+		ws_socket_stay(&m->socket->ws); /* it was idle: its client may want to cancel */
 	}
 	detach(f, false);
 	free(f->request_id);

@@ -193,8 +193,10 @@ chat_hand_give(struct chat_socket *cs)
 
 	if (h == NULL || h->is_ended || !may_go(cs))
 		return CHAT_NOT_GIVEN;
-	if (h->under_way >= UNDER_WAY_MAX || !list_empty(&h->out))
+	if (h->under_way >= UNDER_WAY_MAX || !list_empty(&h->out)) {
+		ws_socket_part(&cs->ws);
 		return CHAT_GIVE_LATER;
+	}
 	int fd = ws_socket_give(&cs->ws);
 	if (fd < 0)
 		return fd == WS_GIVE_LATER ? CHAT_GIVE_WHEN_IDLE : CHAT_NOT_GIVEN;

@@ -147,7 +147,8 @@ become_quick(struct ws_socket *w)
 {
 	w->is_slow = false;
 	note_partial(w, true); /* nothing of it was read meanwhile */
-	http_socket_resume(&w->http);
+	if (!w->is_parting)
+		http_socket_resume(&w->http);
 	await_silence(w);
 	w->handlers->on_writable(w);
 }
@@ -160,8 +161,12 @@ on_written(struct http_socket *http)
 
 	ws_queue_consume(&w->out, w->in_flight, &limits);
 	w->in_flight = 0;
-	if (w->is_slow && w->state == WS_SOCKET_OPEN && ws_queue_is_empty(&w->out))
-		become_quick(w);
+	if (w->state == WS_SOCKET_OPEN && ws_queue_is_empty(&w->out)) {
+		if (w->is_slow)
+			become_quick(w);
+		else if (w->is_parting)
+			w->handlers->on_writable(w);
+	}
 	flush(w);
 }
 
@@ -307,6 +312,7 @@ on_read(struct http_socket *http, uint8_t *bytes, size_t len)
 	w->heard_ms = loop_now_ms(http_server_loop(http->server));
 	if (w->is_pinged && w->state == WS_SOCKET_OPEN)
 		await_silence(w);
+	w->is_taking = true;
 	do {
 		kind = ws_message_next(&w->in, &limits, &in, &ev);
 		if (ev.reply_len > 0 && kind != WS_PING)
@@ -314,6 +320,7 @@ on_read(struct http_socket *http, uint8_t *bytes, size_t len)
 		take_event(w, kind, &ev);
 		is_new |= kind == WS_TEXT || kind == WS_BINARY;
 	} while (kind != WS_MORE && !http_socket_is_closing(http));
+	w->is_taking = false;
 	if (w->state == WS_SOCKET_OPEN && !http_socket_is_closing(http))
 		note_partial(w, is_new);
 }
@@ -346,16 +353,38 @@ static const struct http_socket_handlers http_handlers = {on_open, on_read, on_w
 
 /* ---- from one process to another ---- */
 
+void
+ws_socket_part(struct ws_socket *w)
+{
+	if (!ws_socket_is_open(w) || !http_socket_is_plain(&w->http))
+		return;
+	if (w->is_slow || w->is_taking || !ws_message_is_idle(&w->in)) {
+		ws_socket_stay(w);
+		return;
+	}
+	w->is_parting = true;
+	http_socket_pause(&w->http);
+}
+
+void
+ws_socket_stay(struct ws_socket *w)
+{
+	if (!w->is_parting || !ws_socket_is_open(w))
+		return;
+	w->is_parting = false;
+	if (!w->is_slow)
+		http_socket_resume(&w->http);
+}
+
 int
 ws_socket_give(struct ws_socket *w)
 {
 	if (!ws_socket_is_open(w) || !http_socket_is_plain(&w->http))
 		return WS_GIVE_NEVER;
-	if (w->is_slow || w->in_flight > 0 || !ws_queue_is_empty(&w->out) ||
-	    !ws_message_is_idle(&w->in))
+	ws_socket_part(w);
+	if (!w->is_parting || w->in_flight > 0 || !ws_queue_is_empty(&w->out))
 		return WS_GIVE_LATER;
 	w->state = WS_SOCKET_GIVEN;
-	http_socket_pause(&w->http);
 	stop_timer(w);
 	return http_socket_fd(&w->http);
 }
@@ -365,7 +394,7 @@ ws_socket_take_back(struct ws_socket *w)
 {
 	check(w->state == WS_SOCKET_GIVEN);
 	w->state = WS_SOCKET_OPEN;
-	http_socket_resume(&w->http);
+	ws_socket_stay(w);
 	await_silence(w);
 }
 

@@ -30,8 +30,9 @@ struct ws_handlers {
 	void (*on_open)(struct ws_socket *);
 	/* Whole, text valid UTF-8; borrowed. */
 	void (*on_message)(struct ws_socket *, struct str data, bool is_text);
-	void (*on_writable)(struct ws_socket *); /* after WS_SLOW or WS_FULL: the queue is empty */
-	void (*on_closed)(struct ws_socket *);   /* last, once; the struct may be freed in it */
+	/* After WS_SLOW, WS_FULL, or while it parts: the queue is empty. */
+	void (*on_writable)(struct ws_socket *);
+	void (*on_closed)(struct ws_socket *); /* last, once; the struct may be freed in it */
 };
 
 enum ws_socket_state {
@@ -54,6 +55,7 @@ struct ws_socket {
 	uint32_t in_flight; /* bytes of the queue that are being written */
 	uint8_t state;
 	bool is_pinged : 1, is_slow : 1;
+	bool is_parting : 1, is_taking : 1; /* the latter: the messages of one read */
 	uint16_t begun_s; /* loop time, rounded up, modulo 2^16: a message in progress; 0: none */
 };
 
@@ -83,9 +85,14 @@ void ws_socket_close(struct ws_socket *, uint16_t code, struct str reason);
  * To another process: an idle one, between messages, with nothing on its way, not over TLS. The
  * descriptor to be sent, still ours. Nothing is read or written until it is taken back or let
  * go; who asks meanwhile finds it closed.
+ *
+ * Later: it parts, unless it is in the midst of a message. What the peer says is left to
+ * whoever has the socket next, and on_writable is called when what was on its way is out.
  */
 enum { WS_GIVE_NEVER = -1, WS_GIVE_LATER = -2 };
 int ws_socket_give(struct ws_socket *);
+void ws_socket_part(struct ws_socket *); /* the same, of one that will be given in a moment */
+void ws_socket_stay(struct ws_socket *); /* it is read again, if it parted */
 void ws_socket_take_back(struct ws_socket *);
 void ws_socket_let_go(struct ws_socket *); /* on_closed follows */
 /* The other side: it is open at once, without on_open. False: not taken, and the fd is the

@@ -14,13 +14,14 @@
 enum { FLOOD_FRAME_BYTES = 16 << 10, FLOOD_FRAMES = 2000 };
 
 struct told {
-	_Atomic int made, opened, closed, messages, slow, full, gone, writable;
+	_Atomic int made, opened, closed, messages, slow, full, gone, writable, refused;
 };
 
 struct ordered {
 	struct ws_socket ws;
 	unsigned next, until; /* of a flood */
 	bool is_greedy;       /* it does not stop when it is told to */
+	struct loop_post leave;
 };
 
 static struct host host;
@@ -85,6 +86,17 @@ echo(struct ws_socket *w, struct str data, bool is_text)
 	ws_out_unref(&out);
 }
 
+/* What it was just told is on its way: it is not given yet, and hears nothing until that is out. */
+static void
+leave(struct loop_post *post)
+{
+	struct ordered *o = container_of(post, struct ordered, leave);
+
+	echo(&o->ws, STR("leaving"), true);
+	if (ws_socket_give(&o->ws) == WS_GIVE_LATER && o->ws.is_parting)
+		atomic_fetch_add(&told()->refused, 1);
+}
+
 static void
 on_message(struct ws_socket *w, struct str data, bool is_text)
 {
@@ -99,6 +111,10 @@ on_message(struct ws_socket *w, struct str data, bool is_text)
 		ws_socket_close(w, 4000, STR("as you said"));
 		ws_socket_close(w, WS_CLOSE_NORMAL, STR("twice")); /* nothing */
 		echo(w, STR("too late"), true);
+	} else if (str_eq(data, STR("leave"))) {
+		check(ws_socket_give(w) == WS_GIVE_LATER && !w->is_parting); /* more may follow */
+		o->leave.run = leave;
+		loop_post(http_server_loop(w->http.server), &o->leave);
 	} else {
 		echo(w, data, is_text);
 	}
@@ -108,6 +124,7 @@ static void
 on_writable(struct ws_socket *w)
 {
 	atomic_fetch_add(&told()->writable, 1);
+	ws_socket_stay(w);
 	flood(container_of(w, struct ordered, ws));
 }
 
@@ -315,6 +332,25 @@ test_messages_in_parts_one_after_another(void **state)
 	}
 	assert_int_equal(closed_for(WS_CLOSED_PARTIAL), 0);
 	client_reset(&c);
+	end();
+}
+
+/* ---- going to another process ---- */
+
+static void
+test_what_is_on_its_way_goes_out_before_it_is_given(void **state)
+{
+	struct client c;
+
+	BEGIN(of_patience);
+	client_open(&c, &host);
+	TEXT(&c, "leave");
+	client_expect(&c, "text(leaving)");
+	TEXT(&c, "hi");
+	client_expect(&c, "text(leaving) text(hi)");
+	assert_int_equal(atomic_load(&told()->refused), 1);
+	assert_int_equal(atomic_load(&told()->writable), 1);
+	client_close(&c);
 	end();
 }
 
@@ -756,6 +792,7 @@ main(void)
 	    cmocka_unit_test(test_pinged_when_silent_and_anything_is_an_answer),
 	    cmocka_unit_test(test_part_of_a_frame_is_a_sign_of_life),
 	    cmocka_unit_test(test_who_does_not_answer_a_ping_is_cut),
+	    cmocka_unit_test(test_what_is_on_its_way_goes_out_before_it_is_given),
 	    cmocka_unit_test(test_we_close_and_it_answers),
 	    cmocka_unit_test(test_closing_nothing_of_it_is_heard),
 	    cmocka_unit_test(test_closing_a_fault_ends_it),
