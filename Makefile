@@ -206,6 +206,12 @@ bench-scale: ## the figures of very many WebSockets, and of other servers beside
 	@$(SUBMAKE) all
 	@loadtest/bench/run --scale
 
+.PHONY: bench-operations
+bench-operations: ## the figures of upgrades, reloads, crashes, start and size: 3 minutes
+	@.ci/install build test bench
+	@$(SUBMAKE) all
+	@loadtest/bench/run --operations
+
 # Habits. Each says nothing when all is well.
 C_FILES   = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 SCRIPTS   = $(shell git grep -lI --untracked '^\#!.*[ /]\(ba\)\?sh')

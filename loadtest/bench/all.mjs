@@ -1,4 +1,5 @@
-// all - runs the benchmarks named on the command line, the long ones of many sockets (--scale), or the short ones.
+// all - runs the benchmarks named on the command line, the long ones of many sockets (--scale), those of
+// what operators do (--operations), or the short ones.
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -9,8 +10,9 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const short = ['start', 'health', 'turns', 'first_event', 'tool_results', 'memory', 'overload', 'overload_core', 'micro', 'stats', 'redis_limiter', 'redis_idle',
   'cross_host', 'attach', 'pg_turns', 'events'];
 const long = ['mcp', 'mcp_clients', 'gateway', 'gateway_memory', 'ws_upgrades', 'ws_idle_cpu', 'ws_storm', 'ws_sessions', 'ws_peers', 'ws_100k', 'ws_million'];
-const known = [...short, ...long];
-const wanted = process.argv.slice(2).flatMap((name) => (name === '--scale' ? long : [name]));
+const operations = ['upgrade', 'crash', 'size'];
+const known = [...short, ...long, ...operations];
+const wanted = process.argv.slice(2).flatMap((name) => ({ '--scale': long, '--operations': [...operations, 'start'] })[name] ?? [name]);
 const unknown = wanted.filter((name) => !known.includes(name));
 if (unknown.length > 0) {
   console.error(`no benchmark ${unknown.join(', ')}; there are ${known.join(', ')}`);

@@ -340,6 +340,7 @@ test_draining_takes_no_new_ones(void **state)
 
 	send_queued(&waiting, 0, "later");
 	client_attach(&c, 1, &turn, 0);
+	atomic_store(shm_word(world.shm, SHM_WORD_IS_DRAINING), 1);
 	turns_drain(world.workers[0].turns);
 	world_run(1999);
 	assert_int_equal(waiting.answers, 0);
@@ -357,6 +358,21 @@ test_draining_takes_no_new_ones(void **state)
 	assert_string_equal(fake_store_turn(world.store, turn.s)->error_code, "draining");
 	assert_int_equal(turns_live(world.workers[0].turns), 0);
 	client_forget(&c);
+}
+
+static void
+test_who_is_replaced_takes_new_ones_for_half_of_its_time(void **state)
+{
+	struct request early, late;
+
+	fake_provider_auto(world.model, "Hi");
+	turns_drain(world.workers[0].turns);
+	world_run(14999);
+	send_with_id(&early, 0, "Hello", "r1");
+	assert_int_equal(early.err, 0);
+	world_run(1);
+	send_with_id(&late, 0, "Hello", "r2");
+	assert_int_equal(late.err, E_DRAINING);
 }
 
 static void
@@ -414,6 +430,7 @@ main(void)
 	    TEST(test_a_begin_whose_answer_was_lost),
 	    TEST(test_a_begin_whose_answer_was_lost_blocks_nobody),
 	    TEST(test_draining_takes_no_new_ones),
+	    TEST(test_who_is_replaced_takes_new_ones_for_half_of_its_time),
 	    TEST(test_a_request_that_was_drained_runs_anew),
 	    TEST(test_many_sessions_at_once),
 	};

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import fs from 'node:fs';
+import http from 'node:http';
 import path from 'node:path';
 import { test } from 'node:test';
 import tls from 'node:tls';
@@ -106,6 +107,28 @@ test('a TLS client resumes at any worker, after a reload, and at another host wi
   for (let i = 0; i < 8; i++) assert.ok((await handshake(stranger.port, { session })).reused);
 });
 const i_th = (version) => version === 'TLSv1.2';
+
+test('a connection that is kept over the end of a stream is served by the old worker, not refused', async (t) => {
+  const server = await startServer(t, { config: { drain: { timeout: '24s' } } });
+  const session = await newSession(server), agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  t.after(() => agent.destroy());
+  const turn = (tokens) => new Promise((resolve, reject) => {
+    http.request({ port: server.port, host: '127.0.0.1', method: 'POST', path: `/v1/sessions/${session.id}/turns`, agent,
+      headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' } }, (res) => {
+      const { localPort } = res.socket;
+      let text = '';
+      res.on('data', (part) => { text += part; }).on('end', () => resolve({ status: res.statusCode, text, localPort, headers: res.headers })).on('error', reject);
+    }).on('error', reject).end(JSON.stringify({ stream: true, input: `[[mock tokens=${tokens} interval=20]]` }));
+  });
+  const long = turn(160);
+  await waitFor(async () => (await server.request('/health')).json.connections.active === 1, 'a stream');
+  await reload(server, {});
+  const first = await long, second = await turn(5);
+  assert.match(first.text, /turn\.completed/);
+  assert.notEqual(first.headers.connection, 'close');
+  assert.deepEqual([second.status, second.localPort, second.headers.connection], [200, first.localPort, 'close'], second.text);
+  assert.match(second.text, /turn\.completed/);
+});
 
 test('certificates are read again; a broken one changes nothing', async (t) => {
   const { secure, dir, files, port } = await startTls(t, {}, { config: { workers: 2 } });

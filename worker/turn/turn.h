@@ -47,7 +47,8 @@ void turns_use_runner(struct turns *, const struct tool_runner *);
  * the backplane and the providers, which call nobody back either. */
 void turns_free(struct turns **);
 /* Soon no new ones, and none that still wait (E_DRAINING); what runs at the time limit fails with
- * it. Who was let in before the drain may still begin one. */
+ * it. Who was let in before the drain may still begin one: for a moment when the host stops, for
+ * half of the time when this worker is replaced. */
 void turns_drain(struct turns *);
 uint32_t turns_live(const struct turns *);
 

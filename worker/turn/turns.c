@@ -19,6 +19,9 @@ enum {
 	/* Requests that were let in before the drain still come in. */
 	DRAIN_TAKING_MS = 2000,
 	DRAIN_TAKING_PART = 4, /* of a short timeout */
+	/* A worker that is replaced is not left by those who have a connection to it: each ends
+	 * with its next answer, but that may be the one after a long stream. */
+	REPLACED_TAKING_PART = 2,
 };
 
 /* ---- gaps ---- */
@@ -426,19 +429,26 @@ on_refuse(struct loop_timer *timer)
 		turn_on_drain(t);
 }
 
+static uint64_t
+taking_ms(const struct turns *ts)
+{
+	uint64_t timeout_ms = ts->conf->drain.timeout_ms, part_ms = timeout_ms / DRAIN_TAKING_PART;
+
+	if (atomic_load(shm_word(ts->shm, SHM_WORD_IS_DRAINING)) == 0)
+		return timeout_ms / REPLACED_TAKING_PART;
+	return part_ms < DRAIN_TAKING_MS ? part_ms : DRAIN_TAKING_MS;
+}
+
 void
 turns_drain(struct turns *ts)
 {
 	uint64_t timeout_ms = ts->conf->drain.timeout_ms, margin_ms = timeout_ms / 10;
-	uint64_t taking_ms = timeout_ms / DRAIN_TAKING_PART;
 
 	if (ts->is_draining)
 		return;
 	ts->is_draining = true;
 	if (margin_ms > DRAIN_MARGIN_MS)
 		margin_ms = DRAIN_MARGIN_MS;
-	if (taking_ms > DRAIN_TAKING_MS)
-		taking_ms = DRAIN_TAKING_MS;
 	loop_timer_set(ts->loop, &ts->drain_timer, timeout_ms - margin_ms);
-	loop_timer_set(ts->loop, &ts->refuse_timer, taking_ms);
+	loop_timer_set(ts->loop, &ts->refuse_timer, taking_ms(ts));
 }
