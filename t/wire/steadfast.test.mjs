@@ -138,6 +138,7 @@ test('thousands chat through a reload, a new binary, killed workers and a drain'
     await chat(`killed a worker with ${killed.at(-1).held.size} connections`);
   }
 
+  const stopped_at = Date.now();
   a.kill('SIGTERM');
   const { code } = await a.ended;
   assert.equal(code, 0);
@@ -155,6 +156,8 @@ test('thousands chat through a reload, a new binary, killed workers and a drain'
   assert.equal((await request(`${front.url}/health/ready`)).status, 200);
 
   expectExplained(journal, proxy_log, killed);
+  const refused = journal.answers.filter(({ at, code }) => at < stopped_at && code === 'draining');
+  assert.deepEqual(refused.slice(0, 10), [], 'nobody is refused by a reload or an upgrade');
   assert.equal(summary.unexplained, 0, '503 without Retry-After');
 
   const rows = compare(b, journal);
