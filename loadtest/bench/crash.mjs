@@ -1,5 +1,6 @@
 // crash - a worker is killed: until it is replaced, and until its clients, who come back at once, stand again with their sessions.
 import path from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { Child, build } from '../../t/wire/lib/process.mjs';
 import { keys, startServer } from '../../t/wire/lib/server.mjs';
 import { waitFor, within } from '../../t/wire/lib/wait.mjs';
@@ -28,6 +29,7 @@ export default async function crash() {
   for (let i = 0; i < kills; i++) {
     busy.push(await kill(server, i % workers));
     await waitFor(standing, 'all of them again', 20000);
+    await pause(1000); // the last of them join their sessions
   }
   await within(load.ended, 'end of parley_load', 60000);
   const { cut, done, failed, refused, resume_us, stand_us } = JSON.parse(load.lines.find((line) => line.startsWith('{')));

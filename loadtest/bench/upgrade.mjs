@@ -1,7 +1,7 @@
 // upgrade - what clients see of a new binary and of a reload: 16,000 WebSockets, each in a session of its own, 1,000 of them in one turn
 // after the other; beside the same time in which nothing is done.
 //
-// Tokens come 100 ms apart, so a pause is what is longer than that between two events of a turn; of those who only listen 500 a second
+// Tokens come 100 ms apart, so a pause is what is longer than that between two events of a turn; of those who only listen 200 a second
 // are sampled by a round trip.
 import { Child, build, isGone } from '../../t/wire/lib/process.mjs';
 import { keys, startMock, startServer } from '../../t/wire/lib/server.mjs';
@@ -30,7 +30,7 @@ const kinds = {
 async function during(server, act) {
   const count = idle + running;
   const load = new Child(path.join(build, 'parley_load'), ['--target', server.address, '--key', keys.server, '--users', 64, '--count', count, '--limit', 150,
-    '--join', '--active', `${100 * running / count}%`, '--pace', 0, '--tokens', tokens, '--interval', interval, '--sample', 500, '--hold', hold_s, 'idle-ws'].map(String));
+    '--join', '--active', `${100 * running / count}%`, '--pace', 0, '--tokens', tokens, '--interval', interval, '--sample', 200, '--hold', hold_s, 'idle-ws'].map(String));
   await load.line(/^standing/, 60000);
   const live = async () => Number(/^parley_turns_live.* (\d+)$/m.exec((await server.request('/metrics')).text)?.[1] ?? 0);
   await waitFor(async () => await live() >= 0.8 * running, 'turns', 20000).catch(() => {});
