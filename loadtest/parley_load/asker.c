@@ -8,7 +8,7 @@
 #include "common/clock.h"
 #include "loadtest/parley_load/journal.h"
 
-enum { TRIES_MAX = 60, AGAIN_MS = 200 };
+enum { TRIES_MAX = 200, AGAIN_MS = 200 };
 
 void
 asker_init(struct asker *a, struct load *load, const struct asker_kind *kind)

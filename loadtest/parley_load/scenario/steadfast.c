@@ -89,7 +89,8 @@ on_open(struct wsock *w)
 	buf_fini(&text);
 }
 
-/* Not of a turn: what was asked for was refused, for now or because there is no such turn. */
+/* No event of a turn: what was asked for was refused, or the turn cannot be followed now, or not at
+ * all. */
 static void
 on_refused(struct socket_user *u, struct str frame)
 {
@@ -124,7 +125,7 @@ on_message(struct wsock *w, struct str frame)
 	}
 	if (status == CHAT_JOINED || status == CHAT_PONG)
 		return;
-	if (status == CHAT_ERROR && chat_frame_text(frame, "turn_id").len == 0) {
+	if (status == CHAT_ERROR && chat_frame_number(frame, "seq") == 0) {
 		on_refused(u, frame);
 		return;
 	}
