@@ -200,6 +200,12 @@ bench-events: ## one event to 10,000 subscribers: arrival, CPU, memory
 	@$(SUBMAKE) all
 	@loadtest/bench/run events
 
+.PHONY: bench-webhooks
+bench-webhooks: ## deliveries of webhooks per second, with one of ten endpoints dead
+	@.ci/install build test bench
+	@$(SUBMAKE) all
+	@loadtest/bench/run webhooks
+
 .PHONY: bench-scale
 bench-scale: ## the figures of very many WebSockets, and of other servers beside ours: half an hour, 16 GiB
 	@.ci/install build test bench

@@ -490,7 +490,8 @@ void store_webhook_resend(struct store *, const char *id, const char *endpoint_i
     store_on_count *, void *arg);
 void store_webhook_endpoint_list(
     struct store *, const char *after, uint32_t limit, store_on_webhook_endpoints *, void *arg);
-/* Its breaker closes, and it is not disabled any more; or it is. */
+/* Its breaker closes, and it is not disabled any more; or it is, and what comes waits: of one that
+ * has said itself that it wants no more it becomes dead. */
 void store_webhook_endpoint_enable(
     struct store *, const char *id, bool is_enabled, store_on_done *, void *arg); /* E_NOT_FOUND */
 

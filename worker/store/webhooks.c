@@ -230,7 +230,7 @@ const struct op op_webhook_sweep = {
 	    {.sql = LET_DIE("expired", "id < $pending_before"), .is_answer = true},
 	    {.sql = LET_DIE("endpoint_disabled",
 		 "endpoint_id IN (SELECT webhook_endpoints.id FROM webhook_endpoints"
-		 " WHERE disabled_at IS NOT NULL)"),
+		 " WHERE disabled_at IS NOT NULL AND last_status = 410)"),
 		.is_answer = true},
 	    {.sql = "DELETE FROM webhook_endpoints WHERE id IN (SELECT e.id"
 		    " FROM webhook_endpoints AS e WHERE e.used_at < from_ms($endpoints_before)"

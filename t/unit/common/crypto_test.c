@@ -187,10 +187,42 @@ test_a_child_does_not_share_randomness(void **state)
 	close(fds[1]);
 }
 
+static void
+test_sealed_and_opened(void **state)
+{
+	static const uint8_t key[SHA256_LEN] = {1}, other[SHA256_LEN] = {2};
+	struct buf sealed = BUF_INIT, again = BUF_INIT, out = BUF_INIT;
+
+	for (size_t len = 0; len < 40; len += 13) {
+		struct str text = str_sub("what must not lie open in the record....", len);
+
+		buf_clear(&sealed);
+		buf_clear(&again);
+		buf_clear(&out);
+		crypto_seal(key, text, &sealed);
+		crypto_seal(key, text, &again);
+		assert_false(str_eq(buf_str(&sealed), buf_str(&again))); /* another nonce */
+		assert_true(crypto_open(key, buf_str(&sealed), &out));
+		assert_true(str_eq(buf_str(&out), text));
+		assert_false(crypto_open(other, buf_str(&sealed), &out));
+		for (size_t i = 0; i < sealed.len; i++) {
+			sealed.data[i] ^= 1;
+			assert_false(crypto_open(key, buf_str(&sealed), &out));
+			sealed.data[i] ^= 1;
+			assert_false(crypto_open(key, str_sub(sealed.data, i), &out));
+		}
+		assert_true(str_eq(buf_str(&out), text));
+	}
+	buf_fini(&sealed);
+	buf_fini(&again);
+	buf_fini(&out);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_sealed_and_opened),
 	    cmocka_unit_test(test_sha256),
 	    cmocka_unit_test(test_sha1),
 	    cmocka_unit_test(test_hmac_sha256),

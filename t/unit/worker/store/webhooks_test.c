@@ -334,21 +334,54 @@ test_dead_ones_are_sent_again(void **state)
 }
 
 static void
-test_disabled(void **state)
+sweep_nothing_old(void)
 {
-	const char *id = add("whe_1", NULL, "x");
 	struct store_webhook_sweep sweep = {.delivered_before = "wh_0",
 	    .dead_before = "wh_0",
 	    .pending_before = "wh_0",
 	    .limit = 10};
 
 	world_expect(&w);
-	store_webhook_endpoint_enable(w.store, "whe_1", false, on_done, NULL);
-	world_wait(&w);
-	assert_int_equal(claim("whe_1", 10, LEASE_MS), 0);
-	world_expect(&w);
 	store_webhook_sweep(w.store, &sweep, on_count, NULL);
 	world_wait(&w);
+}
+
+static void
+enable(const char *endpoint, bool is_enabled)
+{
+	world_expect(&w);
+	store_webhook_endpoint_enable(w.store, endpoint, is_enabled, on_done, NULL);
+	world_wait(&w);
+}
+
+static void
+test_disabled(void **state)
+{
+	const char *id = add("whe_1", NULL, "x");
+
+	enable("whe_1", false);
+	assert_int_equal(claim("whe_1", 10, LEASE_MS), 0);
+	sweep_nothing_old();
+	assert_string_equal(get(id).state, "pending"); /* it may be enabled again */
+	enable("whe_1", true);
+	assert_int_equal(claim("whe_1", 10, 0), 1);
+	enable("whe_none", true);
+	assert_int_equal(got.err, E_NOT_FOUND);
+}
+
+static void
+test_one_that_wants_no_more(void **state)
+{
+	const char *id = add("whe_1", NULL, "x");
+	struct store_webhook_tally gone = {
+	    .endpoint_id = "whe_1", .failed = 1, .is_gone = true, .last_status = 410};
+	struct store_webhook_breaker breaker = {5, 1000};
+
+	world_expect(&w);
+	store_webhook_settle(w.store, NULL, 0, &gone, 1, &breaker, on_endpoints, NULL);
+	world_wait(&w);
+	assert_int_equal(claim("whe_1", 10, LEASE_MS), 0);
+	sweep_nothing_old();
 	assert_string_equal(get(id).error, "endpoint_disabled");
 	assert_string_equal(get(id).state, "dead");
 	world_expect(&w);
@@ -356,10 +389,6 @@ test_disabled(void **state)
 	world_wait(&w);
 	assert_int_equal(got.counts.dead, 1);
 	assert_int_equal(got.counts.pending, 0);
-	world_expect(&w);
-	store_webhook_endpoint_enable(w.store, "whe_none", true, on_done, NULL);
-	world_wait(&w);
-	assert_int_equal(got.err, E_NOT_FOUND);
 }
 
 static void
@@ -422,6 +451,7 @@ main(void)
 	    T(test_the_breaker),
 	    T(test_dead_ones_are_sent_again),
 	    T(test_disabled),
+	    T(test_one_that_wants_no_more),
 	    T(test_swept),
 	    T(test_listed),
 	};
