@@ -344,6 +344,12 @@ turns_stop(struct worker *w)
 	turns_free(&w->turns);
 }
 
+static void
+on_tasks_outbox(void *arg)
+{
+	webhooks_wake(((struct worker *)arg)->webhooks);
+}
+
 static int
 tasks_init(struct worker *w)
 {
@@ -359,6 +365,8 @@ tasks_init(struct worker *w)
 	    .usages = w->usages,
 	    .events = w->events,
 	    .slot = w->handoff->slot,
+	    .on_outbox = on_tasks_outbox,
+	    .on_outbox_arg = w,
 	};
 
 	w->tasks = tasks_new(&of);

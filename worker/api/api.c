@@ -28,6 +28,7 @@ static const struct api_endpoint *const tables[] = {
     events_endpoints,
     announcements_endpoints,
     tasks_endpoints,
+    task_routes_endpoints,
     mcp_endpoints,
     mcp_pair_endpoints,
     mcp_door_endpoints,

@@ -20,6 +20,7 @@ extern const struct api_endpoint stats_endpoints[];
 extern const struct api_endpoint events_endpoints[];
 extern const struct api_endpoint announcements_endpoints[];
 extern const struct api_endpoint tasks_endpoints[];
+extern const struct api_endpoint task_routes_endpoints[];
 extern const struct api_endpoint mcp_endpoints[];
 extern const struct api_endpoint mcp_pair_endpoints[];
 extern const struct api_endpoint webhooks_endpoints[];

@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "worker/api/shapes.h"
+#include "worker/api/task_hook.h"
 
 enum { IDEMPOTENCY_KEY_MAX = 255, PROMPT_MAX = 32 << 10 };
 
@@ -110,7 +111,8 @@ task_order(struct api_call *call, struct http_req *req, const struct task_order 
 {
 	struct ordering *o = arena_calloc(&call->arena, sizeof(*o));
 	struct str once = http_header(req, "idempotency-key");
-	const char *fault = fault_of_input(order), *model;
+	const char *fault = fault_of_input(order), *model, *webhook_json;
+	struct store_webhook_endpoint *endpoint;
 
 	if (fault != NULL) {
 		call_reply_error(call, E_INVALID_VALUE, "input", fault);
@@ -121,7 +123,8 @@ task_order(struct api_call *call, struct http_req *req, const struct task_order 
 		    call, E_INVALID_VALUE, "Idempotency-Key", "Idempotency-Key is too long.");
 		return;
 	}
-	if ((model = choose_model(call, order->input)) == NULL)
+	if ((model = choose_model(call, order->input)) == NULL ||
+	    !task_hook_read(call, order->webhook, order->is_existing, &webhook_json, &endpoint))
 		return;
 	o->call = call;
 	o->on_ordered = on_ordered;
@@ -135,6 +138,8 @@ task_order(struct api_call *call, struct http_req *req, const struct task_order 
 	    .model = model,
 	    .input_json = shape_dump(&call->arena, order->input),
 	    .terms_json = terms_of(call),
+	    .webhook_json = webhook_json,
+	    .endpoint = endpoint,
 	    .timeout_ms =
 		order->timeout_ms > 0 ? order->timeout_ms : call->api->conf->tasks.timeout_ms};
 	o->task = (struct store_task){.id = o->id.s,

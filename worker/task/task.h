@@ -37,6 +37,8 @@ struct tasks_of { /* borrowed */
 	struct usages *usages;
 	struct events *events;
 	unsigned slot;
+	void (*on_outbox)(void *arg); /* webhooks of tasks were committed; NULL: nobody asks */
+	void *on_outbox_arg;
 };
 
 struct tasks *tasks_new(const struct tasks_of *);

@@ -179,8 +179,11 @@ written(struct tasks *ts, struct write *w, int err, bool is_done)
 {
 	task_on_written *on_written = w->on_written;
 
-	if (err == 0 && is_done)
+	if (err == 0 && is_done) {
 		task_announce(ts, &w->task, &w->said);
+		if (w->change.webhook_id != NULL && ts->of.on_outbox != NULL)
+			ts->of.on_outbox(ts->of.on_outbox_arg);
+	}
 	if (on_written != NULL)
 		on_written(w->arg, err, is_done);
 	write_free(ts, w);
