@@ -242,6 +242,16 @@ on_ids(void *arg, int err, const char *const *ids, size_t count)
 	flush(ts);
 }
 
+/* Of one task one at a time: what the record answers is the ids of those that were changed. */
+static bool
+has_change(const struct store_task_change *changes, size_t count, const struct write *w)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(changes[i].id, w->task.id) == 0)
+			return true;
+	return false;
+}
+
 static void
 flush(struct tasks *ts)
 {
@@ -253,7 +263,7 @@ flush(struct tasks *ts)
 	list_for (node, &ts->writes) {
 		struct write *w = list_entry(node, struct write, node);
 
-		if (n == TASK_WRITES_MAX || (n > 0 && w->is_alone))
+		if (n == TASK_WRITES_MAX || (n > 0 && w->is_alone) || has_change(changes, n, w))
 			break;
 		w->is_sent = true;
 		changes[n++] = w->change;
