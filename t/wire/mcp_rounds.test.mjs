@@ -22,6 +22,7 @@ const tools = {
   ask_user: () => ({ resultType: 'input_required', inputRequests: { u: { method: 'elicitation/create', params: { message: 'Who?' } } } }),
   ask_fault: () => ({ resultType: 'input_required', inputRequests: { m: sampling('[[mock fault=http500]]') } }),
   ask_slowly: () => ({ resultType: 'input_required', inputRequests: { m: sampling('[[mock tokens=5 interval=2000]]') } }),
+  ask_much: () => ({ resultType: 'input_required', inputRequests: Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`m${i}`, sampling('one of many')])) }),
   for_ever: () => ({ resultType: 'input_required', inputRequests: { m: sampling('again') } }),
 };
 
@@ -101,6 +102,7 @@ describe('in turns', () => {
     rounds.seen.length = 0;
     assert.match((await ask('may__for_ever')).given, /too many rounds/);
     assert.equal(rounds.seen.length, 4);
+    assert.match((await ask('may__ask_much')).given, /too much at once/);
   });
 
   test('a model that fails is the tool\'s failure, and the turn goes on', async () => {

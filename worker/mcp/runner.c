@@ -20,7 +20,12 @@
 #include "worker/mcp/sampling.h"
 #include "worker/mcp/schema.h"
 
-enum { MODEL_NAME_MAX = 64, HASH_SHOWN = 8, AGAIN_MS = 250 };
+enum {
+	MODEL_NAME_MAX = 64,
+	HASH_SHOWN = 8,
+	AGAIN_MS = 250,
+	ROUND_MAX = 16, /* questions of one round, as of older servers at a time (question.c) */
+};
 
 struct dish { /* a tool on offer */
 	size_t server;
@@ -463,12 +468,14 @@ take_requests(struct run *run, struct str requests)
 	struct str key, value;
 	const char *why = NULL;
 	struct json_scan s;
+	unsigned n = 0;
 
 	json_scan_init(&s, requests);
 	if (!json_scan_object(&s))
 		return "The tool server's answer is no result.";
 	while (why == NULL && json_scan_member(&s, &key) == 1 && json_scan_skip(&s, &value))
-		why = take_request(run, key, value);
+		why = n++ < ROUND_MAX ? take_request(run, key, value)
+				      : "The tool asks for too much at once.";
 	return why;
 }
 
