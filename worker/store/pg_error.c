@@ -16,14 +16,15 @@ static const struct {
 	enum pg_verdict verdict;
 	int err;
 } meanings[] = {
-    {"08", PG_REPEAT_ELSEWHERE, 0},    /* connection */
-    {"25006", PG_REPEAT_ELSEWHERE, 0}, /* read-only: it was demoted */
-    {"25P02", PG_REPEAT_ELSEWHERE, 0}, /* a failed transaction that should not be there */
-    {"25P03", PG_REPEAT_ELSEWHERE, 0}, /* idle in a transaction for too long */
-    {"26", PG_REPEAT, 0},              /* no such prepared statement */
-    {"40", PG_REPEAT, 0},              /* deadlock, serialization */
-    {"42P05", PG_REPEAT, 0},           /* a prepared statement is there already */
-    {"53", PG_FAILING, 0},             /* disk full, memory, connections */
+    {"08", PG_REPEAT_ELSEWHERE, 0},     /* connection */
+    {"22021", PG_OWN, E_INVALID_VALUE}, /* no UTF-8: somebody gave it as a text */
+    {"25006", PG_REPEAT_ELSEWHERE, 0},  /* read-only: it was demoted */
+    {"25P02", PG_REPEAT_ELSEWHERE, 0},  /* a failed transaction that should not be there */
+    {"25P03", PG_REPEAT_ELSEWHERE, 0},  /* idle in a transaction for too long */
+    {"26", PG_REPEAT, 0},               /* no such prepared statement */
+    {"40", PG_REPEAT, 0},               /* deadlock, serialization */
+    {"42P05", PG_REPEAT, 0},            /* a prepared statement is there already */
+    {"53", PG_FAILING, 0},              /* disk full, memory, connections */
     {"54", PG_OWN, E_PAYLOAD_TOO_LARGE},
     {"55P03", PG_FAILING, 0},       /* lock not available */
     {"57", PG_REPEAT_ELSEWHERE, 0}, /* shutdown, crash, idle, starting up */
