@@ -477,6 +477,9 @@ check_mcp_server(struct conf_loader *l, size_t i, const struct conf_mcp_server *
 	if (!is_tool_prefix(s->name))
 		fail(l, key_of(&k, "mcp.servers[%zu].name", i),
 		    "expected 1 to 32 letters, digits, - and _, without __");
+	if (l->conf->mcp.own_tools && strcmp(s->name, "parley") == 0)
+		fail(l, key_of(&k, "mcp.servers[%zu].name", i),
+		    "\"parley\" is what our own tools are named by: see mcp.own_tools");
 	for (size_t j = 0; j < i; j++) {
 		if (strcmp(s->name, l->conf->mcp.servers.v[j].name) == 0)
 			fail(l, key_of(&k, "mcp.servers[%zu].name", i),

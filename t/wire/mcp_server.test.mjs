@@ -67,7 +67,7 @@ describe('modern', () => {
   test('an app has the tools of its servers only, in lists and in calls', async () => {
     const small = { key: 'ps_test_small_key_0123456789abcdef' };
     const { json } = await post(server, message('tools/list'), {}, small);
-    assert.ok(json.result.tools.length > 0 && json.result.tools.every(({ name }) => name.startsWith('web__')));
+    assert.ok(json.result.tools.length > 0 && json.result.tools.every(({ name }) => /^(web|parley)__/.test(name)));
     refused(await post(server, message('tools/call', { name: 'old__add', arguments: { a: 1, b: 2 } }), {}, small), 200, -32602);
   });
 
@@ -83,7 +83,7 @@ describe('modern', () => {
     const made = await server.request('/admin/v1/keys', { key: keys.admin, body: { kind: 'server', app_id: 'demo', tools: ['old__*'] } });
     assert.deepEqual([made.status, made.json.tools], [201, ['old__*']]);
     assert.ok((await names(made.json.key)).every((name) => name.startsWith('old__')));
-    const changed = await server.request(`/admin/v1/keys/${made.json.id}`, { key: keys.admin, method: 'PATCH', body: { tools: null, denied_tools: ['all__*', 'old__*', 'web__*'] } });
+    const changed = await server.request(`/admin/v1/keys/${made.json.id}`, { key: keys.admin, method: 'PATCH', body: { tools: null, denied_tools: ['all__*', 'old__*', 'parley__*', 'web__*'] } });
     assert.equal(changed.status, 200);
     await waitFor(async () => {
       for (let i = 0; i < 8; i++) if ((await names(made.json.key)).length > 0) return false;

@@ -196,8 +196,10 @@ call_new(struct api *api, const struct principal *who)
 
 	call->api = api;
 	call->kind = KEY_SERVER;
-	if (who != NULL)
+	if (who != NULL) {
 		adopt(call, who);
+		call->rate = rate_of_key(who, "");
+	}
 	return call;
 }
 

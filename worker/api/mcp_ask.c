@@ -1,4 +1,5 @@
 /* mcp_ask - see mcp_impl.h. */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "common/check.h"
@@ -17,6 +18,8 @@ ask_free(struct mcp_ask *a)
 	mcp_cancel(a->front->api->upstreams, a->upstream);
 	list_del(&a->node);
 	mcp_questions_drop(a);
+	if (a->own != NULL)
+		a->own->drop(a->own);
 	loop_timer_stop(a->front->api->loop, &a->quiet);
 	if (pair != NULL)
 		pair->asks--;
@@ -37,7 +40,7 @@ on_client_gone(void *arg)
 	struct mcp_ask *a = arg;
 
 	a->sse = NULL;
-	if (is_modern(a) || a->upstream == 0)
+	if (is_modern(a) || (a->upstream == 0 && a->own == NULL))
 		ask_free(a);
 }
 
@@ -361,6 +364,28 @@ on_question(void *arg, const struct jsonrpc *m, uint64_t number)
 	mcp_question_put(arg, m, number);
 }
 
+void
+mcp_ask_keep_alive(struct mcp_ask *a)
+{
+	struct api *api = a->front->api;
+
+	a->quiet.on_fire = on_quiet;
+	if (a->takes_stream && !a->is_paired)
+		loop_timer_set(api->loop, &a->quiet, api->conf->sse.keepalive_interval_ms);
+}
+
+void
+mcp_ask_progress(struct mcp_ask *a, uint64_t progress)
+{
+	struct buf params = BUF_INIT;
+	struct jsonrpc m = {.kind = JSONRPC_NOTIFICATION, .method = "notifications/progress"};
+
+	buf_printf(&params, "{\"progress\":%" PRIu64 "}", progress);
+	m.params = buf_str(&params);
+	on_notification(a, &m);
+	buf_fini(&params);
+}
+
 /* A modern server logs for those who say so with each request. */
 static void
 add_level(const struct mcp_ask *a, struct buf *params)
@@ -394,9 +419,7 @@ mcp_ask_forward_with(
 	mcp_reply_replace(&params, a->params, member, value);
 	a->params = STR_NONE;
 	add_level(a, &params);
-	a->quiet.on_fire = on_quiet;
-	if (a->takes_stream && !a->is_paired)
-		loop_timer_set(api->loop, &a->quiet, api->conf->sse.keepalive_interval_ms);
+	mcp_ask_keep_alive(a);
 	a->upstream = mcp_call(api->upstreams, server,
 	    &(struct mcp_request){
 		.method = method, .params = buf_str(&params), .wants_progress = a->token.len > 0},

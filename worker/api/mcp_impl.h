@@ -6,6 +6,7 @@
  *   mcp_batch.c  several requests in one array, for clients of old revisions
  *   mcp_items.c  tools, prompts, resources: their lists, and what is asked of them
  *   mcp_question.c  what an upstream asks of the client in the course of its request
+ *   mcp_own.c    tools of Parley itself; mcp_own_model.c and mcp_own_search.c are such
  *   mcp_life.c   sessions of older clients: ids, those that have ended, requests taken back
  *   mcp_feed.c   the streams on which they are told what has changed
  *   mcp_note.c   what older ones want to be told beside: changes of resources, log messages
@@ -58,6 +59,7 @@ struct mcp_ask {
 	bool is_cacheable;       /* a modern result says for how long */
 	struct sse *sse;         /* NULL: no notification has gone out */
 	uint64_t upstream;       /* mcp_call()'s handle; 0: none */
+	struct mcp_own *own;     /* a tool of ours is at it; NULL: none */
 	uint8_t caps;            /* what an older client can be asked for; as ticket.h */
 	struct list questions;   /* mcp_question.c */
 	struct loop_timer quiet; /* it has not said anything for long: a proxy may cut it */
@@ -81,8 +83,11 @@ void mcp_ask_forward_with(
     struct mcp_ask *, size_t server, const char *method, const char *member, struct str value);
 /* The stream of events that it is answered with, from now on; NULL: there is none. */
 struct sse *mcp_ask_stream(struct mcp_ask *);
-void mcp_ask_drop(struct mcp_ask *);  /* silently */
-void mcp_ask_leave(struct mcp_ask *); /* somebody else answers */
+/* It takes a while: if it stays silent it becomes a stream. */
+void mcp_ask_keep_alive(struct mcp_ask *);
+void mcp_ask_progress(struct mcp_ask *, uint64_t progress); /* if it is wanted; it grows */
+void mcp_ask_drop(struct mcp_ask *);                        /* silently */
+void mcp_ask_leave(struct mcp_ask *);                       /* somebody else answers */
 struct mcp_feed;
 struct mcp_ask *mcp_ask_new_paired(struct mcp_feed *, struct api_call *, const struct jsonrpc *m);
 /* Whoever still waits is told that nothing will come. */
@@ -199,6 +204,26 @@ void mcp_questions_drop(struct mcp_ask *);
 void mcp_question_answer(struct mcp_front *, uint64_t session, const struct jsonrpc *answer);
 /* Of initialize's params. */
 uint8_t mcp_question_caps(struct str params);
+
+/* ---- mcp_own.c ---- */
+
+#define MCP_OWN_SERVER "parley"
+#define MCP_OWN_PREFIX MCP_OWN_SERVER "__"
+
+struct mcp_own { /* what one is at; inside of the tool's */
+	struct mcp_ask *ask;
+	void (*drop)(struct mcp_own *); /* the ask is over, answered or not */
+};
+
+void mcp_own_add(struct buf *list, const struct api_call *); /* those that it may call */
+bool mcp_own_call(struct mcp_ask *, struct str name);        /* false: it is none of them */
+/* The answer takes longer: from here on drop is called once. */
+void mcp_own_begin(struct mcp_ask *, struct mcp_own *, void (*drop)(struct mcp_own *));
+void mcp_own_reply(struct mcp_ask *, struct str text);
+void mcp_own_fail(struct mcp_ask *, const char *why);
+
+void mcp_own_ask_model(struct mcp_ask *, struct str arguments);
+void mcp_own_search_session(struct mcp_ask *, struct str arguments);
 
 /* ---- mcp_items.c ---- */
 

@@ -82,6 +82,8 @@ add_items(struct buf *b, const struct api_call *call, enum mcp_kind kind)
 			buf_add_char(b, ',');
 		mcp_entry_format(e, b);
 	}
+	if (kind == MCP_TOOLS)
+		mcp_own_add(b, call);
 	buf_add_char(b, ']');
 }
 
@@ -212,7 +214,7 @@ mcp_tools_call(struct mcp_ask *a)
 	} else if (name.len > 0 && (e = mcp_view_find(view, buf_str(&name))) != NULL &&
 		   may_call(a->call, MCP_TOOLS, e)) {
 		call_entry(a, e);
-	} else {
+	} else if (!mcp_own_call(a, buf_str(&name))) {
 		buf_add_cstr(&why, "Unknown tool: ");
 		buf_add_str(&why, str_sub(name.data, name.len < 200 ? name.len : 200));
 		mcp_ask_refuse(a, 200, MCP_INVALID_PARAMS,

@@ -1,0 +1,120 @@
+// Parley's own tools at our MCP endpoint: a model is asked, a session searched; 4 workers, real clients.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import { startModern } from './lib/mcp.mjs';
+import { keys, newSession, startServer, streamTurn } from './lib/server.mjs';
+import { waitFor } from './lib/wait.mjs';
+
+const secrets = { poor: 'ps_test_poor_key_0123456789abcdefg', other: 'ps_test_other_key_0123456789abcdef', reader: 'ps_test_reader_key_0123456789abcde', few: 'ps_test_few_key_0123456789abcdefgh' };
+
+async function connect(server, route, key = keys.server) {
+  const client = new Client({ name: 'test', version: '1.0.0' });
+  const headers = { authorization: `Bearer ${key}` };
+  await client.connect(route === '/mcp' ? new StreamableHTTPClientTransport(new URL(`${server.url}/mcp`), { requestInit: { headers } })
+    : new SSEClientTransport(new URL(`${server.url}/sse`), { requestInit: { headers }, eventSourceInit: { fetch: (url, init) => fetch(url, { ...init, headers: { ...init.headers, ...headers } }) } }));
+  return client;
+}
+
+const call = async (client, name, args, options) => {
+  const { content, isError } = await client.callTool({ name: `parley__${name}`, arguments: args }, undefined, options);
+  return { text: content[0].text, failed: isError === true };
+};
+
+describe('own tools', () => {
+  let server, web;
+  before(async () => {
+    web = await startModern();
+    server = await startServer(null, { config: {
+      mcp: { servers: [{ name: 'web', url: web.url }] },
+      apps: [{ id: 'demo', name: 'Demo', org: 'demo', client_may: ['tools'] }, { id: 'elsewhere', name: 'Elsewhere', org: 'demo' }],
+      keys: [
+        { kind: 'client', app: 'demo', secret: keys.client }, { kind: 'server', app: 'demo', secret: keys.server }, { kind: 'admin', secret: keys.admin },
+        { kind: 'server', app: 'demo', secret: secrets.poor, budget: { amount: 0.000001, period: 'total' } }, { kind: 'server', app: 'elsewhere', secret: secrets.other },
+        { kind: 'server', app: 'demo', secret: secrets.reader, read_only_tools: true }, { kind: 'server', app: 'demo', secret: secrets.few, models: ['nothing-*'] },
+      ],
+    } });
+    server.expectLog(/provider call failed .*status=500/);
+  });
+  after(async () => { await server?.stop(); await web?.stop(); });
+
+  for (const route of ['/mcp', '/sse']) {
+    test(`${route}: who may see them`, async () => {
+      const names = async (key) => {
+        const client = await connect(server, route, key);
+        const { tools } = await client.listTools();
+        await client.close();
+        return tools.map(({ name }) => name).filter((name) => name.startsWith('parley__'));
+      };
+      assert.deepEqual(await names(keys.server), ['parley__ask_model', 'parley__search_session']);
+      assert.deepEqual(await names(secrets.reader), ['parley__search_session']);
+      assert.deepEqual(await names(keys.admin), []); // no app's
+      const reader = await connect(server, route, secrets.reader);
+      await assert.rejects(reader.callTool({ name: 'parley__ask_model', arguments: { prompt: 'hi' } }), { code: -32602 });
+      await reader.close();
+    });
+
+    test(`${route}: a model answers, with progress, and it is written down`, async () => {
+      const rows = async () => JSON.stringify((await server.request('/admin/v1/usage', { key: keys.admin })).json.data);
+      const before_calls = await rows();
+      const client = await connect(server, route);
+      const seen = [];
+      const answer = await call(client, 'ask_model', { prompt: '[[mock tokens=40 interval=20]]', system: 'be brief', model: 'default' }, { onprogress: ({ progress }) => seen.push(progress) });
+      assert.ok(!answer.failed && answer.text.length > 40, answer.text);
+      assert.ok(seen.length >= 2 && seen.every((n, i) => i === 0 || n > seen[i - 1]), String(seen));
+      const plain = await call(client, 'ask_model', { prompt: 'hello there', max_tokens: 5 });
+      assert.ok(!plain.failed && plain.text.length > 0);
+      await waitFor(async () => await rows() !== before_calls, 'the rows of usage');
+      await client.close();
+    });
+
+    test(`${route}: what is refused is told to the model`, async () => {
+      const ask = async (key, args) => { const client = await connect(server, route, key); const answer = await call(client, 'ask_model', args); await client.close(); assert.ok(answer.failed, answer.text); return answer.text; };
+      assert.match(await ask(secrets.poor, { prompt: 'hi' }), /budget/i);
+      assert.match(await ask(secrets.few, { prompt: 'hi' }), /no such model/);
+      for (const args of [{}, { prompt: '' }, { prompt: 7 }, { prompt: 'hi', max_tokens: 0 }, { prompt: 'hi', max_tokens: 1.5 }, { prompt: 'hi', max_tokens: 1e300 }, { prompt: 'hi', model: {} }, { prompt: 'hi', model: 'x'.repeat(10000) }, { prompt: 'hi', system: [] }]) await ask(keys.server, args);
+      assert.ok((await ask(keys.server, { prompt: '[[mock fault=status:500]]' })).length > 0);
+    });
+
+    test(`${route}: who takes it back frees the provider`, async () => {
+      const stats = async () => (await fetch(`http://${server.mock.address}/mock/stats`)).json();
+      const { aborted } = await stats();
+      const client = await connect(server, route);
+      const stop = new AbortController();
+      const answer = call(client, 'ask_model', { prompt: '[[mock tokens=1000 interval=20]]' }, { signal: stop.signal, onprogress: () => stop.abort() });
+      await assert.rejects(answer);
+      await waitFor(async () => (await stats()).aborted > aborted, 'the end at the provider', 30000);
+      await client.close();
+    });
+
+    test(`${route}: messages of a session are found, of one's own app only`, async () => {
+      const { id } = await newSession(server);
+      await streamTurn(server, id, { input: `Where is the Grüne Eule? ${'é'.repeat(300)} near the harbour ${'é'.repeat(300)}` });
+      await streamTurn(server, id, { input: 'Nothing to see' });
+      const client = await connect(server, route);
+      const search = async (args) => call(client, 'search_session', { session_id: id, ...args });
+      const found = JSON.parse((await search({ query: 'NEAR the Harbour' })).text);
+      assert.deepEqual([found.messages[0].role, found.searched_all], ['user', true]);
+      assert.match(found.messages[0].text, /^é+ near the harbour é+$/);
+      assert.deepEqual(JSON.parse((await search({ query: 'no such text anywhere' })).text), { messages: [], searched_all: true });
+      assert.equal(JSON.parse((await search({ query: 'e', limit: 1 })).text).messages.length, 1);
+      for (const args of [{ query: '' }, { query: 7 }, { query: 'a\u0000b' }, { query: 'x'.repeat(2000) }, { query: 'e', limit: 51 }, { query: 'e', limit: 'all' }, { session_id: 'sess_nothing', query: 'e' }, { session_id: 7, query: 'e' }]) assert.ok((await search(args)).failed, JSON.stringify(args).slice(0, 100));
+      const other = await connect(server, route, secrets.other);
+      assert.deepEqual(await call(other, 'search_session', { session_id: id, query: 'harbour' }), { text: 'No such session.', failed: true });
+      await other.close();
+      assert.ok((await server.request(`/v1/sessions/${id}?erase=true`, { key: keys.server, method: 'DELETE' })).status < 300);
+      assert.deepEqual(await search({ query: 'harbour' }), { text: 'No such session.', failed: true });
+      await client.close();
+    });
+  }
+});
+
+test('they can be switched off', async (t) => {
+  const server = await startServer(t, { config: { mcp: { own_tools: false } } });
+  const client = await connect(server, '/mcp');
+  assert.deepEqual((await client.listTools()).tools, []);
+  await assert.rejects(client.callTool({ name: 'parley__ask_model', arguments: { prompt: 'hi' } }), { code: -32602 });
+  await client.close();
+});
