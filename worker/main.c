@@ -283,7 +283,8 @@ mcp_stop(struct worker *w)
 static int
 webhooks_init(struct worker *w)
 {
-	w->webhooks = webhooks_new(w->loop, w->client, w->handoff->conf, w->store, w->backplane);
+	w->webhooks = webhooks_new(w->loop, w->client, w->handoff->conf, w->store, w->backplane,
+	    shm_workers(w->handoff->shm));
 	return 0;
 }
 

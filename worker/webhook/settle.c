@@ -95,6 +95,7 @@ on_settled(
 	while ((m = list_first(&w->settling, struct message, node)) != NULL) {
 		list_del(&m->node);
 		m->target->quiet_until_ms = 0;
+		w->held_bytes -= m->bytes;
 		message_free(m);
 		check(w->held > 0);
 		w->held--;

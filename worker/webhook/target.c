@@ -194,6 +194,8 @@ target_room(const struct target *t)
 
 	if (t->mean_ms > SLOW_MS && most > at_once(t))
 		most = at_once(t);
+	if (t->mean_bytes > CLAIM_BYTES / most)
+		most = CLAIM_BYTES / t->mean_bytes + 1;
 	/* Half a batch at least, so that claims are few. */
 	return has + (most + 1) / 2 <= most ? (uint32_t)(most - has) : 0;
 }
@@ -215,6 +217,9 @@ target_take(struct target *t, const struct store_webhook *row, uint64_t lease_ms
 	list_add_tail(&t->waiting, &m->node);
 	t->waiting_count++;
 	t->webhooks->held++;
+	m->bytes = strlen(m->body);
+	t->webhooks->held_bytes += m->bytes;
+	t->mean_bytes = (t->mean_bytes * 7 + m->bytes) / 8;
 	metric_gauge(METRIC_WEBHOOKS_HELD, 0, 0, 1);
 }
 

@@ -21,9 +21,9 @@
 
 struct webhooks;
 
-/* All are borrowed. Nothing is sent before webhooks_start(). */
-struct webhooks *webhooks_new(
-    struct loop *, struct client *, const struct conf *, struct store *, struct backplane *);
+/* All are borrowed; workers: of this host. Nothing is sent before webhooks_start(). */
+struct webhooks *webhooks_new(struct loop *, struct client *, const struct conf *, struct store *,
+    struct backplane *, uint32_t workers);
 void webhooks_start(struct webhooks *);
 /* Claims no more; what is on its way ends, what waits is given back. */
 void webhooks_drain(struct webhooks *);

@@ -16,11 +16,13 @@
 #include "worker/webhook/webhook.h"
 
 enum {
-	LOOK_ENDPOINTS = 1000, /* in one look */
-	LOOK_GAP_MS = 5,       /* between two looks */
-	HELD_MAX = 4000,       /* webhooks in one worker */
-	QUIET_MS = 200,        /* an endpoint whose due ones all wait for others in their order */
-	SLOW_MS = 500,         /* it answers slower: no more is claimed than goes out at once */
+	LOOK_ENDPOINTS = 1000,     /* in one look */
+	LOOK_GAP_MS = 5,           /* between two looks */
+	HELD_MAX = 4000,           /* webhooks in one worker, */
+	HELD_BYTES_MAX = 32 << 20, /* and what they weigh: beyond either nothing is claimed */
+	CLAIM_BYTES = 4 << 20,     /* of one endpoint at once, by what its last ones weighed */
+	QUIET_MS = 200, /* an endpoint whose due ones all wait for others in their order */
+	SLOW_MS = 500,  /* it answers slower: no more is claimed than goes out at once */
 	LEASE_GRACE_MS = 3000,
 	SETTLE_MAX = 500, /* results in one write */
 	SETTLE_GAP_MS = 4,
@@ -49,8 +51,8 @@ struct webhooks {
 	size_t wanted_count;
 	uint64_t told_others_ms;
 
-	size_t held;         /* claimed and not settled */
-	struct list results; /* messages that have ended, in that order */
+	size_t held, held_bytes; /* claimed and not settled */
+	struct list results;     /* messages that have ended, in that order */
 	size_t result_count;
 	struct list settling; /* on their way to the record */
 	struct loop_timer settle;
@@ -77,16 +79,18 @@ struct target {
 	size_t waiting_count;
 	uint32_t in_flight; /* requests */
 	uint64_t quiet_until_ms, seen_ms;
-	uint64_t mean_ms; /* of its answers, smoothed */
-	uint64_t faults;  /* in a row, as seen here */
-	bool is_open;     /* its breaker, as last heard */
-	bool is_usable;   /* endpoint_init() */
+	uint64_t mean_ms;  /* of its answers, smoothed */
+	size_t mean_bytes; /* of its bodies, likewise */
+	uint64_t faults;   /* in a row, as seen here */
+	bool is_open;      /* its breaker, as last heard */
+	bool is_usable;    /* endpoint_init() */
 };
 
 struct message {          /* a webhook that this worker has claimed */
 	struct list node; /* target.waiting, request's, webhooks.results or .settling */
 	struct target *target;
 	char *id, *event, *body;
+	size_t bytes;
 	uint64_t claim, attempts;
 	int64_t created_at;
 	uint64_t start_by_ms; /* later its lease might end before the answer */

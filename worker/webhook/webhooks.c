@@ -171,7 +171,7 @@ consider(struct webhooks *w, const struct store_webhook_endpoint *e, uint64_t no
 	if (wait_ms > 0) {
 		if (wait_ms < w->next_ms)
 			w->next_ms = wait_ms;
-	} else if (target_room(t) > 0 && w->held < HELD_MAX) {
+	} else if (target_room(t) > 0 && w->held < HELD_MAX && w->held_bytes < HELD_BYTES_MAX) {
 		w->wanted[w->wanted_count++] = t;
 	} else {
 		tell_others(w); /* results will lead here again */
@@ -304,7 +304,7 @@ webhooks_of_event(const struct conf_webhooks *conf, const struct webhook_event *
 
 struct webhooks *
 webhooks_new(struct loop *loop, struct client *client, const struct conf *conf, struct store *store,
-    struct backplane *backplane)
+    struct backplane *backplane, uint32_t workers)
 {
 	struct webhooks *w = xcalloc(1, sizeof(*w));
 
@@ -313,7 +313,7 @@ webhooks_new(struct loop *loop, struct client *client, const struct conf *conf, 
 	w->conf = &conf->webhooks;
 	w->store = store;
 	w->backplane = backplane;
-	w->workers = conf->workers > 0 ? (uint64_t)conf->workers : 1;
+	w->workers = workers > 0 ? workers : 1;
 	w->targets = strmap_new();
 	w->hosts = strmap_new();
 	w->wanted = xcalloc(LOOK_ENDPOINTS, sizeof(struct target *));
