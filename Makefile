@@ -206,6 +206,12 @@ bench-webhooks: ## deliveries of webhooks per second, with one of ten endpoints 
 	@$(SUBMAKE) all
 	@loadtest/bench/run webhooks
 
+.PHONY: bench-tasks
+bench-tasks: ## durable tasks per second, from the request to the stored end
+	@.ci/install build test bench
+	@$(SUBMAKE) all
+	@loadtest/bench/run tasks
+
 .PHONY: bench-scale
 bench-scale: ## the figures of very many WebSockets, and of other servers beside ours: half an hour, 16 GiB
 	@.ci/install build test bench

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 process.setMaxListeners(0); // each helper process has one
 const here = path.dirname(fileURLToPath(import.meta.url));
 const short = ['start', 'health', 'turns', 'first_event', 'tool_results', 'memory', 'overload', 'overload_core', 'micro', 'stats', 'redis_limiter', 'redis_idle',
-  'cross_host', 'attach', 'pg_turns', 'events', 'webhooks'];
+  'cross_host', 'attach', 'pg_turns', 'events', 'webhooks', 'tasks'];
 const long = ['mcp', 'mcp_clients', 'gateway', 'gateway_memory', 'ws_upgrades', 'ws_idle_cpu', 'ws_storm', 'ws_sessions', 'ws_peers', 'ws_100k', 'ws_million'];
 const operations = ['upgrade', 'crash', 'size'];
 const known = [...short, ...long, ...operations];

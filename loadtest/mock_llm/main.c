@@ -1,7 +1,7 @@
 /*
  * mock_llm - an OpenAI-compatible upstream for tests and benchmarks.
  *
- * POST /v1/chat/completions, /v1/embeddings, GET /v1/models, and /mock/..
+ * POST /v1/chat/completions, /v1/embeddings, images and videos (studio.h), GET /v1/models, and /mock/..
  * for the tests. One process, one loop. What it can be asked to do is in
  * plan.h and faults.tbl; --help prints it.
  */
@@ -17,6 +17,7 @@
 #include "loadtest/mock_llm/control.h"
 #include "loadtest/mock_llm/messages.h"
 #include "loadtest/mock_llm/play.h"
+#include "loadtest/mock_llm/studio.h"
 
 enum { EMBEDDING_DIMENSIONS = 8, EMBEDDING_DIMENSIONS_MAX = 4096 };
 
@@ -171,6 +172,26 @@ answer_post(struct mock *m, struct conn *conn, const struct request *r, struct p
 	json_decref(body);
 }
 
+/* Also directives in a model's name, and in the prompt. */
+static void
+studio(struct mock *m, struct conn *conn, const struct request *r, struct plan *plan)
+{
+	json_t *body = json_loadb(r->body.p, r->body.len, 0, NULL);
+	struct buf plain = BUF_INIT;
+	const char *error = NULL;
+
+	if (json_is_string(json_object_get(body, "model")))
+		plan_parse_model(plan, json_text(json_object_get(body, "model")));
+	if (json_is_string(json_object_get(body, "prompt")))
+		plan_parse_message(
+		    plan, json_text(json_object_get(body, "prompt")), &plain, &error);
+	buf_fini(&plain);
+	json_decref(body);
+	if (!control_spend(m->control, plan) || !play_early_fault(conn, plan))
+		studio_answer(conn, r, plan);
+	plan_fini(plan);
+}
+
 static void
 on_request(void *arg, struct conn *conn, const struct request *r)
 {
@@ -191,6 +212,8 @@ on_request(void *arg, struct conn *conn, const struct request *r)
 	if (!plan_parse(&plan, request_header(r, STR("x-mock")), &error)) {
 		plan_fini(&plan);
 		play_error(conn, 400, "invalid_request_error", "invalid_request", error, NULL);
+	} else if (studio_is_path(r)) {
+		studio(m, conn, r, &plan);
 	} else if (is_post && (ends_with(r->path, STR("/chat/completions")) ||
 				  ends_with(r->path, STR("/messages")) ||
 				  ends_with(r->path, STR("/embeddings")))) {

@@ -416,6 +416,11 @@ on_started(void *arg, int err, bool is_done)
 	run->task.state = "running";
 	if (run->task.started_at == 0)
 		run->task.started_at = clock_wall_ms();
+	if (run->type == TASK_TYPES) { /* of a version that knows more */
+		run_fail(run, E_INVALID_VALUE, "This host does not know the task's type.",
+		    TASK_NEVER, 0);
+		return;
+	}
 	if (run->type == TASK_VIDEO ? !job_prepare(run) : !model_prepare(run))
 		return;
 	if (run->task.job_id != NULL) {
@@ -433,7 +438,7 @@ run_start(struct run *run)
 	int64_t waited_ms = clock_wall_ms() - run->task.created_at;
 
 	run->state = RUN_STARTING;
-	if (run->task.started_at == 0 && run->task.attempts == 0)
+	if (run->task.started_at == 0 && run->task.attempts == 0 && run->type < TASK_TYPES)
 		metric_observe_us(METRIC_TASK_WAIT_SECONDS, run->type,
 		    waited_ms > 0 ? (uint64_t)waited_ms * 1000 : 0);
 	task_change(ts, &run->task,
