@@ -30,7 +30,9 @@ on_swept(void *arg, int err, uint64_t count)
 {
 	struct webhooks *w = arg;
 
-	if (err != 0)
+	if (err == E_STORE_UNAVAILABLE) /* which says so itself; the next round is soon enough */
+		log_debug("webhooks not swept yet");
+	else if (err != 0)
 		log_warn("webhooks not swept reason=%s", err_info(err)->code);
 	if (err == 0 && count >= ROWS && !w->is_draining)
 		sweep(w);

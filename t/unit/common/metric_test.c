@@ -230,7 +230,7 @@ test_format(void **state)
 {
 	(void)state;
 	unsigned r = metric_label(LABEL_ROUTE, STR("/v1/sessions/{id}"));
-	char *families[64];
+	char *families[256];
 	size_t n = 0;
 
 	metric_add(METRIC_HTTP_REQUESTS, r, metric_status(200), 3);
@@ -243,6 +243,7 @@ test_format(void **state)
 
 			for (size_t i = 0; i < n; i++)
 				assert_string_not_equal(families[i], name);
+			assert_true(n < sizeof(families) / sizeof(*families));
 			families[n++] = name;
 			line = strtok_r(NULL, "\n", &save);
 			assert_memory_equal(line, "# TYPE ", 7);
