@@ -1,5 +1,5 @@
-// One run of all that is done to hosts, and happens to them, while thousands of sessions chat: a reload, a new binary, workers that
-// are killed, a host that drains and comes back; two hosts with one record and one Redis behind a real HAProxy.
+// One run of all that is done to hosts, and happens to them, while thousands of sessions chat: a reload, a new binary, a host that
+// drains and comes back, workers that are killed, also in the midst of each; two hosts with one record and one Redis behind a real HAProxy.
 //
 // SESSIONS=10000, half of them WebSockets, half event streams, ask a third of what the machine answers at its utmost, so that it is
 // not the crowd that is tested. KEEP=folder for what was written down: the journal, HAProxy's log, the hosts' logs.
@@ -48,13 +48,18 @@ async function findPace(t, front) {
   return Math.max(20, Math.ceil(3 * sessions / whole_per_second));
 }
 
-/** Ends a worker at once: its connections at that moment, as the other side names them. */
-function killWorker(host, slot) {
-  const pid = host.workers()[slot];
-  process.kill(pid, 'SIGSTOP'); // takes nobody on any more
-  const held = [...holders(host.port, [pid]).keys()];
-  host.killWorker(slot);
-  return { pid, at: Date.now(), held: new Set(held.map((port) => `127.0.0.1:${port}`)) };
+/** Ends a worker at once: its connections at that moment, as the other side names them. One that drained may have ended by itself. */
+function killWorker(host, slot, pid = host.workers()[slot]) {
+  const held = new Set();
+  try {
+    process.kill(pid, 'SIGSTOP'); // takes nobody on any more
+    for (const port of holders(host.port, [pid]).keys()) held.add(`127.0.0.1:${port}`);
+    host.expectLog(new RegExp(`worker died slot=${slot} pid=${pid} `));
+    process.kill(pid, 'SIGKILL');
+  } catch (e) {
+    assert.match(e.code, /ESRCH|ENOENT/);
+  }
+  return { pid, at: Date.now(), held };
 }
 
 function keep(dir, hosts, to) {
@@ -132,26 +137,36 @@ test('thousands chat through a reload, a new binary, killed workers and a drain'
   };
   await chat('chatting');
 
+  const killed = [];
+  const kill = (what, ...which) => {
+    killed.push(killWorker(...which));
+    note(`killed ${what} with ${killed.at(-1).held.size} connections`);
+  };
   const old = a.workers(), from = a.lines.length;
   a.kill('SIGHUP');
+  await a.line(/worker draining slot=1/, 60000, from);
+  kill('one that gives its sockets away', a, 1, old[1]);
   await a.line(/reload done/, 60000, from);
   await chat('reloaded');
   await waitFor(() => old.every(isGone), 'end of the old workers', 40000);
 
   const before = b.workers(), old_master = b.master;
   await b.upgrade();
+  kill('an old one', b, 0, before[0]);
+  kill('a new one that takes sockets', b, 3);
   await chat('upgraded');
   await waitFor(() => before.every(isGone) && isGone(old_master), 'end of the old master', 40000);
 
-  const killed = [];
   for (const [host, slot] of [[a, 0], [b, 2]]) {
-    killed.push(killWorker(host, slot));
+    kill('one', host, slot);
     await host.replaced(slot, killed.at(-1).pid);
-    await chat(`killed a worker with ${killed.at(-1).held.size} connections`);
+    await chat('and it is replaced');
   }
 
-  const stopped_at = Date.now();
+  const stopped_at = Date.now(), from_drain = a.lines.length;
   a.kill('SIGTERM');
+  await a.line(/worker draining slot=2/, 60000, from_drain);
+  kill('one that drains', a, 2);
   const { code } = await a.ended;
   assert.equal(code, 0);
   await a.stop();
