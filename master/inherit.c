@@ -12,6 +12,7 @@
 
 #include "common/check.h"
 #include "common/log.h"
+#include "master/listen_refuse.h"
 
 /* Before the names of what is put into the store. */
 #define STORE_PREFIX "parley-"
@@ -126,6 +127,33 @@ inherit_take(struct inherit *in, const struct inherit_wish *wish, bool *ret_is_f
 		return fd;
 	}
 	return -1;
+}
+
+static void
+shut(int fd)
+{
+	struct netaddr bound = {.len = sizeof(bound.storage)};
+
+	if (getsockname(fd, &bound.sa, &bound.len) != 0)
+		return;
+	if (netaddr_is_unix(&bound))
+		unlink(bound.un.sun_path);
+	else
+		listen_refuse_tcp(fd);
+}
+
+uint32_t
+inherit_shut(const struct inherit *in)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < in->count; i++) {
+		if (in->v[i].fd < 0 || in->v[i].is_foreign)
+			continue;
+		shut(in->v[i].fd);
+		n++;
+	}
+	return n;
 }
 
 void

@@ -33,6 +33,10 @@ struct inherit_wish {
  * *ret_is_foreign: of a socket unit, not of the store. */
 int inherit_take(struct inherit *, const struct inherit_wish *, bool *ret_is_foreign);
 
+/* Of those that nobody took: no new client reaches them from now on; who is in their queues is for
+ * the old master's workers to accept. How many they are. */
+uint32_t inherit_shut(const struct inherit *);
+
 /* Puts a socket into systemd's store, if there is one; takes all of that name out. */
 void inherit_store(int fd, const char *name);
 void inherit_forget(const char *name);

@@ -17,6 +17,10 @@
 #include "common/handoff.h"
 #include "master/inherit.h"
 
+/* A client that has sent its SYN needs a round trip until it is in the queue: so long after the
+ * door was shut. */
+enum { LISTENERS_SETTLE_MS = 250 };
+
 struct listeners;
 
 /*

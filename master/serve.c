@@ -42,12 +42,10 @@ on_ready(void *arg)
 
 	log_info("server ready workers=%u", shm_workers(s->shm));
 	if (s->takeover != NULL)
-		takeover_say_ready(s->takeover);
+		server_offer(s);
 	else
 		notify_ready();
 }
-
-static void on_reload_wanted(void *arg);
 
 /* Who asked while another reload was under way is told how his own ends. */
 static void
@@ -76,8 +74,7 @@ on_reloaded(void *arg, bool is_adopted)
 	}
 	if (supervise_phase(s->supervise) == PHASE_RUNNING)
 		notify_ready();
-	if (s->is_reload_wanted)
-		on_reload_wanted(s);
+	server_reload_if_wanted(s);
 }
 
 static void
@@ -124,8 +121,12 @@ on_closed(void *arg)
 {
 	struct server *s = arg;
 
-	if (s->listeners == NULL || s->has_successor)
-		return; /* said again by a worker that ends; or they are another's */
+	if (s->listeners == NULL)
+		return;         /* said again by a worker that ends */
+	if (s->has_successor) { /* which has what it wants of them */
+		listeners_leave(&s->listeners);
+		return;
+	}
 	log_info("listeners closed");
 	listeners_close(&s->listeners);
 }
@@ -177,10 +178,12 @@ reload(struct server *s, struct buf *errors)
 		buf_add_cstr(errors, "the server is stopping");
 		return false;
 	}
-	if (s->upgrade != NULL) { /* it may have read the configuration already */
-		buf_add_cstr(errors, "an upgrade is under way");
-		log_error("reload failed reason=\"an upgrade is under way\" config=old");
-		return false;
+	/* The one that takes over may have read the configuration already: it is asked when it has,
+	 * and when it fails it is for us to do. */
+	if (s->upgrade != NULL || !server_is_in_charge(s)) {
+		log_info("reload waits for the upgrade");
+		s->is_reload_wanted = true;
+		return true;
 	}
 	if (supervise_is_reloading(s->supervise)) {
 		s->is_reload_wanted = true;
@@ -211,6 +214,13 @@ on_reload_wanted(void *arg)
 	if (!reload(s, &errors))
 		control_answer(s->control, "reload", false, buf_str(&errors));
 	buf_fini(&errors);
+}
+
+void
+server_reload_if_wanted(struct server *s)
+{
+	if (s->is_reload_wanted)
+		on_reload_wanted(s);
 }
 
 static void

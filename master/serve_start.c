@@ -52,7 +52,10 @@ open_listeners(struct server *s, const struct conf *conf)
 	struct inherit *inherited = inherit_new(is_heir ? &s->bequest : NULL);
 
 	s->listeners = listeners_open(conf, conf_workers(conf), inherited);
-	inherit_free(&inherited);
+	if (is_heir)
+		s->inherited = inherited;
+	else
+		inherit_free(&inherited);
 	if (s->listeners == NULL)
 		return false;
 	if (is_heir)
@@ -262,6 +265,9 @@ server_finish(struct server *s)
 		event_free(s->log_look);
 	shm_free(&s->shm);
 	leave_names(s);
+	inherit_free(&s->inherited);
+	if (s->settling != NULL)
+		event_free(s->settling);
 	takeover_free(&s->takeover);
 	bequest_fini(&s->bequest);
 	signals_free(&s->signals);

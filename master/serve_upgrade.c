@@ -13,13 +13,16 @@
  *       |--------------------------------------->| passed on to its workers: idle WebSockets come
  * over it | its workers drain, then it ends        |
  */
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "common/check.h"
 #include "common/log.h"
+#include "master/inherit.h"
 #include "master/pidfile.h"
 #include "master/server.h"
+#include "master/timer.h"
 
 /* ---- a new binary takes over from us ---- */
 
@@ -43,6 +46,11 @@ on_successor_ready(void *arg, pid_t pid)
 	ticket_keys_free(&s->ticket_keys);
 	notify_successor((int)pid);
 	upgrade_hand_over(s->upgrade);
+	if (s->is_reload_wanted) { /* it may have come when that one had read its configuration */
+		kill(pid, SIGHUP);
+		control_answer(s->control, "reload", true,
+		    STR("a new binary takes over and reads the configuration again"));
+	}
 	buf_printf(&text, "process %d has taken over", (int)pid);
 	control_answer(s->control, "upgrade", true, buf_str(&text));
 	buf_fini(&text);
@@ -59,6 +67,7 @@ on_successor_failed(void *arg, const char *reason)
 	upgrade_free(&s->upgrade);
 	tool_servers_publish(s->tool_servers);
 	supervise_other_gone(s->supervise);
+	server_reload_if_wanted(s);
 }
 
 static const struct upgrade_handlers upgrade_handlers = {on_successor_ready, on_successor_failed};
@@ -116,6 +125,25 @@ server_child_ended(struct server *s, pid_t pid, int status)
 /* ---- we are the new binary ---- */
 
 static void
+on_settled(int fd, short what, void *arg)
+{
+	struct server *s = arg;
+
+	(void)fd, (void)what;
+	inherit_free(&s->inherited);
+	takeover_say_ready(s->takeover);
+}
+
+/* Addresses that the new configuration has no more are shut first, so that the old workers empty
+ * their queues as they drain. */
+void
+server_offer(struct server *s)
+{
+	s->settling = timer_new(s->base, on_settled, s);
+	timer_set(s->settling, inherit_shut(s->inherited) > 0 ? LISTENERS_SETTLE_MS : 0);
+}
+
+static void
 on_taken(void *arg)
 {
 	struct server *s = arg;
@@ -132,6 +160,7 @@ on_taken(void *arg)
 	log_info("taken over version=%s", PARLEY_VERSION);
 	notify_ready();
 	server_tell_status(s);
+	server_reload_if_wanted(s);
 }
 
 static void

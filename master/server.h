@@ -49,10 +49,12 @@ struct server {
 	struct event *log_look;  /* now and then: what the log owes */
 	uint64_t log_lost;       /* counted so far */
 	uint64_t stop_wanted_ms; /* when the last signal asked for it; 0: never */
-	bool is_reload_wanted;   /* asked for while another one was under way */
+	bool is_reload_wanted;   /* asked for while another one, or an upgrade, was under way */
 
 	struct bequest bequest;    /* of the master that we take over from .. */
 	struct takeover *takeover; /* .. with which we talk; NULL: there was none */
+	struct inherit *inherited; /* .. whose sockets nobody has taken, until we are ready */
+	struct event *settling;    /* pending: their doors were shut just now */
 	bool has_taken_over;
 	struct upgrade *upgrade; /* to the one that takes over from us; NULL: none */
 	bool has_successor;      /* it has taken over, or goes on without us */
@@ -70,6 +72,7 @@ server_is_in_charge(const struct server *s)
 extern const struct signals_verbs server_signals;
 extern const struct control_verbs server_control;
 void server_tell_status(struct server *);
+void server_reload_if_wanted(struct server *);
 
 /* ---- serve_start.c ---- */
 
@@ -83,6 +86,7 @@ void server_finish(struct server *);                       /* half-built is fine
 /* False: *error says why. Else the control's "upgrade" is answered in the end. */
 bool server_upgrade(struct server *, struct buf *error);
 void server_child_ended(struct server *, pid_t, int status); /* a child that is no worker */
+void server_offer(struct server *); /* to the old master: all our workers are ready */
 extern const struct takeover_handlers server_takeover;
 
 #endif

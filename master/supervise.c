@@ -22,9 +22,6 @@
 #include "master/slot.h"
 #include "master/timer.h"
 
-/* A client that has sent its SYN needs a round trip until it is in the queue. */
-enum { SETTLE_MS = 250 };
-
 /* The workers of a master that was killed end within a second. */
 enum { ORPHAN_LOOKS = 30, ORPHAN_LOOK_MS = 100 };
 
@@ -532,7 +529,7 @@ enter_settling(struct supervise *s)
 {
 	s->phase = PHASE_SETTLING;
 	s->handlers->on_settling(s->arg);
-	timer_set(s->pause, SETTLE_MS);
+	timer_set(s->pause, LISTENERS_SETTLE_MS);
 }
 
 static void

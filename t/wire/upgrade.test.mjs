@@ -6,10 +6,12 @@ import http from 'node:http';
 import path from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { collect } from './lib/http.mjs';
+import { collect, request } from './lib/http.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { build, isGone } from './lib/process.mjs';
+import { freePort } from './lib/port.mjs';
 import { is_last_event, keys, newSession, startServer } from './lib/server.mjs';
+import { unaccepted } from './lib/sockets.mjs';
 import { waitFor } from './lib/wait.mjs';
 
 const key = keys.client;
@@ -107,6 +109,64 @@ test('parleyd upgrade: more workers by the new file, and another version of the 
   await server.line(/taken over version=/);
   await server.line(/worker is up slot=5/);
   assert.equal((await server.request('/')).json.workers, 6);
+});
+
+test('a reload during an upgrade is done after it, by whoever is in charge then', async (t) => {
+  const server = await startServer(t);
+  server.expectLog(/upgrade failed|worker of another master/);
+  const workers = async () => (await server.request('/')).json.workers;
+  // The new one has its configuration already: its workers are starting.
+  let from = server.lines.length;
+  server.kill('SIGUSR2');
+  const [, pid] = await server.line(/upgrade started pid=(\d+)/, 10000, from);
+  await server.line(/worker started slot=0/, 10000, from);
+  process.kill(Number(pid), 'SIGSTOP');
+  server.changeConfig({ workers: 5 });
+  server.kill('SIGHUP');
+  await server.line(/reload waits for the upgrade/, 10000, from);
+  const asked = run(server, 'reload');
+  await waitFor(() => server.lines.slice(from).filter((line) => line.includes('reload waits')).length === 2, 'both');
+  process.kill(Number(pid), 'SIGCONT');
+  await server.line(/taken over version=/, 20000, from);
+  server.successor = Number(pid);
+  await server.line(/reload done workers=5/, 20000, from);
+  assert.equal(await workers(), 5);
+  assert.equal((await asked).code, 0);
+  // One that fails: the old one reloads.
+  from = server.lines.length;
+  server.kill('SIGUSR2');
+  const [, failing] = await server.line(/upgrade started pid=(\d+)/, 10000, from);
+  process.kill(Number(failing), 'SIGSTOP');
+  server.changeConfig({ workers: 3 });
+  server.kill('SIGHUP');
+  await server.line(/reload waits for the upgrade/, 10000, from);
+  process.kill(Number(failing), 'SIGKILL');
+  await server.line(/upgrade failed/, 20000, from);
+  await server.line(/reload done workers=3/, 20000, from);
+  assert.equal(await workers(), 3);
+});
+
+test('an address that the new configuration has no more: who waits in its queue is answered', async (t) => {
+  const port = await freePort(), dir = fs.mkdtempSync('/tmp/parley-gone-');
+  t.after(() => fs.rmSync(dir, { recursive: true }));
+  const socketPath = path.join(dir, 's');
+  const server = await startServer(t, { config: { listen: ['127.0.0.1:0', `127.0.0.1:${port}`, `unix:${socketPath}`], watchdog: { silence: '2m' }, drain: { timeout: '10s' } } });
+  server.expectLog(/inherited socket closed/);
+  const before = server.workers(), old = server.master;
+  for (const pid of before) process.kill(pid, 'SIGSTOP');
+  const ask = (options, base = `http://127.0.0.1:${port}`) => request(`${base}/health/live`, { limit_ms: 30000, ...options });
+  const waiting = [...Array.from({ length: 40 }, () => ask()), ...Array.from({ length: 20 }, () => ask({ socketPath }))];
+  await waitFor(() => unaccepted(port) === 40, 'forty in the queues');
+  server.changeConfig({ listen: ['127.0.0.1:0'] });
+  const upgraded = server.upgrade();
+  await server.line(/upgrade done/, 20000);
+  for (const pid of before) process.kill(pid, 'SIGCONT');
+  for (const { status } of await Promise.all(waiting)) assert.equal(status, 200);
+  await upgraded;
+  await waitFor(() => isGone(old), 'end of the old master');
+  await assert.rejects(ask(), /ECONNREFUSED/);
+  assert.ok(!fs.existsSync(socketPath));
+  assert.equal((await server.request('/health/live')).status, 200);
 });
 
 test('what cannot run, or is not ready in time, leaves the old one as it was', async (t) => {

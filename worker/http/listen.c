@@ -7,9 +7,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/check.h"
@@ -354,6 +357,27 @@ empty_queue(struct http_listener *l)
 	}
 }
 
+/* Its address is none any more (an upgrade whose configuration lacks it): nobody else has this
+ * queue. The master has shut it by a filter, a device that does not exist, or removed its path. */
+static bool
+is_shut(const struct http_listener *l)
+{
+	int index = 0;
+	socklen_t len = 0, index_len = sizeof(index);
+
+	if (l->from->is_unix) {
+		struct sockaddr_un a;
+		socklen_t a_len = sizeof(a);
+
+		return getsockname(l->from->fd, (struct sockaddr *)&a, &a_len) == 0 &&
+		       access(a.sun_path, F_OK) != 0 && errno == ENOENT;
+	}
+	if (getsockopt(l->from->fd, SOL_SOCKET, SO_GET_FILTER, NULL, &len) == 0 && len > 0)
+		return true;
+	return getsockopt(l->from->fd, SOL_SOCKET, SO_BINDTOIFINDEX, &index, &index_len) == 0 &&
+	       index == INT_MAX;
+}
+
 static void
 close_listeners(struct http_server *s)
 {
@@ -363,7 +387,7 @@ close_listeners(struct http_server *s)
 
 		if (l->sock == NULL)
 			continue;
-		if (listen_is_host_ending(s) && !empty_queue(l)) {
+		if ((listen_is_host_ending(s) || is_shut(l)) && !empty_queue(l)) {
 			s->is_listening = true;
 			continue;
 		}
