@@ -154,10 +154,13 @@ listen_at(const char *address)
 	const char *colon = strrchr(address, ':');
 	char host[16] = "127.0.0.1";
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
+	uint64_t port;
 
 	if (colon != NULL && (size_t)(colon - address) < sizeof(host))
 		snprintf(host, sizeof(host), "%.*s", (int)(colon - address), address);
-	at.sin_port = htons((uint16_t)atoi(colon != NULL ? colon + 1 : address));
+	if (!str_to_u64(str_of(colon != NULL ? colon + 1 : address), &port) || port > UINT16_MAX)
+		exit(64);
+	at.sin_port = htons((uint16_t)port);
 	inet_pton(AF_INET, host, &at.sin_addr);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) != 0 || listen(fd, 2048) != 0) {
@@ -240,7 +243,7 @@ main(int argc, char **argv)
 	    {"tools", required_argument, NULL, 't'}, {NULL, 0, NULL, 0}};
 	const char *address = "127.0.0.1:0";
 	bool is_stdio = false, is_legacy = false;
-	int tools = 20;
+	uint64_t tools = 20;
 
 	signal(SIGPIPE, SIG_IGN);
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -250,7 +253,8 @@ main(int argc, char **argv)
 			is_stdio = true;
 		else if (c == 'o')
 			is_legacy = true;
-		else if (c != 't' || (tools = atoi(optarg)) < 1)
+		else if (c != 't' || !str_to_u64(str_of(optarg), &tools) || tools < 1 ||
+			 tools > 10000)
 			return 64;
 	}
 	answer_init(&conf, (unsigned)tools, is_legacy);
