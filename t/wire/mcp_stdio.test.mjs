@@ -70,6 +70,30 @@ test('a new binary starts its own, and the old one ends with the old server', as
   await gives(server, 'tools__add', { a: 1, b: 3 }, 'sum 4');
 });
 
+for (const [what, change, is_same] of [
+  ['a reload', async (server) => { server.kill('SIGHUP'); await server.line(/reload done/); }, true],
+  ['an upgrade', (server) => server.upgrade(), false],
+]) {
+  test(`calls in flight at ${what} are answered, by the program that had them`, async (t) => {
+    const server = await start(t, [sdk('tools', 'legacy')], { drain: { timeout: '20s' } });
+    await ready(server, 'tools');
+    const { pid } = JSON.parse(await call(server, 'tools__where'));
+    const file = path.join(server.dir, 'release');
+    const calls = Array.from({ length: 12 }, () => call(server, 'tools__slow', { file }));
+    let answered = 0;
+    for (const one of calls) one.then(() => answered++, () => answered++);
+    await waitFor(async () => sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_turns_live') === 12, 'calls under way');
+    await change(server);
+    // The new workers reach the program, or one of theirs, at once.
+    await gives(server, 'tools__add', { a: 1, b: 2 }, 'sum 3');
+    assert.equal(answered, 0);
+    fs.writeFileSync(file, '');
+    for (const text of await Promise.all(calls)) assert.equal(text, 'at last');
+    if (!is_same) await waitFor(() => !is_alive(pid), 'the old program to end', 30000);
+    assert.equal(JSON.parse(await call(server, 'tools__where')).pid === pid, is_same);
+  });
+}
+
 test('calls that their clients give up leave nothing behind in any worker', async (t) => {
   const server = await start(t, [sdk('tools', 'legacy')]);
   await ready(server, 'tools');
