@@ -291,6 +291,7 @@ webhooks_init(struct worker *w)
 static int
 webhooks_begin(struct worker *w)
 {
+	webhooks_use_events(w->webhooks, w->events);
 	webhooks_start(w->webhooks);
 	return 0;
 }

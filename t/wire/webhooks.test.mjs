@@ -358,3 +358,28 @@ test('the ends of turns are told, in the order of their session', async (t) => {
   // Five, and the failure twice.
   await waitFor(async () => (await deliveries(server, `about=${sessions[0].id}&state=delivered`)).length === 7, 'seven about one session');
 });
+
+test('what becomes of deliveries is an event for the app whose they are', async (t) => {
+  const receiver = await startReceiver(t);
+  receiver.respond = (request, response, { id }) => response.writeHead(receiver.ids().filter((one) => one === id).length > 1 ? 200 : 500).end();
+  const server = await startHooks(t, {});
+  const stream = await server.stream('/v1/events?topics=webhooks', { key: keys.server });
+  assert.equal(stream.status, 200, stream.text);
+  const told = [];
+  let is_ready = false;
+  const all = (async () => {
+    for await (const event of stream) {
+      is_ready = true;
+      if (event.event.startsWith('webhook.')) told.push(event);
+      if (told.length === 3) break;
+    }
+  })();
+  await waitFor(() => is_ready, 'the beginning');
+  const { id } = await send(server, { url: receiver.url, app_id: 'demo' });
+  await send(server, { url: receiver.url, app_id: 'another' });
+  await ended(server, id);
+  await waitFor(() => told.length === 3, 'three events');
+  await all;
+  stream.close();
+  assert.deepEqual(told.map(({ event }) => event).sort(), ['webhook.failed', 'webhook.retry_scheduled', 'webhook.succeeded']);
+});

@@ -136,6 +136,7 @@ end(struct request *r, enum client_outcome outcome)
 		m->total_ms = took_us / 1000;
 		m->response = response != NULL ? xstrdup(response) : NULL;
 		judge(r, m, outcome, luck);
+		news_attempt(t->webhooks, m);
 		is_fault = m->is_fault;
 		is_delivered = strcmp(m->state, "delivered") == 0;
 		settle_message(m);

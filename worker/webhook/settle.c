@@ -64,6 +64,9 @@ hear(struct webhooks *w, const struct store_webhook_endpoint *e)
 		log_info("webhook breaker open endpoint=%s failures=%llu status=%d error=%s", e->id,
 		    (unsigned long long)e->failures, e->last_status,
 		    e->last_error != NULL ? e->last_error : "-");
+	if (t->told_open != is_open)
+		news_breaker(w, t, is_open, e->failures);
+	t->told_open = is_open;
 	if (e->disabled_at != 0)
 		log_info("webhook endpoint disabled endpoint=%s status=%d", e->id, e->last_status);
 	t->is_open = is_open;

@@ -85,6 +85,10 @@ target_shape(struct target *t, const struct store_webhook_endpoint *e, uint64_t 
 
 	endpoint_fini(&t->endpoint);
 	t->shape = shape;
+	free(t->shown_url);
+	t->shown_url = xstrdup(e->url);
+	free(t->app_id);
+	t->app_id = e->app_id != NULL ? xstrdup(e->app_id) : NULL;
 	t->is_usable = endpoint_init(&t->endpoint, t->webhooks->conf, e);
 	t->host = t->is_usable ? host_get(t->webhooks, t->endpoint.host) : NULL;
 	if (t->host != NULL)
@@ -128,6 +132,8 @@ target_free(struct target *t)
 	}
 	host_put(t->webhooks, t->host);
 	endpoint_fini(&t->endpoint);
+	free(t->shown_url);
+	free(t->app_id);
 	free(t->id);
 	free(t);
 }
@@ -209,6 +215,7 @@ target_take(struct target *t, const struct store_webhook *row, uint64_t lease_ms
 	m->id = xstrdup(row->id);
 	m->event = xstrdup(row->event);
 	m->body = xstrdup(row->body);
+	m->app_id = row->app_id != NULL ? xstrdup(row->app_id) : NULL;
 	m->claim = row->claim;
 	m->attempts = row->attempts;
 	m->created_at = row->created_at;

@@ -19,11 +19,14 @@
 #include "worker/store/store.h"
 #include "worker/webhook/endpoint.h"
 
+struct events;
 struct webhooks;
 
 /* All are borrowed; workers: of this host. Nothing is sent before webhooks_start(). */
 struct webhooks *webhooks_new(struct loop *, struct client *, const struct conf *, struct store *,
     struct backplane *, uint32_t workers);
+/* What becomes of deliveries is told there; before the start. NULL: nowhere. */
+void webhooks_use_events(struct webhooks *, struct events *);
 void webhooks_start(struct webhooks *);
 /* Claims no more; what is on its way ends, what waits is given back. */
 void webhooks_drain(struct webhooks *);

@@ -5,6 +5,7 @@
  *   target.c    an endpoint as this worker knows it: its queue, its share of a host's connections
  *   send.c      one request
  *   settle.c    results, on their way to the record
+ *   news.c      what becomes of deliveries, as events
  *   upkeep.c    what is counted and what is over; by one worker of all
  */
 #ifndef WORKER_WEBHOOK_IMPL_H
@@ -50,6 +51,9 @@ struct webhooks {
 	struct target **wanted;
 	size_t wanted_count;
 	uint64_t told_others_ms;
+	struct events *events; /* NULL: nobody is told */
+	uint64_t news_from_ms;
+	unsigned news_count; /* since then */
 
 	size_t held, held_bytes; /* claimed and not settled */
 	struct list results;     /* messages that have ended, in that order */
@@ -72,6 +76,7 @@ struct host { /* one that we connect to */
 struct target {
 	struct webhooks *webhooks;
 	char *id;
+	char *shown_url, *app_id; /* app_id NULL: of the configuration */
 	struct endpoint endpoint;
 	uint64_t shape; /* hash of what endpoint was made of */
 	struct host *host;
@@ -83,13 +88,14 @@ struct target {
 	size_t mean_bytes; /* of its bodies, likewise */
 	uint64_t faults;   /* in a row, as seen here */
 	bool is_open;      /* its breaker, as last heard */
-	bool is_usable;    /* endpoint_init() */
+	bool told_open;
+	bool is_usable; /* endpoint_init() */
 };
 
 struct message {          /* a webhook that this worker has claimed */
 	struct list node; /* target.waiting, request's, webhooks.results or .settling */
 	struct target *target;
-	char *id, *event, *body;
+	char *id, *event, *body, *app_id;
 	size_t bytes;
 	uint64_t claim, attempts;
 	int64_t created_at;
@@ -124,6 +130,10 @@ void send_messages(struct target *, struct list *messages, size_t count);
 /* settle.c: its result is set, it is in no list */
 void settle_message(struct message *);
 void settle_stop(struct webhooks *);
+
+/* news.c */
+void news_attempt(struct webhooks *, const struct message *); /* its result is set */
+void news_breaker(struct webhooks *, const struct target *, bool is_open, uint64_t failures);
 
 /* upkeep.c */
 void upkeep_start(struct webhooks *);

@@ -26,6 +26,7 @@ message_free(struct message *m)
 	free(m->id);
 	free(m->event);
 	free(m->body);
+	free(m->app_id);
 	free(m->response);
 	free(m);
 }
