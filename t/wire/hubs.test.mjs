@@ -216,6 +216,16 @@ test('records by hand: several at once, in pieces, of no known type, too large',
   await waitFor(() => silent.code, 'close without a handshake', 30000);
 });
 
+test('polls have no more connections than there are places', async (t) => {
+  const small = await startServer(t, { config: { workers: 1, max_connections: 20, events: { connect_timeout: '60s' } } });
+  const answers = [];
+  for (let i = 0; i < 30; i++) {
+    const { json } = await small.request('/hubs/notifications/negotiate?negotiateVersion=1', { key: keys.server, method: 'POST' });
+    answers.push((await small.request(`/hubs/notifications?id=${json.connectionToken}`, { key: keys.server })).status);
+  }
+  assert.deepEqual([answers.filter((status) => status === 200).length, answers.at(-1)], [20, 503]);
+});
+
 test('a poll of a stranger finds nothing', async () => {
   const { json } = await server.request('/hubs/tasks/negotiate?negotiateVersion=1', { method: 'POST', key: keys.server });
   const route = `/hubs/tasks?id=${json.connectionToken}`;

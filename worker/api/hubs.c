@@ -116,6 +116,7 @@ conn_free(struct hub_conn *c)
 		buf_fini(&c->by.lp.out);
 	list_del(&c->node);
 	hubs->count--;
+	hubs->polls -= c->carrier == HUB_BY_POLL;
 	buf_fini(&c->partial);
 	free(c->token);
 	free(c->app_id);
@@ -543,6 +544,7 @@ hub_conn_new(struct hubs *hubs, const struct hub_conn_of *of)
 	c->handle = idmap_add(hubs->conns, c);
 	list_add_tail(&hubs->all, &c->node);
 	hubs->count++;
+	hubs->polls += of->carrier == HUB_BY_POLL;
 	key_hold(hubs->api->key_watch, &c->key, of->who->hash, on_key_void);
 	if (of->carrier != HUB_BY_SOCKET) {
 		c->token = xstrdup(of->token);

@@ -182,6 +182,11 @@ begin_polling(struct errand *e, struct http_req *req)
 {
 	const struct hub_conn_of of = {e->hub, HUB_BY_POLL, &e->who, e->id.s};
 
+	if (e->hubs->polls >= http_server_places(e->hubs->api->http)) {
+		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_CAPACITY, 0, 1);
+		http_reply_capacity(req);
+		return;
+	}
 	hub_conn_new(e->hubs, &of);
 	answer_text(req, 200, STR_NONE);
 }

@@ -30,8 +30,8 @@ struct hub_record {
 struct hubs {
 	struct api *api;
 	struct ws_door door;
-	struct list all; /* struct hub_conn */
-	size_t count;
+	struct list all;     /* struct hub_conn */
+	size_t count, polls; /* polls: by HUB_BY_POLL, which hold no place between two of them */
 	struct idmap *conns; /* the same, by handle */
 	struct strmap *ids;  /* .. those with a token, by it */
 	struct idmap *subs;  /* struct hub_sub */
