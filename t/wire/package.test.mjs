@@ -136,6 +136,23 @@ test('an upgrade while requests come: the new program serves, and nobody was ref
   assert.match(await machine.run('dpkg-query', '-W', 'parley'), /0\.1\.1/);
 });
 
+test('a new master that is killed right after it took over is replaced too, with the same sockets', { skip }, async (t) => {
+  if (skipped(t)) return;
+  const main = await pid(), restarts = Number(await machine.property('parleyd', 'NRestarts'));
+  await machine.run('parleyd', '--config', '/etc/parley/parley.yaml', 'upgrade');
+  await waitFor(async () => await pid() !== main, 'the new main process');
+  const next = await pid();
+  await machine.run('kill', '-9', String(next));
+  assert.ok(await live(), 'it waits in a queue that is still there');
+  await waitFor(async () => ![0, main, next].includes(await pid()) && await machine.property('parleyd', 'ActiveState') === 'active', 'the next master', 60000);
+  assert.equal(Number(await machine.property('parleyd', 'NRestarts')), restarts + 1);
+  for (let i = 0; i < 20; i++) assert.ok(await live());
+  // Nothing of the two before is left.
+  for (const gone of [main, next]) await waitFor(async () => (await machine.try('test', '-e', `/proc/${gone}`)).code === 1, `the end of ${gone}`);
+  const workers = (await machine.run('pgrep', '-P', String(await pid()))).trim().split('\n');
+  assert.equal(workers.length, 2);
+});
+
 test('after an upgrade the new master is systemd\'s own child: stopped it drains, and the unit has not failed', { skip }, async (t) => {
   if (skipped(t)) return;
   const main = await pid();
