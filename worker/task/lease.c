@@ -4,8 +4,9 @@
  * A worker renews all its leases at once, three times within tasks.lease; what it believes to have
  * and has not any more it drops, what it has without knowing (the answer to a claim was lost) it
  * takes up. When a worker of this host dies the first of the living gives its tasks back within
- * a second. When a host dies their leases end; one worker of all hosts (the store's elected) looks
- * for such once a second, for tasks whose time is up, and for what is to be archived.
+ * a second. When a host dies their leases end; one worker of each host looks for such once a
+ * second, and one of all (the store's elected) for tasks whose time is up and what is to be
+ * archived.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 enum {
 	TEND_MS = 1000,
 	DEAD_LOOK_MS = 50,
+	DEAD_LATER_MS = 400,
 	DEAD_PATIENCE_MS = 20000, /* then its leases have to end */
 	TAKEN_MAX = 500,          /* as many as the record gives at once */
 	SWEEP_TENDS = 30,
@@ -34,6 +36,7 @@ struct dead {
 	struct shm_who who;
 	struct loop_timer look;
 	uint64_t since_ms;
+	bool has_waited;
 };
 
 /* ---- our own ---- */
@@ -201,7 +204,8 @@ on_owned(void *arg, int err, const struct store_task *tasks, size_t count)
 		dead_free(d);
 }
 
-/* Whoever is first by then; should it die over that the leases end. */
+/* The first of those who have heard of it; the others look a little later whether something is
+ * left, for who is first by now may be a successor that has heard nothing. */
 static void
 on_dead_look(struct loop_timer *timer)
 {
@@ -214,11 +218,13 @@ on_dead_look(struct loop_timer *timer)
 			dead_free(d);
 		else
 			loop_timer_set(ts->of.loop, timer, DEAD_LOOK_MS);
-	} else if (shm_is_first(ts->of.shm, ts->self.who)) {
+	} else if (!d->has_waited && !shm_is_first(ts->of.shm, ts->self.who)) {
+		d->has_waited = true;
+		loop_timer_set(ts->of.loop, timer, DEAD_LATER_MS);
+	} else {
 		owner_format((struct backplane_addr){ts->self.host, d->who}, owner);
 		store_task_owned(ts->of.store, owner, on_owned, d);
-	} else
-		dead_free(d);
+	}
 }
 
 static void
@@ -298,19 +304,19 @@ on_tend(struct loop_timer *timer)
 
 	loop_timer_set(ts->of.loop, timer, TEND_MS);
 	look_at_queue(ts);
-	if (!store_is_elected(ts->of.store)) {
-		ts->well_since_ms = 0;
-		return;
-	}
 	if (!store_is_available(ts->of.store))
 		ts->well_since_ms = 0;
 	else if (ts->well_since_ms == 0)
 		ts->well_since_ms = loop_now_ms(ts->of.loop);
 	if (ts->well_since_ms == 0 || ts->is_draining)
 		return;
-	/* After the record was away the living renew first. */
-	if (loop_now_ms(ts->of.loop) - ts->well_since_ms > ts->of.conf->tasks.lease_ms)
+	/* After the record was away the living renew first. One of each host looks: who is elected
+	 * may be the one that died, and two that take the same are told apart by the fence. */
+	if (shm_is_first(ts->of.shm, ts->self.who) &&
+	    loop_now_ms(ts->of.loop) - ts->well_since_ms > ts->of.conf->tasks.lease_ms)
 		store_task_late(ts->of.store, on_late, ts);
+	if (!store_is_elected(ts->of.store))
+		return;
 	store_task_overdue(ts->of.store, on_overdue, ts);
 	if (ts->tends % 5 == 0)
 		store_task_unblock(ts->of.store, on_unblocked, ts);

@@ -1,0 +1,46 @@
+// Tasks of several hosts: what one stored the other runs and tells, and when a host is killed its tasks go on at the other.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { startPostgres } from './lib/postgres.mjs';
+import { startServer } from './lib/server.mjs';
+import { configOf, echo, said, tasksOf } from './lib/tasks.mjs';
+import { startUpstream } from './lib/upstream.mjs';
+import { waitFor } from './lib/wait.mjs';
+
+test('a host is killed with tasks that run, wait, and are looked at: the other ends them all', async (t) => {
+  const postgres = await startPostgres(t);
+  let is_slow = true;
+  const jobs = new Map();
+  const upstream = await startUpstream(t, (request, response) => {
+    if (request.url.endsWith('/chat/completions')) {
+      if (said(request) !== 'slow' || !is_slow) echo(request, response);
+      return;
+    }
+    const id = request.url.split('/')[3] ?? `job_${jobs.size}`;
+    if (request.method === 'POST') jobs.set(id, request.headers['idempotency-key']);
+    response.setHeader('content-type', 'application/json');
+    response.end(JSON.stringify(is_slow ? { id, status: 'in_progress', progress: 10 } : { id, status: 'completed', url: 'http://video' }));
+  });
+  const config = configOf(upstream, { store: { url: postgres.url, pool_size: 2 }, tasks: { lease: '2s', concurrency: 8, prefetch: 2 } });
+  const hosts = [];
+  for (let i = 0; i < 2; i++) hosts.push(tasksOf(await startServer(t, { config: { ...config, workers: 2 } })));
+  for (const { server } of hosts) server.expectLog(/store|turns|host/);
+  const [a, b] = hosts;
+  // Either runs what the other has stored, and either tells.
+  const one = (await a.chat('x')).json.id;
+  assert.equal((await b.end(one)).status, 'succeeded');
+  const ids = [];
+  for (let i = 0; i < 24; i++) ids.push((await a.chat('slow')).json.id);
+  for (let i = 0; i < 6; i++) ids.push((await a.post({ type: 'video.generation', input: { prompt: 'x' } })).json.id);
+  await waitFor(() => upstream.requests.filter((request) => request.text.includes('slow')).length >= 16, 'calls of both hosts', 20000);
+  await a.server.stop({ signal: 'SIGKILL' });
+  is_slow = false;
+  for (const request of upstream.requests) if (request.text.includes('slow') && !request.socket.destroyed) request.socket.destroy();
+  for (const id of ids) {
+    const task = await waitFor(() => b.end(id).catch(() => null), 'the end of a task', 60000);
+    assert.equal(task.status, 'succeeded', JSON.stringify(task));
+  }
+  // A job is begun once for each run of its task, wherever it is looked at.
+  const begun = [...jobs.values()];
+  assert.equal(new Set(begun).size, begun.length);
+});
