@@ -220,8 +220,10 @@ id_of(const struct request *r)
 	struct id id;
 
 	if (r->count == 1) {
-		check(strlen(first->id) < sizeof(id.s));
-		strcpy(id.s, first->id);
+		size_t len = strlen(first->id);
+
+		check(len < sizeof(id.s));
+		memcpy(id.s, first->id, len + 1);
 		return id;
 	}
 	list_for (node, &r->messages) {
