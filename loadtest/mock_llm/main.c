@@ -1,9 +1,9 @@
 /*
  * mock_llm - an OpenAI-compatible upstream for tests and benchmarks.
  *
- * POST /v1/chat/completions, /v1/embeddings, images and videos (studio.h), GET /v1/models, and /mock/..
- * for the tests. One process, one loop. What it can be asked to do is in
- * plan.h and faults.tbl; --help prints it.
+ * POST /v1/chat/completions, /v1/embeddings, images and videos (studio.h), GET /v1/models, and
+ * /mock/.. for the tests. One process, one loop. What it can be asked to do is in plan.h and
+ * faults.tbl; --help prints it.
  */
 #include <event2/event.h>
 #include <getopt.h>
