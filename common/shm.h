@@ -125,6 +125,8 @@ enum shm_word {
 	SHM_WORD_MCP_KEY,    /* four: what ids of MCP sessions are sealed with; random, whoever is
 				first */
 	SHM_WORD_MCP_KEY_LAST = SHM_WORD_MCP_KEY + 3,
+	SHM_WORD_CONFIG, /* a hash of what is configured, */
+	SHM_WORD_MODELS, /* .. and of its models */
 	SHM_WORD_COUNT = 64
 };
 _Atomic uint64_t *shm_word(const struct shm *, enum shm_word);

@@ -13,7 +13,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "common/buf.h"
 #include "common/check.h"
+#include "common/event_log.h"
 #include "common/handoff.h"
 #include "common/log.h"
 #include "common/metric.h"
@@ -28,6 +30,7 @@
 #include "worker/mcp/upstream.h"
 #include "worker/session/sweeper.h"
 #include "worker/stats/stats.h"
+#include "worker/usage/spend.h"
 #include "worker/webhook/turn_hooks.h"
 #include "worker/webhook/webhook.h"
 #include "worker/task/task.h"
@@ -45,6 +48,7 @@ struct worker {
 	struct client *client;
 	struct holds *holds;
 	struct usages *usages;
+	struct spend *spend;
 	struct providers *providers;
 	struct knowledge *knowledge;
 	struct keys *keys;
@@ -172,6 +176,7 @@ usage_init(struct worker *w)
 {
 	w->holds = holds_new(w->loop, w->handoff->conf, w->store);
 	w->usages = usages_new(w->loop, w->handoff->conf, w->store, w->holds);
+	w->spend = spend_new(w->loop, w->handoff->conf, w->store, w->events);
 	return 0;
 }
 
@@ -191,6 +196,7 @@ usage_is_written(const struct worker *w)
 static void
 usage_stop(struct worker *w)
 {
+	spend_free(&w->spend);
 	usages_free(&w->usages);
 	holds_free(&w->holds);
 }
@@ -714,6 +720,41 @@ raise_file_limit(void)
 	}
 }
 
+/* Hashes of what is configured, so that the first worker of another configuration tells of it. */
+static bool
+is_changed(const struct worker *w, enum shm_word word, const struct buf *text)
+{
+	uint64_t now = event_log_key(buf_str(text));
+	uint64_t was = atomic_exchange(shm_word(w->handoff->shm, word), now);
+
+	return was != 0 && was != now;
+}
+
+static void
+tell_config(struct worker *w)
+{
+	const struct conf *conf = w->handoff->conf;
+	struct buf text = BUF_INIT;
+
+	conf_print(conf, &text);
+	if (is_changed(w, SHM_WORD_CONFIG, &text))
+		events_publish(w->events, &(struct events_news){.topic = "notifications",
+					      .name = "config.changed",
+					      .payload = STR("{\"reason\":\"reload\"}")});
+	buf_clear(&text);
+	for (size_t i = 0; i < conf->models.n; i++) {
+		buf_printf(&text, "%s\n", conf->models.v[i].name);
+		for (size_t k = 0; k < conf->models.v[i].targets.n; k++)
+			buf_printf(&text, " %s %s\n", conf->models.v[i].targets.v[k].provider,
+			    conf->models.v[i].targets.v[k].model);
+	}
+	if (is_changed(w, SHM_WORD_MODELS, &text))
+		events_publish(w->events, &(struct events_news){.topic = "navigation-state",
+					      .name = "model.mapping",
+					      .payload = STR("{\"reason\":\"reload\"}")});
+	buf_fini(&text);
+}
+
 static void
 serve(struct worker *w)
 {
@@ -726,6 +767,7 @@ serve(struct worker *w)
 	    (long long)conf->max_connections, (long long)conf->connection_queue_size,
 	    (long long)conf->backlog);
 	tell_master(w, PROTO_READY, 0);
+	tell_config(w);
 	loop_timer_set(w->loop, &w->load, LOAD_INTERVAL_MS);
 	loop_run(w->loop);
 }

@@ -1,5 +1,6 @@
 // Events over one host of four workers: event streams, /ws/events; who may hear what; who comes back misses nothing.
 import assert from 'node:assert/strict';
+import net from 'node:net';
 import { after, before, test } from 'node:test';
 import WebSocket from 'ws';
 import { keys, newSession, startServer, streamTurn } from './lib/server.mjs';
@@ -251,4 +252,121 @@ test('a provider that fails: its health, its breaker and its models are told', a
   const model = await find('model.availability');
   assert.deepEqual([model.data.data.model, model.data.data.is_available], ['default', false]);
   stream.close();
+});
+
+test('a session that is closed, and another configuration, are told', async (t) => {
+  const other = await startServer(t, { mock: false });
+  const { id } = await newSession(other);
+  const stream = await other.stream(`/v1/events?topics=session:${id},notifications,navigation-state`, { key });
+  const seen = [];
+  (async () => { try { for await (const event of stream) seen.push(event); } catch { /* closed */ } })();
+  const find = (name) => waitFor(() => seen.find(({ event }) => event === name), name, 20000);
+  await find('ready');
+  assert.equal((await other.request(`/v1/sessions/${id}`, { method: 'DELETE', key })).status, 200);
+  assert.equal((await find('session.closed')).data.data.session_id, id);
+  stream.close();
+  // Streams of workers that are replaced end: this one is opened again where the last was.
+  const last = seen.at(-1).id;
+  other.changeConfig({ models: [{ name: 'default', targets: [{ provider: 'mock', model: 'another' }] }] });
+  other.kill('SIGHUP');
+  await other.line(/reloaded|reload done|configuration .*taken/i, 20000).catch(() => {});
+  await waitFor(async () => {
+    const again = await other.stream(`/v1/events?topics=notifications,navigation-state`, { key, headers: { 'last-event-id': last } }).catch(() => null);
+    if (again?.status !== 200) return false;
+    const names = [];
+    for await (const { event } of again) {
+      names.push(event);
+      if (event === 'ready') break;
+    }
+    again.close();
+    return names.includes('config.changed') && names.includes('model.mapping');
+  }, 'news of the configuration', 20000);
+});
+
+test('spend: what a day costs, and a budget that is used up', { timeout: 120000 }, async (t) => {
+  const other = await startServer(t, { config: { usage: { spend_interval: '200ms' },
+    apps: [{ id: 'demo', name: 'Demo', org: 'demo', budget: { amount: 0.12, period: 'day' } }] } });
+  const stream = await other.stream('/v1/events?topics=spend', { key: keys.server });
+  assert.equal(stream.status, 200, stream.text);
+  const seen = [];
+  (async () => { try { for await (const event of stream) seen.push(event); } catch { /* closed */ } })();
+  // 3,000 millionths each, so 20 are half of it. What is there at the first look is where it begins.
+  const ask = () => other.request('/v1/chat/completions', { key: keys.server, body: {
+    model: 'default', max_tokens: 1500, messages: [{ role: 'user', content: 'go [[mock tokens=1500 interval=0]]' }] } });
+  await waitFor(async () => {
+    await ask();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    return seen.some(({ event }) => event === 'budget.alert');
+  }, 'budget.alert', 30000);
+  const update = seen.find(({ event }) => event === 'spend.update').data.data;
+  assert.equal(update.app_id, 'demo');
+  assert.ok(update.cost > 0 && update.calls > 0, JSON.stringify(update));
+  const alert = seen.find(({ event }) => event === 'budget.alert').data.data;
+  assert.ok([50, 75, 90, 100].includes(alert.threshold), JSON.stringify(alert));
+  assert.equal(alert.amount, 0.12);
+  assert.ok(alert.spent >= (0.12 * alert.threshold) / 100);
+  stream.close();
+});
+
+test('a slow reader is told to come back, and then misses nothing', { timeout: 120000 }, async () => {
+  const count = 1500, text = 'x'.repeat(4000);
+  const first = await ready('notifications');
+  let last = first.last;
+  first.close();
+  const slow = net.connect({ port: server.port, host: '127.0.0.1' });
+  slow.write(`GET /v1/events?topics=notifications HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\nLast-Event-ID: ${last}\r\n\r\n`);
+  await within(new Promise((resolve) => slow.once('data', resolve)), 'an answer');
+  slow.pause();
+  for (let i = 0; i < count; i += 20) await Promise.all(Array.from({ length: 20 }, (_, k) => announce(`${i + k}.${text}`)));
+  const gone = new Promise((resolve) => slow.once('close', resolve));
+  let told = '';
+  slow.on('data', (data) => { told += data; });
+  slow.resume();
+  await within(gone, 'end of the slow stream', 30000);
+  assert.match(told, /retry: \d+/);
+  const numbers = new Set([...told.matchAll(/"message":"(\d+)\.x/g)].map(([, n]) => Number(n)));
+  assert.ok(numbers.size < count, 'it was not slow enough');
+  const ids = [...told.matchAll(/^id: (\S+)$/gm)];
+  last = ids.at(-1)?.[1] ?? last;
+  // What it missed is more than waits for one reader at once: it comes in pieces.
+  for (let is_ready = false; !is_ready;) {
+    const again = await listen('notifications', { after: last });
+    await Promise.race([again.end, again.until('ready')]);
+    is_ready = again.named('ready').length > 0;
+    for (const { data } of again.named('system.announcement')) {
+      const n = Number(data.data.message.split('.')[0]);
+      assert.ok(!numbers.has(n), `${n} twice`);
+      numbers.add(n);
+    }
+    for (const { data } of again.named('ready')) assert.equal(data.gap, false);
+    last = again.last;
+    again.close();
+  }
+  assert.equal(numbers.size, count);
+});
+
+test('drained: each is told to come back', { timeout: 60000 }, async () => {
+  const other = await startServer(null, { mock: false });
+  const stream = await other.stream('/v1/events?topics=notifications', { key });
+  const seen = [];
+  const end = (async () => { try { for await (const event of stream) seen.push(event); } catch { /* closed */ } })();
+  await waitFor(() => seen.length > 0, 'ready');
+  const sockets = [];
+  for (const route of ['/ws/events', '/hubs/notifications']) {
+    const ws = new WebSocket(`${other.url.replace('http', 'ws')}${route}`, { headers: { authorization: `Bearer ${key}` } });
+    const socket = { frames: [], closed: null };
+    ws.on('message', (data) => socket.frames.push(String(data)));
+    ws.on('close', (code, reason) => { socket.closed = { code, reason: String(reason) }; });
+    await within(new Promise((resolve, reject) => { ws.on('open', resolve); ws.on('error', reject); }), 'open');
+    if (route.startsWith('/hubs')) {
+      ws.send('{"protocol":"json","version":1}\x1e');
+      await waitFor(() => socket.frames.length > 0, 'handshake');
+    }
+    sockets.push(socket);
+  }
+  await other.stop();
+  await within(end, 'end of the stream');
+  for (const { closed } of sockets) assert.equal(closed?.code, 1001);
+  assert.match(sockets[0].closed.reason, /draining; retry_after_ms=\d+/);
+  assert.ok(sockets[1].frames.some((text) => text.includes('"type":7') && text.includes('"allowReconnect":true')));
 });

@@ -1,6 +1,8 @@
 /*
  * sessions - /v1/sessions: open, show, list, messages, close.
  */
+#include <stdio.h>
+
 #include "common/clock.h"
 #include "worker/api/endpoints.h"
 #include "worker/api/fields.h"
@@ -288,9 +290,28 @@ on_live_turn(void *arg, int err, const struct store_turn *turn)
 }
 
 static void
+tell_closed(const struct api_call *call)
+{
+	char topic[sizeof("session:") + ID_MAX];
+	struct buf payload = BUF_INIT;
+
+	snprintf(topic, sizeof(topic), "session:%s", call->session_id.s);
+	buf_printf(&payload, "{\"session_id\":\"%s\"}", call->session_id.s);
+	const struct events_news news = {.topic = topic,
+	    .app_id = call->app_id,
+	    .name = "session.closed",
+	    .payload = buf_str(&payload)};
+	events_publish(call->api->events, &news);
+	buf_fini(&payload);
+}
+
+static void
 on_closed(void *arg, int err)
 {
 	struct api_call *call = arg;
+
+	if (err == 0)
+		tell_closed(call);
 
 	if (err != 0)
 		call_reply_error(call, err, NULL, NULL);
