@@ -64,7 +64,7 @@ for (const isolation of ['as installed', 'serializable']) test(`the suite of the
     if (isolation !== 'as installed') await shared.sql(`ALTER DATABASE ${database} SET default_transaction_isolation = '${isolation}'`, 'postgres');
     const { stdout } = await exec(path.join(build, `t/unit/worker/${name}`), {
       env: { ...process.env, PARLEY_TEST_STORE: url, CMOCKA_MESSAGE_OUTPUT: 'TAP' },
-    });
+    }).catch((err) => assert.fail(`${name}: ${err.message}\n${err.stdout}`));
     const passed = stdout.split('\n').filter((line) => /^ok \d+ (?!.*SKIP)/.test(line));
     assert.ok(passed.length >= least, stdout);
   }

@@ -657,7 +657,7 @@ test('too many messages in progress, too many sessions: refused, the socket stay
   await chat.frame({ status: 'joined' });
   chat.send({ action: 'join', request_id: 'b', payload: { session_id: b.id } });
   assert.equal((await chat.frame({ request_id: 'b' })).chunk.code, 'busy');
-  for (let i = 0; i < 4; i++) chat.chat({ text: 'x [[mock first=200]]', queue: true }, `q${i}`);
+  for (let i = 0; i < 4; i++) chat.chat({ text: 'x [[mock first=1500]]', queue: true }, `q${i}`);
   assert.equal((await chat.frame({ request_id: 'q3' })).chunk.code, 'busy');
 });
 

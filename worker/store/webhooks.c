@@ -52,11 +52,11 @@ const struct op op_webhook_look = {
 	"UPDATE webhooks SET claim = claim + 1,"                                                   \
 	" due_at = from_ms(now_ms() + CAST($lease_ms AS bigint)) WHERE id IN"                      \
 	" (SELECT w.id FROM webhooks AS w WHERE w.state = 'pending'"                               \
-	" AND w.endpoint_id = $endpoint_id AND w.due_at <= " now " AND NOT EXISTS"                 \
+	" AND w.endpoint_id = $endpoint_id AND w.due_at <= (" now ") AND NOT EXISTS"               \
 	" (SELECT 1 FROM webhooks AS before WHERE before.endpoint_id = w.endpoint_id"              \
 	" AND before.order_key = w.order_key AND before.position < w.position"                     \
 	" AND before.state = 'pending') AND NOT EXISTS (SELECT 1 FROM webhook_endpoints AS e"      \
-	" WHERE e.id = $endpoint_id AND (e.disabled_at IS NOT NULL OR e.probe_at > " now "))"      \
+	" WHERE e.id = $endpoint_id AND (e.disabled_at IS NOT NULL OR e.probe_at > (" now ")))"    \
 	" ORDER BY w.due_at LIMIT coalesce((SELECT CASE WHEN e.probe_at IS NULL"                   \
 	" THEN CAST($limit AS bigint) ELSE 1 END FROM webhook_endpoints AS e"                      \
 	" WHERE e.id = $endpoint_id), 0)" lock ") RETURNING " WEBHOOK_COLUMNS
@@ -74,7 +74,9 @@ const struct op op_webhook_claim = {
 			    " AND probe_at IS NOT NULL FOR UPDATE",
 		.each = 1},
 	    {.sql = CLAIM("now_ms()", ""),
-		.postgres = CLAIM("now()", " FOR UPDATE OF w SKIP LOCKED"),
+		/* now() can be looked up in an index; what was due at once was rounded to the
+		 * millisecond, up too. */
+		.postgres = CLAIM("now() + interval '1 ms'", " FOR UPDATE OF w SKIP LOCKED"),
 		.each = 1,
 		.is_answer = true},
 	    {.sql = "UPDATE webhook_endpoints"
