@@ -279,6 +279,7 @@ chats_new(struct api *api)
 	struct chats *c = xcalloc(1, sizeof(*c));
 
 	c->api = api;
+	c->door.api = api;
 	c->sockets = idmap_new();
 	list_init(&c->asks);
 	c->drain_step.on_fire = on_drain_step;

@@ -26,6 +26,7 @@
 #include "worker/api/ws_chat.h"
 #include "worker/api/ws_chat_frame.h"
 #include "worker/api/ws_chat_member.h"
+#include "worker/api/ws_door.h"
 #include "worker/ws/socket.h"
 
 enum { CHAT_SHARED_MAX = 16, CHAT_REQUEST_ID_MAX = 256 };
@@ -45,7 +46,7 @@ struct chats {
 	struct chat_table table;  /* of their members */
 	struct strmap *audiences; /* struct chat_audience by turn */
 	struct list asks;         /* struct chat_ask */
-	uint32_t refused;         /* sockets that are told that there is no place */
+	struct ws_door door;
 	struct chat_shared shared[CHAT_SHARED_MAX];
 	struct loop_post forget_shared;
 

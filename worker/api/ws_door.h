@@ -1,5 +1,5 @@
 /*
- * ws_door - a request becomes a WebSocket, or is refused: for sockets that hear events.
+ * ws_door - a request becomes a WebSocket, or is refused: chats, events and hubs come in by it.
  *
  * In the order of refusals: the key (401), the origin (403), the handshake (426, 400), draining
  * (503), capacity: that is said over the socket, 1013, as long as not too many linger for it.
