@@ -242,16 +242,6 @@ decode_claimed(struct op_rows *rows, store_callback *callback, void *arg)
 }
 
 static void
-decode_tasks(struct op_rows *rows, store_callback *callback, void *arg)
-{
-	size_t count;
-	struct store_task *tasks = task_read_all(rows, &count);
-
-	((store_on_tasks *)callback)(arg, rows->err, tasks, count);
-	free(tasks);
-}
-
-static void
 decode_ids(struct op_rows *rows, store_callback *callback, void *arg)
 {
 	const char **ids = xcalloc(rows->count + 1, sizeof(*ids));
@@ -402,7 +392,7 @@ run_select(
 	op_call_init(&call, op);
 	if (who != NULL)
 		op_put_text(&call, who);
-	store_run(store, &call, decode_tasks, (store_callback *)on_tasks, arg);
+	store_run(store, &call, task_decode_all, (store_callback *)on_tasks, arg);
 }
 
 void

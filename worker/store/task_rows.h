@@ -7,6 +7,7 @@
 #define WORKER_STORE_TASK_ROWS_H
 
 #include "worker/store/op_wire.h"
+#include "worker/store/run.h"
 #include "worker/store/tasks.h"
 
 #define TASK_NOW "from_ms(now_ms())"
@@ -31,5 +32,7 @@ enum { TASK_COLUMN_COUNT = 31 };
 void task_read(const struct op_value *, struct store_task *ret);
 /* All rows; the caller frees. */
 struct store_task *task_read_all(struct op_rows *, size_t *ret_count);
+/* .. for a store_on_tasks. */
+void task_decode_all(struct op_rows *, store_callback *, void *arg);
 
 #endif

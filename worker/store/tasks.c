@@ -186,8 +186,8 @@ decode_task(struct op_rows *rows, store_callback *callback, void *arg)
 	on_task(arg, rows->err, &task);
 }
 
-static void
-decode_tasks(struct op_rows *rows, store_callback *callback, void *arg)
+void
+task_decode_all(struct op_rows *rows, store_callback *callback, void *arg)
 {
 	size_t count;
 	struct store_task *tasks = task_read_all(rows, &count);
@@ -259,7 +259,7 @@ store_task_list(
 	op_put_text(&call, f->type);
 	op_put_text(&call, f->after);
 	op_put_int(&call, f->limit);
-	store_run(store, &call, decode_tasks, (store_callback *)on_tasks, arg);
+	store_run(store, &call, task_decode_all, (store_callback *)on_tasks, arg);
 }
 
 void
