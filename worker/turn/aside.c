@@ -44,23 +44,7 @@ input_estimate(const struct aside *a)
 static struct store_usage
 usage_of(const struct aside *a, const struct provider_usage *u)
 {
-	const struct turn *t = a->turn;
-
-	return (struct store_usage){
-	    .id = a->id,
-	    .app_id = t->app_id,
-	    .org_id = t->org_id,
-	    .key_id = t->key_id,
-	    .session_id = t->session_id.s,
-	    .turn_id = t->id.s,
-	    .model = t->model,
-	    .input_tokens = u->input_tokens,
-	    .output_tokens = u->output_tokens,
-	    .cached_tokens = u->cached_tokens,
-	    .is_estimated = u->is_estimated,
-	    .cost_micros = providers_cost(t->turns->providers, t->model, u),
-	    .created_at = a->began_at,
-	};
+	return turn_usage_row(a->turn, a->id, a->began_at, u);
 }
 
 static void

@@ -30,11 +30,12 @@ call_id(struct turn *t)
 	return arena_printf(&t->arena, "%s.%u", t->id.s, t->hop);
 }
 
-static struct store_usage
-usage_of(struct turn *t, const struct provider_usage *u)
+struct store_usage
+turn_usage_row(
+    const struct turn *t, const char *id, int64_t began_at, const struct provider_usage *u)
 {
 	return (struct store_usage){
-	    .id = call_id(t),
+	    .id = id,
 	    .app_id = t->app_id,
 	    .org_id = t->org_id,
 	    .key_id = t->key_id,
@@ -46,8 +47,14 @@ usage_of(struct turn *t, const struct provider_usage *u)
 	    .cached_tokens = u->cached_tokens,
 	    .is_estimated = u->is_estimated,
 	    .cost_micros = providers_cost(t->turns->providers, t->model, u),
-	    .created_at = t->call_began_at,
+	    .created_at = began_at,
 	};
+}
+
+static struct store_usage
+usage_of(struct turn *t, const struct provider_usage *u)
+{
+	return turn_usage_row(t, call_id(t), t->call_began_at, u);
 }
 
 /* ---- before: tokens ---- */

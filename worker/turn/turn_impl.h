@@ -306,6 +306,9 @@ void turn_knowledge_fini(struct turn *);
 void turn_call(struct turn *); /* call.c: asks the model */
 /* True: turn_call() follows when tokens and money are reserved, or the turn has failed. */
 bool turn_charge_asks(struct turn *);
+/* Of one call of the turn's model; borrows from the turn, and the id. */
+struct store_usage turn_usage_row(
+    const struct turn *, const char *id, int64_t began_at, const struct provider_usage *);
 void turn_charge_done(struct turn *, const struct provider_result *);
 void turn_charge_cancelled(struct turn *);
 void turn_charge_give_back(struct turn *); /* no call was made */
