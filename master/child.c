@@ -240,10 +240,13 @@ child_hand(struct child *c, int fd, enum proto_handoff what)
 	    .type = PROTO_HANDOFF, .slot = c->slot->index, .who = c->who, .value = what};
 	int err = proto_send_fd(c->proto_fd, &m, fd);
 
-	/* Nothing is lost: the other end of the socket finds it closed. */
-	if (err != 0)
-		log_warn("worker not told of another slot=%u pid=%d error=\"%s\"", c->slot->index,
-		    (int)c->pid, strerror(-err));
+	if (err == 0)
+		return;
+	/* Nothing is lost: the other end of the socket finds it closed. One that is gone, killed
+	   and not reaped yet, is told of when it is. */
+	enum log_level level = err == -EPIPE || err == -ECONNRESET ? LOG_DEBUG : LOG_WARN;
+	log_at(level, "worker not told of another slot=%u pid=%d error=\"%s\"", c->slot->index,
+	    (int)c->pid, strerror(-err));
 }
 
 void
