@@ -264,7 +264,7 @@ ci: ## before a big push: tests, sanitizers, linters
 	@[ "$$(id -u)" != 0 ] || $(MAKE) image
 
 .PHONY: image
-image: ## the steps of etc/Dockerfile without an engine, in bare root directories; needs root
+image: ## the steps of Dockerfile without an engine, in bare root directories; needs root
 	@.ci/install test
 	@.ci/image
 

@@ -41,7 +41,7 @@ function checkVariables(file, env) {
 }
 
 describe('the image', () => {
-  const text = read('Dockerfile');
+  const text = read('../Dockerfile');
   const lines = text.replace(/\\\n/g, ' ').split('\n').filter((line) => line && !line.startsWith('#')).map((line) => line.trim());
   const all = (name) => lines.filter((line) => line.startsWith(`${name} `)).map((line) => line.slice(name.length + 1).trim());
   const last = lines.slice(lines.findLastIndex((line) => line.startsWith('FROM ')));
@@ -120,7 +120,7 @@ describe('compose', () => {
     const { pause, timeout } = parse(read('parley.production.yaml')).drain;
     assert.ok(parseInt(parley.stop_grace_period, 10) >= parseInt(pause, 10) + parseInt(timeout, 10) + 5);
     checkVariables(etc('parley.production.yaml'), Object.keys(parley.environment));
-    assert.ok(fs.existsSync(path.resolve(etc('.'), parley.build.context, parley.build.dockerfile)));
+    assert.ok(fs.existsSync(path.resolve(etc('.'), parley.build.context, parley.build.dockerfile ?? 'Dockerfile')));
     const published = Object.values(services).flatMap(({ ports = [] }) => ports);
     assert.deepEqual(published, ['${PARLEY_PORT:-8080}:8080'], 'one port, of the front');
   });

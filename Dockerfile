@@ -1,4 +1,4 @@
-# docker build -f etc/Dockerfile -t parley:0.1.0 .        in the top folder of the tree
+# docker build -t parley:0.1.0 .        in the top folder of the tree
 #
 # `make image` runs the same steps without an engine, in bare root directories, and starts what comes out.
 
