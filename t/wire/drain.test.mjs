@@ -208,7 +208,7 @@ test('long polls are answered early: what they ask for is elsewhere soon', async
     assert.deepEqual([status, json.state, headers.connection], [200, 'live', 'close']);
   }
   assert.ok(Date.now() - began_at < 10000, 'not at the end of the drain');
-  server.kill('SIGTERM'); // the turns would run on
+  await server.stopAtOnce(); // the turns would run on
   await server.ended;
 });
 
@@ -219,8 +219,7 @@ test('long polls at a reload: the next one waits at a new worker', async (t) => 
   for (const { status, json } of await Promise.all(polls)) assert.deepEqual([status, json.state], [200, 'live']);
   await server.line(/reload done/);
   server.kill('SIGTERM');
-  await server.line(/draining timeout_ms=/);
-  server.kill('SIGTERM');
+  await server.stopAtOnce();
   await server.ended;
 });
 
@@ -263,8 +262,8 @@ test('a signal after a command to drain cuts nothing short, a second one does', 
   await server.line(/draining timeout_ms=20000/);
   server.kill('SIGTERM');
   assert.equal((await short).at(-1).event, 'turn.completed');
-  server.kill('SIGTERM');
-  await server.line(/stopping at once/);
+  await server.stopAtOnce();
+  assert.match(server.output(), /stopping at once/);
   await endless; // told that it failed, or cut
   assert.equal((await server.ended).code, 0);
 });
