@@ -1,4 +1,4 @@
-// Parley's own tools at our MCP endpoint: a model is asked, a session searched; 4 workers, real clients.
+// Parley's own tools at our MCP endpoint: a model is asked, a session searched, a task looked at; 4 workers, real clients.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
@@ -36,7 +36,7 @@ describe('own tools', () => {
         { kind: 'server', app: 'demo', secret: secrets.reader, read_only_tools: true }, { kind: 'server', app: 'demo', secret: secrets.few, models: ['nothing-*'] },
       ],
     } });
-    server.expectLog(/provider call failed .*status=500/);
+    server.expectLog(/provider call failed .*status=[45]00/);
   });
   after(async () => { await server?.stop(); await web?.stop(); });
 
@@ -48,8 +48,8 @@ describe('own tools', () => {
         await client.close();
         return tools.map(({ name }) => name).filter((name) => name.startsWith('parley__'));
       };
-      assert.deepEqual(await names(keys.server), ['parley__ask_model', 'parley__search_session']);
-      assert.deepEqual(await names(secrets.reader), ['parley__search_session']);
+      assert.deepEqual(await names(keys.server), ['parley__ask_model', 'parley__search_session', 'parley__task_status']);
+      assert.deepEqual(await names(secrets.reader), ['parley__search_session', 'parley__task_status']);
       assert.deepEqual(await names(keys.admin), []); // no app's
       const reader = await connect(server, route, secrets.reader);
       await assert.rejects(reader.callTool({ name: 'parley__ask_model', arguments: { prompt: 'hi' } }), { code: -32602 });
@@ -106,6 +106,46 @@ describe('own tools', () => {
       await other.close();
       assert.ok((await server.request(`/v1/sessions/${id}?erase=true`, { key: keys.server, method: 'DELETE' })).status < 300);
       assert.deepEqual(await search({ query: 'harbour' }), { text: 'No such session.', failed: true });
+      await client.close();
+    });
+
+    test(`${route}: a task as its own route shows it, when it has ended or after a while, of one's own app only`, async () => {
+      const order = async (content) => { const { json, status } = await server.request('/v1/tasks', { key: keys.server, body: { type: 'chat.completion', input: { messages: [{ role: 'user', content }] } } }); assert.equal(status, 202); return json.id; };
+      const shown = async (id) => (await server.request(`/v1/tasks/${id}`, { key: keys.server })).json;
+      const client = await connect(server, route, secrets.reader);
+      await client.listTools(); // from here on the client holds what comes against the schema
+      const look = async (args, of = client) => of.callTool({ name: 'parley__task_status', arguments: args });
+      for (let i = 0; i < 4; i++) {
+        const id = await order(`say ${i}`);
+        const { content, structuredContent, isError } = await look({ id, wait: 60 });
+        assert.ok(!isError && structuredContent.status === 'succeeded', content[0].text);
+        assert.ok(structuredContent.result.choices[0].message.content.length > 0);
+        assert.deepEqual(JSON.parse(content[0].text), structuredContent);
+        assert.deepEqual((await look({ id })).structuredContent, await shown(id));
+      }
+      const slow = await order('[[mock tokens=1000 interval=100]]');
+      for (const wait of [undefined, 0, 1]) {
+        const { structuredContent } = await look({ id: slow, wait });
+        assert.ok(['queued', 'running'].includes(structuredContent.status), structuredContent.status);
+        assert.deepEqual([structuredContent.id, structuredContent.result, structuredContent.ended_at], [slow, null, null]);
+      }
+      const stop = new AbortController(), left = client.callTool({ name: 'parley__task_status', arguments: { id: slow, wait: 60 } }, undefined, { signal: stop.signal });
+      stop.abort();
+      await assert.rejects(left);
+      const waiting = look({ id: slow, wait: 60 });
+      assert.equal((await server.request(`/v1/tasks/${slow}/cancel`, { key: keys.server, method: 'POST' })).status, 200);
+      assert.equal((await waiting).structuredContent.status, 'cancelled');
+      const failed = await order('[[mock fault=status:400]]');
+      const { structuredContent: { status, error, result } } = await look({ id: failed, wait: 60 });
+      assert.deepEqual([status, typeof error.code, result], ['failed', 'string', null]);
+
+      const other = await connect(server, route, secrets.other);
+      for (const [args, why, who] of [[{ id: slow }, /^No such task/, other], [{ id: 'task_00000000000000000000000000' }, /^No such task/], [{ id: 'nothing' }, /^No such task/], [{ id: 7 }, /^No such task/], [{}, /^No such task/],
+        ...[-1, 61, 1.5, '5', 1e300, null].map((wait) => [{ id: slow, wait }, /^wait is/])]) {
+        const { content, isError } = await look(args, who);
+        assert.ok(isError === true && why.test(content[0].text), `${JSON.stringify(args)}: ${content[0].text}`);
+      }
+      await other.close();
       await client.close();
     });
   }

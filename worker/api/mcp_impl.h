@@ -6,8 +6,8 @@
  *   mcp_batch.c  several requests in one array, for clients of old revisions
  *   mcp_items.c  tools, prompts, resources: their lists, and what is asked of them
  *   mcp_question.c  what an upstream asks of the client in the course of its request
- *   mcp_own.c    tools of Parley itself; mcp_own_model.c and mcp_own_search.c are such
- *   mcp_life.c   sessions of older clients: ids, those that have ended, requests taken back
+ *   mcp_own.c    tools of Parley itself; mcp_own_model.c, mcp_own_search.c and mcp_own_task.c are
+ * such mcp_life.c   sessions of older clients: ids, those that have ended, requests taken back
  *   mcp_feed.c   the streams on which they are told what has changed
  *   mcp_note.c   what older ones want to be told beside: changes of resources, log messages
  *   mcp_pair.c   the two routes of 2024-11-05: such a stream, and messages whose answers go there
@@ -220,10 +220,13 @@ bool mcp_own_call(struct mcp_ask *, struct str name);        /* false: it is non
 /* The answer takes longer: from here on drop is called once. */
 void mcp_own_begin(struct mcp_ask *, struct mcp_own *, void (*drop)(struct mcp_own *));
 void mcp_own_reply(struct mcp_ask *, struct str text);
+/* JSON, also as text for clients that know of nothing else. */
+void mcp_own_reply_structured(struct mcp_ask *, struct str object);
 void mcp_own_fail(struct mcp_ask *, const char *why);
 
 void mcp_own_ask_model(struct mcp_ask *, struct str arguments);
 void mcp_own_search_session(struct mcp_ask *, struct str arguments);
+void mcp_own_task_status(struct mcp_ask *, struct str arguments);
 
 /* ---- mcp_items.c ---- */
 

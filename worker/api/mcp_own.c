@@ -5,68 +5,60 @@
 #include "common/check.h"
 #include "worker/api/mcp_impl.h"
 
-#define TEXT(what) "{\"type\":\"string\",\"description\":\"" what "\"}"
+/* All of a tool's entry in the list but its name. */
+
+static const char ask_model[] =
+    "\"description\":\"Asks a language model and gives its answer\","
+    "\"inputSchema\":{\"type\":\"object\",\"properties\":{"
+    "\"prompt\":{\"type\":\"string\",\"description\":\"What the model is asked\"},"
+    "\"system\":{\"type\":\"string\",\"description\":\"What it is told before\"},"
+    "\"model\":{\"type\":\"string\","
+    "\"description\":\"Which model; without: the first that may be used\"},"
+    "\"max_tokens\":{\"type\":\"integer\",\"minimum\":1,\"description\":\"Of the answer\"}},"
+    "\"required\":[\"prompt\"],\"additionalProperties\":false},"
+    "\"annotations\":{\"readOnlyHint\":false,\"destructiveHint\":false,\"openWorldHint\":true}";
+
+static const char search_session[] =
+    "\"description\":\"Finds messages of a session in which a text occurs\","
+    "\"inputSchema\":{\"type\":\"object\",\"properties\":{"
+    "\"session_id\":{\"type\":\"string\",\"description\":\"Of the session: sess_..\"},"
+    "\"query\":{\"type\":\"string\",\"description\":\"The text, in upper or lower case\"},"
+    "\"limit\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":50,"
+    "\"description\":\"Messages; 10\"}},"
+    "\"required\":[\"session_id\",\"query\"],\"additionalProperties\":false},"
+    "\"annotations\":{\"readOnlyHint\":true,\"openWorldHint\":false}";
+
+/* What comes out is shape_task() with its result. */
+static const char task_status[] =
+    "\"description\":\"Tells how a task is, and what came out of it when it has ended\","
+    "\"inputSchema\":{\"type\":\"object\",\"properties\":{"
+    "\"id\":{\"type\":\"string\",\"description\":\"Of the task: task_..\"},"
+    "\"wait\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":60,"
+    "\"description\":\"Seconds to wait for its end; 0\"}},"
+    "\"required\":[\"id\"],\"additionalProperties\":false},"
+    "\"outputSchema\":{\"type\":\"object\",\"properties\":{"
+    "\"id\":{\"type\":\"string\"},\"type\":{\"type\":\"string\"},"
+    "\"status\":{\"type\":\"string\",\"enum\":"
+    "[\"queued\",\"running\",\"succeeded\",\"failed\",\"cancelled\",\"timed_out\"]},"
+    "\"progress\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":100},"
+    "\"message\":{\"type\":[\"string\",\"null\"]},\"model\":{\"type\":[\"string\",\"null\"]},"
+    "\"partition_key\":{\"type\":[\"string\",\"null\"]},\"attempts\":{\"type\":\"integer\"},"
+    "\"created_at\":{\"type\":\"string\"},\"updated_at\":{\"type\":\"string\"},"
+    "\"started_at\":{\"type\":[\"string\",\"null\"]},\"ended_at\":{\"type\":[\"string\",\"null\"]},"
+    "\"result\":{\"description\":\"Of one that succeeded; else null\"},"
+    "\"error\":{\"type\":[\"object\",\"null\"],\"properties\":{\"code\":{\"type\":\"string\"},"
+    "\"message\":{\"type\":[\"string\",\"null\"]},\"retryable\":{\"type\":\"boolean\"}}}},"
+    "\"required\":[\"id\",\"type\",\"status\",\"progress\",\"result\",\"error\"]},"
+    "\"annotations\":{\"readOnlyHint\":true,\"openWorldHint\":false}";
 
 static const struct own_tool {
-	const char *name, *json; /* all but the name */
+	const char *name, *json;
 	bool is_read_only;
 	void (*run)(struct mcp_ask *, struct str arguments);
 } tools[] = {
-    {MCP_OWN_PREFIX "ask_model",
-	"\"description\":\"Asks a language model and gives its answer\","
-	"\"inputSchema\":{\"type\":\"object\",\"properties\":{"
-	"\"prompt\":" TEXT(
-	    "What the model is asked") ","
-				       "\"system\":" TEXT(
-					   "What it is told before") ","
-								     "\"model\":" TEXT(
-									 "Which model; without: "
-									 "the first that may be "
-									 "used") ","
-										 "\"max_tokens\":{"
-										 "\"type\":"
-										 "\"integer\","
-										 "\"minimum\":1,"
-										 "\"description\":"
-										 "\"Of the "
-										 "answer\"}},"
-										 "\"required\":["
-										 "\"prompt\"],"
-										 "\"additionalPrope"
-										 "rties\":false},"
-										 "\"annotations\":{"
-										 "\"readOnlyHint\":"
-										 "false,"
-										 "\"destructiveHint"
-										 "\":false,"
-										 "\"openWorldHint\""
-										 ":true}",
-	false, mcp_own_ask_model},
-    {MCP_OWN_PREFIX "search_session",
-	"\"description\":\"Finds messages of a session in which a text occurs\","
-	"\"inputSchema\":{\"type\":\"object\",\"properties\":{"
-	"\"session_id\":" TEXT(
-	    "Of the session: sess_..") ","
-				       "\"query\":" TEXT(
-					   "The text, in upper or lower case") ","
-									       "\"limit\":{"
-									       "\"type\":"
-									       "\"integer\","
-									       "\"minimum\":1,"
-									       "\"maximum\":50,"
-									       "\"description\":"
-									       "\"Messages; 10\"}},"
-									       "\"required\":["
-									       "\"session_id\","
-									       "\"query\"],"
-									       "\"additionalPropert"
-									       "ies\":false},"
-									       "\"annotations\":{"
-									       "\"readOnlyHint\":"
-									       "true,"
-									       "\"openWorldHint\":"
-									       "false}",
-	true, mcp_own_search_session},
+    {MCP_OWN_PREFIX "ask_model", ask_model, false, mcp_own_ask_model},
+    {MCP_OWN_PREFIX "search_session", search_session, true, mcp_own_search_session},
+    {MCP_OWN_PREFIX "task_status", task_status, true, mcp_own_task_status},
 };
 
 static bool
@@ -107,13 +99,15 @@ mcp_own_call(struct mcp_ask *a, struct str name)
 }
 
 static void
-reply(struct mcp_ask *a, struct str text, bool is_error)
+reply(struct mcp_ask *a, struct str text, const char *member, struct str value)
 {
 	struct buf b = BUF_INIT;
 
 	buf_add_cstr(&b, "{\"content\":[{\"type\":\"text\",\"text\":");
 	jsonrpc_add_string(&b, text);
-	buf_printf(&b, "}]%s}", is_error ? ",\"isError\":true" : "");
+	buf_printf(&b, "}]%s", member);
+	buf_add_str(&b, value);
+	buf_add_char(&b, '}');
 	mcp_ask_reply(a, buf_str(&b));
 	buf_fini(&b);
 }
@@ -121,13 +115,19 @@ reply(struct mcp_ask *a, struct str text, bool is_error)
 void
 mcp_own_reply(struct mcp_ask *a, struct str text)
 {
-	reply(a, text, false);
+	reply(a, text, "", STR_NONE);
+}
+
+void
+mcp_own_reply_structured(struct mcp_ask *a, struct str object)
+{
+	reply(a, object, ",\"structuredContent\":", object);
 }
 
 void
 mcp_own_fail(struct mcp_ask *a, const char *why)
 {
-	reply(a, str_of(why), true);
+	reply(a, str_of(why), ",\"isError\":", STR("true"));
 }
 
 void

@@ -78,5 +78,7 @@ struct task_wait {
 /* app_id stays the caller's. */
 void task_wait_start(struct tasks *, struct task_wait *, const struct id *, const char *app_id,
     uint32_t wait_ms, store_on_task *, void *arg);
+/* Its end is not waited for any longer: on_task comes with the task as it is. */
+void task_wait_hurry(struct task_wait *);
 
 #endif

@@ -362,6 +362,12 @@ task_wait_start(struct tasks *ts, struct task_wait *w, const struct id *id, cons
 	    &handlers);
 }
 
+void
+task_wait_hurry(struct task_wait *w)
+{
+	on_wait_late(&w->timer);
+}
+
 /* ---- life ---- */
 
 struct tasks *
@@ -391,7 +397,7 @@ tasks_drain(struct tasks *ts)
 		return;
 	ts->is_draining = true;
 	list_for (node, &ts->waits)
-		on_wait_late(&list_entry(node, struct task_wait, node)->timer);
+		task_wait_hurry(list_entry(node, struct task_wait, node));
 	lease_drain(ts);
 }
 
