@@ -21,6 +21,8 @@ export const keys = {
 };
 
 const log_line = /^\d{4}-\d\d-\d\dT\S+Z (DEBUG|INFO|ACCESS|WARN|ERROR) /;
+// What stands for lines that the log has left out: the first words of what a place says again and again.
+const repeated_line = /^((?:WARN|ERROR) +.+ )repeated=\d+( worker=\d+)?$/;
 // What every server may say: a host without Redis is told so at its start.
 const always_allowed = [/WARN +backplane\b.*\blocal\b/];
 
@@ -207,10 +209,15 @@ class Server extends Child {
 
   /** What went wrong by the log: lines no test expected, and everything that is not a log line. */
   complaints() {
+    const untimed = (line) => line.slice(line.indexOf(' ') + 1);
+    const is_allowed = (line) => this.allowed.some((regex) => regex.test(line));
     return this.lines.filter((line) => {
       const match = log_line.exec(line);
       if (match && (!/WARN|ERROR/.test(match[1]))) return false;
-      return !this.allowed.some((regex) => regex.test(line));
+      if (is_allowed(line)) return false;
+      // It has no values: it is as good as those of its place that were not left out.
+      const [, start] = repeated_line.exec(untimed(line)) ?? [];
+      return !start || !this.lines.some((other) => other !== line && untimed(other).startsWith(start) && is_allowed(other));
     });
   }
 
