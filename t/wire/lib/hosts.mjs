@@ -37,6 +37,9 @@ export function outages(host) {
   return Math.ceil(said.length / 2);
 }
 
+/** The last thing said of it is that it is alone. */
+export const isTold = (host) => /WARN/.test(backplaneLines(host, /backplane (degraded|is back)/).at(-1)?.line);
+
 /** All up. config is added to what makes them hosts of one; key_prefix: theirs alone. */
 export async function startHosts(t, { redis, store_url, mock, config = {}, count = 2, cutters = [], key_prefix = 'hosts:' }) {
   const hosts = [];
