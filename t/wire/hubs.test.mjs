@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import * as signalR from '@microsoft/signalr';
 import WebSocket from 'ws';
+import { ask } from './lib/record.mjs';
 import { keys, startServer } from './lib/server.mjs';
 import { waitFor, within } from './lib/wait.mjs';
 
@@ -125,6 +126,27 @@ for (const transport of Object.keys(transports)) {
     assert.equal(ended.get(id).length, 1, 'once for each subscriber');
   });
 }
+
+test('an end whose news were lost is told from the record, once', { timeout: 90000 }, async () => {
+  const connection = connect('tasks', 'WebSockets');
+  const ended = [];
+  connection.on('TaskFailed', (...what) => ended.push(what));
+  await within(connection.start(), 'start');
+  const id = await newTask('go [[mock tokens=4000 interval=50]]');
+  await connection.invoke('SubscribeToTask', id);
+  // As by a worker that died between the record and the news.
+  ask(server, `UPDATE tasks SET state = 'failed', error_message = 'by hand', is_retryable = 0, ended_at = ${Date.now()}, owner = 'gone', due_at = NULL, lease_ends_at = NULL WHERE id = '${id}'`);
+  await waitFor(() => ended.length > 0, 'the end', 60000);
+  assert.deepEqual(ended, [[id, 'by hand', false]]);
+  const late = connect('tasks', 'WebSockets');
+  late.on('TaskFailed', (...what) => ended.push(what));
+  await within(late.start(), 'start');
+  await late.invoke('SubscribeToTask', id);
+  await waitFor(() => ended.length > 1, 'for who comes late');
+  await late.stop();
+  await connection.stop();
+  assert.equal(ended.length, 2);
+});
 
 test('ten streams of one connection', async () => {
   const { say, until, records, ws } = await socket();

@@ -10,6 +10,7 @@
 #include "worker/api/hubs.h"
 #include "worker/api/key_watch.h"
 #include "worker/api/mcp.h"
+#include "worker/api/task_watch.h"
 #include "worker/api/turn_stream.h"
 #include "worker/api/turn_wait.h"
 #include "worker/api/ws_chat.h"
@@ -67,6 +68,7 @@ api_add_routes(struct api *api)
 		}
 	}
 	api->key_watch = key_watch_new(api->loop, api->keys);
+	api->task_watch = task_watch_new(api);
 	api->streams = turn_streams_new(api);
 	api->turn_waits = turn_waits_new(api);
 	api->host_asks = host_asks_new(api);
@@ -81,6 +83,7 @@ api_add_routes(struct api *api)
 void
 api_drain(struct api *api)
 {
+	task_watch_drain(api->task_watch);
 	turn_streams_drain(api->streams);
 	turn_waits_drain(api->turn_waits);
 	gateways_drain(api->gateways);
@@ -121,5 +124,6 @@ api_fini(struct api *api)
 	host_asks_free(&api->host_asks);
 	turn_waits_free(&api->turn_waits);
 	turn_streams_free(&api->streams);
+	task_watch_free(&api->task_watch);
 	key_watch_free(&api->key_watch);
 }

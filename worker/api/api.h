@@ -51,6 +51,7 @@ struct api {
 	struct events_sockets *events_sockets; /* a WebSocket, */
 	struct hubs *hubs;                     /* a hub of existing clients */
 	struct host_asks *host_asks;           /* .. and what the master is asked */
+	struct task_watch *task_watch;         /* .. and tasks that are heard of */
 	struct key_watch *key_watch;           /* .. and who ends when a key does */
 };
 

@@ -14,6 +14,11 @@ struct topic_check {
 	const char *app_id;
 	const struct str *topics;
 	size_t count, next;
+	struct task_end {
+		struct task_end *next;
+		struct events_news news;
+		int64_t at_ms;
+	} * ends; /* of tasks that are over: told to who subscribes now */
 	topics_on_checked *on_checked;
 	void *arg;
 };
@@ -46,6 +51,8 @@ finish(struct topic_check *c, int err)
 	free(c);
 	was.on_checked(
 	    was.arg, err, err != 0 && was.next < was.count ? was.topics[was.next] : STR_NONE);
+	for (const struct task_end *e = was.ends; err == 0 && e != NULL; e = e->next)
+		events_tell_end(was.api->events, &e->news, e->at_ms);
 	arena_fini(&was.arena);
 }
 
@@ -70,11 +77,16 @@ static void
 on_task(void *arg, int err, const struct store_task *task)
 {
 	struct topic_check *c = arg;
+	struct task_end end = {.next = c->ends};
 
-	(void)task;
 	if (err != 0) {
 		finish(c, err);
 		return;
+	}
+	if (task_end_read(task, &c->arena, &end.news)) {
+		end.at_ms = task->ended_at;
+		c->ends = arena_alloc(&c->arena, sizeof(*c->ends));
+		*c->ends = end;
 	}
 	c->next++;
 	check_next(c);

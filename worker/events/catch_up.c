@@ -45,21 +45,28 @@ catch_up_free(struct events_catch_up **ref)
 
 /* ---- telling ---- */
 
+static bool
+tell_now(struct events_catch_up *c, struct event *e)
+{
+	struct events *ev = c->sub->events;
+	uint64_t handle = c->handle;
+	char id[POSITION_TEXT_MAX];
+
+	c->floor.at_ms = clock_wall_ms();
+	events_tell(c->sub, e, str_sub(id, position_format(&c->floor, id)));
+	return idmap_get(ev->catch_ups, handle) == c;
+}
+
 /* False: the subscriber is gone, and this with it. */
 static bool
 tell(struct events_catch_up *c, struct event *e)
 {
-	struct events *ev = c->sub->events;
-	struct events_sub *sub = c->sub;
-	uint64_t handle = c->handle;
-	char id[POSITION_TEXT_MAX];
-
+	if (e->host == ENDS_HOST)
+		return tell_now(c, e);
 	if (e->number <= position_get(&c->floor, e->host))
 		return true;
 	position_set(&c->floor, e->host, e->number);
-	c->floor.at_ms = clock_wall_ms();
-	events_tell(sub, e, str_sub(id, position_format(&c->floor, id)));
-	return idmap_get(ev->catch_ups, handle) == c;
+	return tell_now(c, e);
 }
 
 /* The same for one that the hub tells all: what the hub has told, this one knows or does not want.
@@ -67,14 +74,8 @@ tell(struct events_catch_up *c, struct event *e)
 static bool
 tell_live(struct events_catch_up *c, struct event *e)
 {
-	struct events *ev = c->sub->events;
-	struct events_sub *sub = c->sub;
-	uint64_t handle = c->handle;
-	char id[POSITION_TEXT_MAX];
-
-	position_merge(&c->floor, &ev->told);
-	events_tell(sub, e, str_sub(id, position_format(&c->floor, id)));
-	return idmap_get(ev->catch_ups, handle) == c;
+	position_merge(&c->floor, &c->sub->events->told);
+	return tell_now(c, e);
 }
 
 static bool
@@ -320,7 +321,7 @@ catch_up_take(struct events_sub *sub, struct event *e)
 		hold(c, e);
 		return;
 	}
-	if (e->number <= position_get(&c->floor, e->host))
+	if (e->host != ENDS_HOST && e->number <= position_get(&c->floor, e->host))
 		return;
 	if (!tell_live(c, e))
 		return;
@@ -367,6 +368,7 @@ catch_up_start(struct events_sub *sub, const struct events_sub_of *of)
 		c->is_resumed = false; /* not a position of ours */
 	if (c->is_resumed)
 		c->floor = c->after;
+	sub->after_ms = c->is_resumed ? c->after.at_ms : 0;
 	begin(c);
 }
 

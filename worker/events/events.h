@@ -86,6 +86,20 @@ struct events_news {
  */
 void events_publish(struct events *, const struct events_news *);
 
+/*
+ * How something has ended, and when (wall clock), as the record says: told to those subscribers of
+ * its topic in this worker that were not told an end of it. From the loop.
+ */
+void events_tell_end(struct events *, const struct events_news *, int64_t at_ms);
+
+/* Topics of a kind ("task:") that somebody hears here and whose end nobody was told, which were not
+ * asked for since after_ms ago: now they are. Borrowed until the loop goes on. Returns how many. */
+struct events_asked {
+	struct str app, topic;
+};
+size_t events_topics_to_ask(
+    struct events *, struct str kind, uint64_t after_ms, struct events_asked *out, size_t max);
+
 struct events_of {
 	struct loop *loop;
 	const struct conf *conf;
@@ -131,7 +145,9 @@ struct events_sub {
 	struct events_catch_up *catch_up; /* NULL: it hears live */
 	struct event *last;               /* the last that it was given, not owned: never read */
 	uint64_t last_number, last_host;
+	int64_t after_ms; /* of the position that it named; 0: none */
 	uint16_t link_count;
+	uint16_t end_count; /* links whose end it was told */
 };
 
 struct events_sub_of {

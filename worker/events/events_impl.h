@@ -3,6 +3,7 @@
  *
  *   hub.c       topics and who hears them; the log, event by event, to each
  *   catch_up.c  .. and to who subscribes, what was before
+ *   ends.c      .. and how it ended, from the record
  *   event.c     an event as bytes
  *   position.c  how far
  *   far.c       other hosts
@@ -26,6 +27,7 @@ enum {
 	EVENTS_QUEUE_MAX = 4096, /* events that wait to be told, of other hosts */
 	EVENTS_HELD_MAX = 512,   /* .. for one subscriber that is not as far yet */
 	EVENTS_WANT_BITS = 4096, /* as of event_log.c */
+	ENDS_HOST = 0,           /* of events that are in no log */
 };
 
 struct far;
@@ -35,12 +37,15 @@ struct events_topic {
 	struct list links; /* struct events_link by of_topic */
 	char *name;        /* APP \n TOPIC: its key */
 	uint64_t key;
+	uint64_t asked_ms; /* when the record was looked at for its end */
+	bool is_ended;     /* and was told of it */
 };
 
 struct events_link {
 	struct list of_topic;
 	struct events_topic *topic;
 	struct events_sub *sub;
+	bool has_end, is_of_record; /* its subscriber was told one; not as news */
 };
 
 struct queued {
@@ -63,6 +68,7 @@ struct events {
 
 	uint64_t cursor;              /* the next number of the log to look at */
 	uint64_t soon, soon_since_ms; /* the number that somebody is writing */
+	uint64_t end_count;           /* events of ENDS_HOST so far */
 	struct list queue;            /* struct queued: taken, to be told */
 	size_t queue_count;
 	struct position told;       /* as far as all have been told */
@@ -115,6 +121,14 @@ void events_pump_soon(struct events *);
 void events_want(struct events *, uint64_t key, bool is_wanted); /* counted */
 void events_all_lost(struct events *);
 void events_topic_name(struct str app, struct str topic, struct buf *out); /* replaces */
+
+/* A payload that is too large becomes a short one, in *text. */
+void events_cut(struct events_news *, struct buf *text);
+
+/* ---- ends.c ---- */
+
+/* False: it is an end that it was told already. */
+bool ends_may_tell(struct events_sub *, const struct event *);
 
 /* ---- catch_up.c ---- */
 

@@ -58,6 +58,7 @@ topic_get(struct events *ev, struct str app, struct str name)
 	events_topic_name(app, name, &ev->scratch);
 	t->name = xstrndup(ev->scratch.data, ev->scratch.len);
 	t->key = event_log_key(buf_str(&ev->scratch));
+	t->asked_ms = loop_now_ms(ev->loop); /* by who lets it be heard */
 	strmap_set(ev->topics, str_of(t->name), t);
 	events_want(ev, t->key, true);
 	if (ev->far != NULL)
@@ -146,7 +147,7 @@ events_unsubscribe(struct events_sub *sub)
 	metric_gauge_set(METRIC_EVENTS_SUBSCRIPTIONS, 0, 0, (int64_t)--ev->sub_count);
 	sub->events = NULL;
 	sub->links = NULL;
-	sub->link_count = 0;
+	sub->link_count = sub->end_count = 0;
 }
 
 size_t
@@ -184,6 +185,8 @@ events_tell(struct events_sub *sub, struct event *e, struct str id)
 		return; /* it hears both topics */
 	sub->last_number = e->number;
 	sub->last_host = e->host;
+	if (!ends_may_tell(sub, e))
+		return;
 	metric_add(METRIC_EVENTS_DELIVERED, 0, 0, 1);
 	sub->handlers->on_event(sub, e, id);
 }
@@ -289,7 +292,7 @@ events_queue(struct events *ev, struct event *e)
 static void
 set_told(struct events *ev, uint64_t host, uint64_t number)
 {
-	if (position_get(&ev->told, host) < number)
+	if (host != ENDS_HOST && position_get(&ev->told, host) < number)
 		position_set(&ev->told, host, number);
 	ev->told.at_ms = clock_wall_ms();
 	ev->id_len = position_format(&ev->told, ev->id);
@@ -302,6 +305,8 @@ enter_topic(struct events *ev)
 
 	ev->topic = events_topic_find(ev, e->app, ev->key_index == 0 ? e->topic : e->also);
 	ev->next = ev->topic != NULL ? ev->topic->links.next : NULL;
+	if (ev->topic != NULL && ev->key_index == 0)
+		ev->topic->is_ended = (e->flags & EVENTS_FINAL) != 0;
 }
 
 static bool
@@ -436,6 +441,17 @@ key_of(struct events *ev, const char *app, const char *topic)
 }
 
 void
+events_cut(struct events_news *n, struct buf *text)
+{
+	if (n->payload.len <= EVENTS_PAYLOAD_MAX)
+		return;
+	buf_add_cstr(text, "{\"is_cut\":true,\"see\":\"");
+	buf_add_json_escaped(text, str_of(n->topic));
+	buf_add_cstr(text, "\"}");
+	n->payload = buf_str(text);
+}
+
+void
 events_publish(struct events *ev, const struct events_news *news)
 {
 	const char *app = news->app_id != NULL ? news->app_id : "";
@@ -446,12 +462,7 @@ events_publish(struct events *ev, const struct events_news *news)
 
 	check(strlen(n.topic) <= EVENTS_TOPIC_MAX && keys[0] != 0);
 	check(n.also == NULL || strlen(n.also) <= EVENTS_TOPIC_MAX);
-	if (n.payload.len > EVENTS_PAYLOAD_MAX) {
-		buf_add_cstr(&cut, "{\"is_cut\":true,\"see\":\"");
-		buf_add_json_escaped(&cut, str_of(n.topic));
-		buf_add_cstr(&cut, "\"}");
-		n.payload = buf_str(&cut);
-	}
+	events_cut(&n, &cut);
 	event_format(&n, clock_wall_ms(), &bytes);
 	if (event_log_add(ev->shm, ev->who, keys, buf_str(&bytes)) == 0)
 		log_error("event not published name=%s reason=log_stuck", n.name);

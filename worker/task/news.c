@@ -82,9 +82,9 @@ image_urls(const json_t *result)
 static double
 seconds_of(const struct store_task *t)
 {
-	int64_t now = clock_wall_ms();
+	int64_t end = t->ended_at > 0 ? t->ended_at : clock_wall_ms();
 
-	return t->started_at > 0 && now > t->started_at ? (double)(now - t->started_at) / 1000 : 0;
+	return t->started_at > 0 && end > t->started_at ? (double)(end - t->started_at) / 1000 : 0;
 }
 
 static void
@@ -174,6 +174,33 @@ news_publish(struct events *events, const struct store_task *t, const struct sai
 							  : 0};
 	events_publish(events, &told);
 	free(text);
+}
+
+bool
+task_end_read(const struct store_task *t, struct arena *arena, struct events_news *ret)
+{
+	const struct said s = {.state = t->state,
+	    .progress = t->progress,
+	    .message = t->message,
+	    .result = str_of(t->result_json),
+	    .error_code = t->error_code,
+	    .error_message = t->error_message,
+	    .is_retryable = t->is_retryable,
+	    .is_ended = true};
+	const char *name = name_of(t, &s);
+
+	if (!task_state_is_last(t->state) || name == NULL)
+		return false;
+	json_t *news = news_of(t, &s, name);
+	char *text = json_dumps(news, JSON_COMPACT);
+	*ret = (struct events_news){.topic = arena_printf(arena, "task:%s", t->id),
+	    .app_id = arena_strdup(arena, str_of(t->app_id)),
+	    .name = name,
+	    .payload = str_of(arena_strdup(arena, str_of(text))),
+	    .flags = EVENTS_FINAL};
+	free(text);
+	json_decref(news);
+	return true;
 }
 
 /* ---- the webhook ---- */

@@ -52,6 +52,8 @@ enum task_type { TASK_CHAT, TASK_IMAGE, TASK_VIDEO, TASK_TYPES };
 const char *task_type_name(enum task_type); /* "chat.completion", .. */
 bool task_type_parse(const char *name, enum task_type *ret);
 bool task_state_is_last(const char *state);
+/* How it has ended, as its subscribers are told; texts from the arena. False: it has not. */
+bool task_end_read(const struct store_task *, struct arena *, struct events_news *ret);
 
 /* stripe is chosen here, and the workers are told when it is stored. As store_task_create(). */
 void tasks_create(struct tasks *, const struct store_task_new *, store_on_task *, void *arg);
