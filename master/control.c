@@ -49,6 +49,7 @@ run(struct peer *p, const char *line, struct buf *out)
 	    {"status", c->verbs->status},
 	    {"reload", c->verbs->reload},
 	    {"drain", c->verbs->drain},
+	    {"drain restart", c->verbs->drain_for_restart},
 	    {"keys", c->verbs->keys},
 	    {"upgrade", c->verbs->upgrade},
 	};

@@ -25,7 +25,8 @@ typedef enum control_answer control_verb(void *arg, struct buf *out); /* appends
 
 struct control_verbs {
 	control_verb *status, *reload, *drain;
-	control_verb *keys; /* keys in the store were changed */
+	control_verb *drain_for_restart; /* systemd starts the next one at once */
+	control_verb *keys;              /* keys in the store were changed */
 	control_verb *upgrade;
 };
 

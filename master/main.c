@@ -87,7 +87,7 @@ run(struct conf *conf, const struct options *o)
 		status = ask(conf, "reload");
 		break;
 	case VERB_DRAIN:
-		status = ask(conf, "drain");
+		status = ask(conf, o->verb_argc > 0 ? "drain restart" : "drain");
 		break;
 	case VERB_UPGRADE:
 		status = ask(conf, "upgrade");

@@ -146,6 +146,8 @@ is_of_verb(enum options_verb verb, const char *arg)
 {
 	static const char *const of_status[] = {"--watch", "-w", "--json"};
 
+	if (verb == VERB_DRAIN && strcmp(arg, "--restart") == 0)
+		return true;
 	for (size_t i = 0; verb == VERB_STATUS && i < ARRAY_LEN(of_status); i++) {
 		if (strcmp(of_status[i], arg) == 0)
 			return true;

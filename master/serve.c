@@ -113,7 +113,8 @@ on_settling(void *arg)
 {
 	struct server *s = arg;
 
-	listeners_refuse(s->listeners);
+	if (!s->leaves_listeners)
+		listeners_refuse(s->listeners);
 }
 
 static void
@@ -124,6 +125,11 @@ on_closed(void *arg)
 	if (s->listeners == NULL)
 		return;         /* said again by a worker that ends */
 	if (s->has_successor) { /* which has what it wants of them */
+		listeners_leave(&s->listeners);
+		return;
+	}
+	if (s->leaves_listeners) {
+		log_info("listeners left to the next master");
 		listeners_leave(&s->listeners);
 		return;
 	}
@@ -292,6 +298,17 @@ control_upgrade(void *arg, struct buf *out)
 	return server_upgrade(arg, out) ? CONTROL_LATER : CONTROL_ERROR;
 }
 
+/* Without a store nobody would hold them: who waits in a queue would be reset. */
+static enum control_answer
+control_drain_for_restart(void *arg, struct buf *out)
+{
+	struct server *s = arg;
+
+	if (supervise_phase(s->supervise) == PHASE_RUNNING)
+		s->leaves_listeners = getenv("NOTIFY_SOCKET") != NULL;
+	return control_drain(s, out);
+}
+
 static enum control_answer
 control_keys(void *arg, struct buf *out)
 {
@@ -306,6 +323,7 @@ const struct control_verbs server_control = {
     .status = control_status,
     .reload = control_reload,
     .drain = control_drain,
+    .drain_for_restart = control_drain_for_restart,
     .keys = control_keys,
     .upgrade = control_upgrade,
 };

@@ -246,7 +246,10 @@ leave_names(struct server *s)
 		run_dir_leave(&s->run_dir);
 		return;
 	}
-	listeners_close(&s->listeners);
+	if (s->leaves_listeners)
+		listeners_leave(&s->listeners);
+	else
+		listeners_close(&s->listeners);
 	if (s->pid_file != NULL)
 		pidfile_remove(s->pid_file);
 	run_dir_close(&s->run_dir);

@@ -49,6 +49,7 @@ struct server {
 	struct event *log_look;  /* now and then: what the log owes */
 	uint64_t log_lost;       /* counted so far */
 	uint64_t stop_wanted_ms; /* when the last signal asked for it; 0: never */
+	bool leaves_listeners;   /* as it stops: open in systemd's store, for the next master */
 	bool is_reload_wanted;   /* asked for while another one, or an upgrade, was under way */
 
 	struct bequest bequest;    /* of the master that we take over from .. */

@@ -86,6 +86,7 @@ test_verbs(void **state)
 	    {"parleyd status --config a", VERB_STATUS},
 	    {"parleyd --config a reload", VERB_RELOAD},
 	    {"parleyd drain", VERB_DRAIN},
+	    {"parleyd drain --restart", VERB_DRAIN},
 	    {"parleyd --check-config", VERB_CHECK_CONFIG},
 	    {"parleyd --workers 2 --print-config", VERB_PRINT_CONFIG},
 	    {"parleyd --version", VERB_VERSION},
