@@ -79,6 +79,7 @@ const struct op op_budget_advance = {
     .groups = {"call_id call_session call_turn call_day input_tokens output_tokens call_cost "
 	       "call_created"},
     .is_write = true,
+    .is_first = true,
     .statements =
 	{
 	    {.sql = "", .postgres = LOCK_APP},
@@ -98,6 +99,7 @@ const struct op op_budget_renew = {
     .params = "lapses_at",
     .groups = {"id"},
     .is_write = true,
+    .is_first = true,
     .is_upkeep = true,
     .statements = {{.sql = "UPDATE budget_holds SET lapses_at = from_ms($lapses_at)"
 			   " WHERE id = $id",
@@ -108,6 +110,7 @@ const struct op op_budget_release = {
     .name = "budget_release",
     .params = "id",
     .is_write = true,
+    .is_first = true,
     .statements = {{.sql = "DELETE FROM budget_holds WHERE id = $id"}},
 };
 

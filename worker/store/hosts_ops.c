@@ -25,6 +25,7 @@ const struct op op_host_renew = {
     .name = "host_renew",
     .params = "host lease_ms",
     .is_write = true,
+    .is_first = true,
     .is_upkeep = true,
     .statements =
 	{

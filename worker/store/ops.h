@@ -58,6 +58,7 @@ struct op {
 	const char *groups[OP_GROUPS_MAX];
 	bool is_write;
 	bool is_slow;   /* a read of many rows: not on the loop */
+	bool is_first;  /* ends a turn or keeps a lease: does not wait behind reads (PostgreSQL) */
 	bool is_upkeep; /* a write that comes again by itself: not waited for at the end */
 	struct op_statement statements[OP_STATEMENTS_MAX]; /* until sql is NULL */
 	struct op_constraint constraints[OP_CONSTRAINTS_MAX];

@@ -19,6 +19,7 @@
 #include "common/log.h"
 #include "common/metric.h"
 #include "worker/store/pg.h"
+#include "worker/store/pg_queue.h"
 #include "worker/store/pg_run.h"
 
 enum {
@@ -36,8 +37,7 @@ struct pg {
 	struct store_health *health;
 	struct pg_pool pool;
 	struct pg_plan plans[OP_COUNT];
-	struct list waiting; /* jobs, in the order in which they came */
-	unsigned waiting_count;
+	struct pg_queue waiting;
 	uint64_t next_seq;
 	struct list closing;     /* connections, by their slot's node */
 	struct loop_post post;   /* dispatch */
@@ -61,20 +61,8 @@ plan_of(const struct pg *pg, const struct job *job)
 static void
 enqueue(struct pg *pg, struct job *job)
 {
-	struct list *before = pg->waiting.prev;
-
-	while (before != &pg->waiting && list_entry(before, struct job, node)->seq > job->seq)
-		before = before->prev;
-	list_add_head(before, &job->node);
-	pg->waiting_count++;
+	pg_queue_add(&pg->waiting, job);
 	loop_post(pg->loop, &pg->post);
-}
-
-static void
-dequeue(struct pg *pg, struct job *job)
-{
-	list_del(&job->node);
-	pg->waiting_count--;
 }
 
 static void
@@ -100,14 +88,12 @@ drop_late(struct pg *pg)
 {
 	struct job *job;
 
-	while ((job = list_first(&pg->waiting, struct job, node)) != NULL &&
-	       loop_now_ms(pg->loop) >= job->deadline_ms) {
-		dequeue(pg, job);
+	while ((job = pg_queue_take_late(&pg->waiting, loop_now_ms(pg->loop))) != NULL) {
 		if (pg_pool_ready(&pg->pool) == 0)
 			both_failing(pg);
 		else
 			log_warn("store pool exhausted in_use=%u waiting=%u",
-			    pg_pool_in_use(&pg->pool), pg->waiting_count + 1);
+			    pg_pool_in_use(&pg->pool), pg->waiting.count + 1);
 		job_fail(job, E_STORE_UNAVAILABLE);
 	}
 }
@@ -272,9 +258,11 @@ on_broken(struct pg_conn *c)
 	struct job *job;
 
 	list_init(&jobs);
-	while ((run = pg_run_first(c)) != NULL)
+	while ((run = pg_run_first(c)) != NULL) {
+		pg_queue_ended(&pg->waiting, run->view.op);
 		if ((job = pg_run_free(&run)) != NULL)
 			list_add_tail(&jobs, &job->node);
+	}
 	if (c->slot.state == PG_CHECKING)
 		close_stale(pg);
 	crypto_random(&random, sizeof(random));
@@ -352,9 +340,10 @@ on_batch_end(struct pg_conn *c)
 	if (!pg_run_on_batch_end(c))
 		return;
 	list_del(&run->node);
+	pg_queue_ended(&pg->waiting, run->view.op);
 	if (run->has_failed && run->verdict == PG_REPEAT_ELSEWHERE)
 		pg_conn_break(c, run->failure);
-	if (!pg_pool_give(&pg->pool, &c->slot, pg->waiting_count, loop_now_ms(pg->loop)) &&
+	if (!pg_pool_give(&pg->pool, &c->slot, pg->waiting.count, loop_now_ms(pg->loop)) &&
 	    !c->is_broken)
 		close_conn(pg, c);
 	set_run_timer(pg, c);
@@ -381,20 +370,20 @@ start(struct pg *pg, struct pg_conn *c, struct job *job)
 {
 	const struct pg_plan *plan = plan_of(pg, job);
 
-	dequeue(pg, job);
+	pg_queue_start(&pg->waiting, job);
 	pg_pool_take(&pg->pool, &c->slot, pg_plan_is_alone(plan, job->op));
 	pg_run_new(c, job, plan, loop_now_ms(pg->loop));
 	set_run_timer(pg, c);
 }
 
-/* False: the first must wait. */
+/* False: it must wait, and with it everybody. */
 static bool
-serve_first(struct pg *pg, struct job *job)
+serve(struct pg *pg, struct job *job)
 {
 	struct pg_slot *slot = NULL;
 
 	switch (pg_pool_next(&pg->pool, pg_plan_is_alone(plan_of(pg, job), job->op),
-	    pg->waiting_count, loop_now_ms(pg->loop), &slot)) {
+	    pg->waiting.count, loop_now_ms(pg->loop), &slot)) {
 	case PG_TAKE:
 		start(pg, conn_of(slot), job);
 		return true;
@@ -415,10 +404,11 @@ serve_first(struct pg *pg, struct job *job)
 }
 
 static void
-set_timer(struct pg *pg, const struct job *first)
+set_timer(struct pg *pg)
 {
 	uint64_t now = loop_now_ms(pg->loop), wait_ms = pg_pool_wait_ms(&pg->pool, now);
-	uint64_t left_ms = first->deadline_ms > now ? first->deadline_ms - now : 0;
+	uint64_t deadline_ms = pg_queue_deadline_ms(&pg->waiting);
+	uint64_t left_ms = deadline_ms > now ? deadline_ms - now : 0;
 
 	loop_timer_set(pg->loop, &pg->timer, wait_ms > 0 && wait_ms < left_ms ? wait_ms : left_ms);
 }
@@ -430,10 +420,10 @@ dispatch(struct pg *pg)
 
 	free_closing(pg);
 	drop_late(pg);
-	while ((job = list_first(&pg->waiting, struct job, node)) != NULL && serve_first(pg, job))
+	while ((job = pg_queue_next(&pg->waiting)) != NULL && serve(pg, job))
 		;
-	if (job != NULL)
-		set_timer(pg, job);
+	if (pg->waiting.count > 0)
+		set_timer(pg);
 	else
 		loop_timer_stop(pg->loop, &pg->timer);
 	metric_gauge_set(METRIC_STORE_POOL_IN_USE, 0, 0, pg_pool_in_use(&pg->pool));
@@ -501,7 +491,7 @@ pg_open(const struct backend_env *env)
 	pg->pool.check_after_ms = conf->check_after_ms;
 	for (unsigned i = 0; i < OP_COUNT; i++)
 		pg_plan_init(&pg->plans[i], op_at(i));
-	list_init(&pg->waiting);
+	pg_queue_init(&pg->waiting, pg->pool.size + pg->pool.overflow);
 	list_init(&pg->closing);
 	pg->post.run = on_post;
 	pg->timer.on_fire = on_timer;
@@ -513,7 +503,6 @@ add_write(struct list *writes, struct job *job)
 {
 	struct list *before = writes->prev;
 
-	list_del(&job->node);
 	if (!job->op->is_write || job->op->is_upkeep) {
 		job_drop(job);
 		return;
@@ -548,7 +537,7 @@ pg_give_up(void *backend, struct list *writes)
 			pg_pool_remove(&pg->pool, slot);
 			give_up_conn(conn_of(slot), writes);
 		}
-	while ((job = list_first(&pg->waiting, struct job, node)) != NULL)
+	while ((job = pg_queue_take_any(&pg->waiting)) != NULL)
 		add_write(writes, job);
 	loop_post_cancel(pg->loop, &pg->post);
 	loop_timer_stop(pg->loop, &pg->timer);

@@ -2,8 +2,8 @@
  * pg_pool - which connection an operation gets; when one is opened, checked, closed.
  *
  * Pure: takes the time and a random number, does no I/O, owns nothing. The caller has
- * the connections, each with a pg_slot in it, and the queue of those who wait; it asks
- * pg_pool_next() for the first of them and does what it says.
+ * the connections, each with a pg_slot in it, and those who wait (pg_queue); it asks
+ * pg_pool_next() for the next of them and does what it says.
  *
  * Up to `size` connections stay, up to `overflow` more are closed when they come back,
  * nobody waits and `size` has sufficed for PG_CROWD_MS: a crowd comes and goes within

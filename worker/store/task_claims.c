@@ -78,6 +78,7 @@ const struct op op_task_change = {
 	       "due_in_ms wh_id wh_endpoint wh_event wh_body",
 	"app_id partition_key"},
     .is_write = true,
+    .is_first = true,
     .statements =
 	{
 	    {.sql = "",
@@ -125,6 +126,7 @@ const struct op op_task_renew = {
     .name = "task_renew",
     .params = "owner lease_ms",
     .is_write = true,
+    .is_first = true,
     .is_upkeep = true,
     .statements = {{.sql = "UPDATE tasks SET lease_ends_at ="
 			   " from_ms(now_ms() + CAST($lease_ms AS bigint))"

@@ -96,6 +96,7 @@ const struct op op_turn_add = {
     .params = "turn_id fence",
     .groups = {"session_id " MESSAGE_PARAMS, USAGE_PARAMS},
     .is_write = true,
+    .is_first = true,
     .statements =
 	{
 	    LOCK_SESSION_OF_TURN,
@@ -115,6 +116,7 @@ const struct op op_turn_progress = {
     .name = "turn_progress",
     .params = "turn_id fence text last_seq",
     .is_write = true,
+    .is_first = true,
     .statements =
 	{
 	    LOCK_SESSION_OF_TURN,
@@ -132,6 +134,7 @@ const struct op op_turn_end = {
 	      "last_seq now",
     .groups = {MESSAGE_PARAMS, USAGE_PARAMS, WEBHOOK_PARAMS},
     .is_write = true,
+    .is_first = true,
     .statements =
 	{
 	    LOCK_SESSION_OF_TURN,

@@ -29,6 +29,7 @@ const struct op op_usage_add = {
     .params = "",
     .groups = {USAGE_PARAMS},
     .is_write = true,
+    .is_first = true,
     .statements = {USAGE_STATEMENTS(1)},
 };
 
