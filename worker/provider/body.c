@@ -189,10 +189,8 @@ body_read(struct str text, struct body *b, struct buf *model, const char **ret_p
 		return rc;
 	}
 	b->choices = r.choices > 1 ? r.choices : 1;
-	if (r.choices > 1 && r.tokens_max > UINT32_MAX / r.choices)
-		b->output_tokens_max = UINT32_MAX;
-	else
-		b->output_tokens_max = r.tokens_max * (r.choices > 1 ? r.choices : 1);
+	b->output_tokens_max =
+	    r.tokens_max > UINT32_MAX / b->choices ? UINT32_MAX : r.tokens_max * b->choices;
 	return 0;
 }
 

@@ -35,7 +35,8 @@ struct body {
 	bool has_no_options; /* stream_options is absent or null */
 	bool options_are_empty;
 	uint64_t choices;           /* n; 1 where it is not said */
-	uint64_t output_tokens_max; /* max_completion_tokens and its like, times n; 0: not said */
+	uint64_t output_tokens_max; /* max_completion_tokens and its like, times n, up to
+				     * UINT32_MAX; 0: not said */
 };
 
 /*

@@ -97,6 +97,8 @@ test_limits(void **state)
 	assert_int_equal(
 	    read_text("{\"max_tokens\":18446744073709551615,\"n\":18446744073709551615}"), 0);
 	assert_int_equal(body.output_tokens_max, UINT32_MAX);
+	assert_int_equal(read_text("{\"max_tokens\":18446744073709551615}"), 0);
+	assert_int_equal(body.output_tokens_max, UINT32_MAX);
 	assert_int_equal(read_text("{\"max_tokens\":null,\"n\":0}"), 0);
 	assert_int_equal(body.output_tokens_max, 0);
 	assert_int_equal(body.choices, 1);
