@@ -13,6 +13,7 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "worker/provider/anthropic.h"
+#include "worker/provider/provider.h"
 #include "worker/provider/sse_parse.h"
 
 struct translation {
@@ -69,7 +70,8 @@ take_count(const json_t *usage, const char *key, uint64_t *ret)
 	const json_t *n = json_object_get(usage, key);
 
 	if (json_is_integer(n) && json_integer_value(n) >= 0)
-		*ret = (uint64_t)json_integer_value(n);
+		*ret = json_integer_value(n) < PROVIDER_TOKENS_MAX ? (uint64_t)json_integer_value(n)
+								   : PROVIDER_TOKENS_MAX;
 }
 
 /* Cumulative; a later one may tell less. */

@@ -45,7 +45,8 @@ take_count(struct walk *w, uint64_t *ret)
 
 	if (!json_scan_skip(&w->scan, &value))
 		return false;
-	str_to_u64(value, ret);
+	if (str_to_u64(value, ret) && *ret > PROVIDER_TOKENS_MAX)
+		*ret = PROVIDER_TOKENS_MAX;
 	return true;
 }
 

@@ -422,6 +422,8 @@ count_at(const json_t *object, const char *key)
 {
 	json_int_t n = json_integer_value(json_object_get(object, key));
 
+	if (n > PROVIDER_TOKENS_MAX)
+		return PROVIDER_TOKENS_MAX;
 	return n > 0 ? (uint64_t)n : 0;
 }
 

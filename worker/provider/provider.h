@@ -55,6 +55,9 @@ struct provider_tool_call {
 	const char *arguments; /* JSON text as the model wrote it; "{}" when it wrote nothing */
 };
 
+/* No call takes more: what a provider tells beyond that is nonsense, and would overflow sums. */
+enum { PROVIDER_TOKENS_MAX = 1000000000 };
+
 struct provider_usage {
 	uint64_t input_tokens, output_tokens, cached_tokens;
 	bool is_estimated; /* the provider gave none: bytes / 4 */

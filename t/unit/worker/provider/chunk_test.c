@@ -60,6 +60,9 @@ test_usage(void **state)
 	assert_usage(
 	    "{\"x_groq\":{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}}", 1, 2, 0);
 	assert_usage("{\"usage\":{\"prompt_tokens\":4,\"prompt_cache_hit_tokens\":2}}", 4, 0, 2);
+	assert_usage("{\"usage\":{\"prompt_tokens\":9223372036854775807,"
+		     "\"completion_tokens\":18446744073709551615}}",
+	    PROVIDER_TOKENS_MAX, PROVIDER_TOKENS_MAX, 0);
 	assert_usage("{\"usage\":{\"prompt_tokens\":-4,\"completion_tokens\":1.5}}", 0, 0, 0);
 }
 
