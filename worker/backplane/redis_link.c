@@ -67,18 +67,17 @@ close_all(struct redis_link *l)
 	buf_fini(&l->out);
 }
 
-/* Those that waited first: their owner then finds nothing under way. */
+/* Those that waited first: their owner then finds nothing under way. They stay in the queue until
+ * their turn, where those before them may make them forgotten; nothing is added in REST. */
 static void
 tell_all(struct redis_link *l)
 {
-	struct command_queue was = l->queue;
 	struct command c;
 
-	l->queue = (struct command_queue){.max = was.max};
-	while (command_queue_pop(&was, &c))
+	while (command_queue_pop(&l->queue, &c))
 		if (c.on_reply != NULL)
 			c.on_reply(c.arg, NULL);
-	command_queue_fini(&was);
+	command_queue_fini(&l->queue);
 }
 
 void
@@ -288,7 +287,7 @@ answer_first(struct redis_link *l, const redisReply *reply)
 	struct command c;
 	uint32_t life = l->life;
 
-	if (!command_queue_pop(&l->queue, &c)) {
+	if (l->queue.count == 0) {
 		/* To a subscription; or nobody has asked. */
 		snprintf(l->reason, sizeof(l->reason), "%s",
 		    reply->type == REDIS_REPLY_ERROR ? reply->str : "reply to no command");
@@ -297,8 +296,10 @@ answer_first(struct redis_link *l, const redisReply *reply)
 	}
 	if (reply->type == REDIS_REPLY_ERROR && l->state == LINK_UP)
 		l->handlers->on_error(l->arg, reply->str);
-	if (c.on_reply != NULL)
-		c.on_reply(c.arg, life == l->life ? reply : NULL);
+	if (life != l->life)
+		return; /* it was the end, and who asked has heard that */
+	if (command_queue_pop(&l->queue, &c) && c.on_reply != NULL)
+		c.on_reply(c.arg, reply);
 }
 
 /* Of a subscriber. */

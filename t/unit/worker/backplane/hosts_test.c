@@ -480,6 +480,39 @@ test_redis_hangs(void **state)
 	assert_int_equal(a.err, 0);
 }
 
+static struct take *given_up;
+
+static void
+on_decided_gives_up_another(struct limit_ask *ask)
+{
+	on_decided(ask);
+	limits_cancel(&given_up->ask);
+}
+
+/* Its memory may be gone then. */
+static void
+test_who_gives_up_amid_the_end_of_a_connection_is_not_called(void **state)
+{
+	struct take first = {.ask = {.count = 1, .on_decided = on_decided_gives_up_another}};
+	struct take second = {.ask = {.count = 1, .on_decided = on_decided}};
+	struct take third = second;
+
+	take(&a, "another", 5, 60000, 1); /* Redis knows the script */
+	first.ask.windows[0] = second.ask.windows[0] = third.ask.windows[0] =
+	    (struct limit_window){limiter_key_of("test", STR("g")), {5, 60000}, 1};
+	given_up = &second;
+	assert_false(limits_take(a.limits, &first.ask));
+	assert_false(limits_take(a.limits, &second.ask));
+	assert_false(limits_take(a.limits, &third.ask));
+	redis_server_kill(&server);
+	assert_true(pump_until(loop, are_away, NULL));
+	assert_int_equal(first.decided, 1);
+	assert_int_equal(second.decided, 0);
+	assert_int_equal(third.decided, 1);
+	redis_server_again(&server);
+	assert_true(pump_until(loop, are_up, NULL));
+}
+
 static void
 test_connections_are_cut(void **state)
 {
@@ -572,6 +605,7 @@ main(void)
 	    TEST(test_exact_under_load),
 	    TEST(test_redis_dies_and_comes_back_empty),
 	    TEST(test_redis_hangs),
+	    TEST(test_who_gives_up_amid_the_end_of_a_connection_is_not_called),
 	    TEST(test_connections_are_cut),
 	    TEST(test_redis_is_full),
 	    TEST(test_a_replica_is_not_taken),
