@@ -229,7 +229,7 @@ C_FILES   = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h
 SCRIPTS   = $(shell git grep -lI --untracked '^\#!.*[ /]\(ba\)\?sh')
 
 .PHONY: tidy
-tidy: ## clang-tidy and cppcheck
+tidy: $(B)/gen/worker/store/migrations.tbl ## clang-tidy and cppcheck
 	@.ci/install build test lint
 	@printf '%s\n' $(filter-out t/%,$(filter %.c,$(C_FILES))) | xargs -P$(JOBS) -n1 .ci/tidy $(CPPFLAGS)
 	@cppcheck -q -j$(JOBS) --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \

@@ -108,16 +108,16 @@ studio_is_path(const struct request *r)
 void
 studio_answer(struct conn *conn, const struct request *r, const struct plan *plan)
 {
-	struct str rest = behind(r->path, STR("/videos"));
+	struct str name = behind(r->path, STR("/videos/"));
+	bool is_images = behind(r->path, STR("/images/generations")).p != NULL;
 	bool is_post = str_eq(r->method, STR("POST"));
 	json_t *body = is_post ? json_loadb(r->body.p, r->body.len, 0, NULL) : NULL;
 	char id[128];
 
-	snprintf(id, sizeof(id), "%.*s", (int)(rest.len > 1 ? rest.len - 1 : 0),
-	    rest.len > 1 ? rest.p + 1 : "");
+	snprintf(id, sizeof(id), "%.*s", (int)name.len, name.len > 0 ? name.p : "");
 	if (is_post && !json_is_string(json_object_get(body, "prompt")))
 		refuse(conn, "prompt: expected a string");
-	else if (is_post && rest.p == NULL)
+	else if (is_post && is_images)
 		images(conn, body);
 	else if (is_post)
 		begin_video(conn, plan);

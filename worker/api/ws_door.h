@@ -22,7 +22,7 @@ typedef void ws_door_on_known(
     void *arg, struct http_req *, int err, const struct principal *who, uint64_t mark);
 /* The key of a header, the subprotocol bearer.KEY, or the query; none: err is E_UNAUTHORIZED. */
 void ws_door_ask_key(
-    struct ws_door *, struct http_req *, ws_door_on_known *, void *arg, uint64_t mark);
+    struct ws_door *, struct http_req *, ws_door_on_known *on_known, void *arg, uint64_t mark);
 void ws_door_refuse_key(struct ws_door *, struct http_req *, int err); /* answers */
 
 /* Checks the rest. False: it was answered. True: open the socket now, with what is returned. */
