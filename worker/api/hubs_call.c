@@ -114,28 +114,28 @@ enum takes { NOTHING, A_NAME, NAMES };
 
 static const struct method {
 	const char *name;
+	const char *topic; /* what the name is put behind */
 	unsigned hubs;
 	enum verb verb;
 	enum takes takes;
-	const char *topic; /* what the name is put behind */
-	bool may_stream;   /* it is a stream, and nothing else */
+	bool may_stream; /* it is a stream, and nothing else */
 } methods[] = {
-    {"SubscribeToTask", 1U << HUB_TASKS | 1U << HUB_IMAGES | 1U << HUB_VIDEOS, SUBSCRIBE, A_NAME,
-	"task:", false},
-    {"UnsubscribeFromTask", 1U << HUB_TASKS | 1U << HUB_IMAGES | 1U << HUB_VIDEOS, UNSUBSCRIBE,
-	A_NAME, "task:", false},
-    {"SubscribeToTaskType", 1U << HUB_TASKS, SUBSCRIBE, A_NAME, "tasks:", false},
-    {"UnsubscribeFromTaskType", 1U << HUB_TASKS, UNSUBSCRIBE, A_NAME, "tasks:", false},
-    {"StreamTask", 1U << HUB_TASKS | 1U << HUB_IMAGES | 1U << HUB_VIDEOS, SUBSCRIBE, A_NAME,
-	"task:", true},
-    {"SubscribeToUpdates", 1U << HUB_NAVIGATION, SUBSCRIBE, NOTHING, "navigation-state", false},
-    {"UnsubscribeFromUpdates", 1U << HUB_NAVIGATION, UNSUBSCRIBE, NOTHING, "navigation-state",
+    {"SubscribeToTask", "task:", 1U << HUB_TASKS | 1U << HUB_IMAGES | 1U << HUB_VIDEOS, SUBSCRIBE,
+	A_NAME, false},
+    {"UnsubscribeFromTask", "task:", 1U << HUB_TASKS | 1U << HUB_IMAGES | 1U << HUB_VIDEOS,
+	UNSUBSCRIBE, A_NAME, false},
+    {"SubscribeToTaskType", "tasks:", 1U << HUB_TASKS, SUBSCRIBE, A_NAME, false},
+    {"UnsubscribeFromTaskType", "tasks:", 1U << HUB_TASKS, UNSUBSCRIBE, A_NAME, false},
+    {"StreamTask", "task:", 1U << HUB_TASKS | 1U << HUB_IMAGES | 1U << HUB_VIDEOS, SUBSCRIBE,
+	A_NAME, true},
+    {"SubscribeToUpdates", "navigation-state", 1U << HUB_NAVIGATION, SUBSCRIBE, NOTHING, false},
+    {"UnsubscribeFromUpdates", "navigation-state", 1U << HUB_NAVIGATION, UNSUBSCRIBE, NOTHING,
 	false},
-    {"SubscribeToModel", 1U << HUB_NAVIGATION, SUBSCRIBE, A_NAME, "model:", false},
-    {"UnsubscribeFromModel", 1U << HUB_NAVIGATION, UNSUBSCRIBE, A_NAME, "model:", false},
-    {"SubscribeToWebhooks", 1U << HUB_WEBHOOKS, SUBSCRIBE, NAMES, "webhook:", false},
-    {"UnsubscribeFromWebhooks", 1U << HUB_WEBHOOKS, UNSUBSCRIBE, NAMES, "webhook:", false},
-    {"RequestStatistics", 1U << HUB_WEBHOOKS, STATISTICS, NOTHING, "webhooks", false},
+    {"SubscribeToModel", "model:", 1U << HUB_NAVIGATION, SUBSCRIBE, A_NAME, false},
+    {"UnsubscribeFromModel", "model:", 1U << HUB_NAVIGATION, UNSUBSCRIBE, A_NAME, false},
+    {"SubscribeToWebhooks", "webhook:", 1U << HUB_WEBHOOKS, SUBSCRIBE, NAMES, false},
+    {"UnsubscribeFromWebhooks", "webhook:", 1U << HUB_WEBHOOKS, UNSUBSCRIBE, NAMES, false},
+    {"RequestStatistics", "webhooks", 1U << HUB_WEBHOOKS, STATISTICS, NOTHING, false},
 };
 
 static const struct method *

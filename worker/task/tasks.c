@@ -163,10 +163,6 @@ tell_owner(struct tasks *ts, const struct store_task *t)
 static void
 cancelled(struct asked *a, int err, bool has_changed, const struct store_task *t)
 {
-	if (err == 0 && has_changed) {
-		tell_owner(a->tasks, t);
-		job_cancel(a->tasks, t);
-	}
 	a->on_changed(a->arg, err, has_changed, t);
 	asked_free(a);
 }
@@ -174,7 +170,13 @@ cancelled(struct asked *a, int err, bool has_changed, const struct store_task *t
 static void
 on_cancelled_task(void *arg, int err, const struct store_task *t)
 {
-	cancelled(arg, err, true, t);
+	struct asked *a = arg;
+
+	if (err == 0) {
+		tell_owner(a->tasks, t);
+		job_cancel(a->tasks, t);
+	}
+	cancelled(a, err, true, t);
 }
 
 static void
