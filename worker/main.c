@@ -32,6 +32,7 @@ struct worker {
 	struct loop_watch master;
 	struct loop_timer load, drain_look, drain_end;
 	bool is_draining, has_closed, has_left;
+	bool must_end;     /* whatever is under way: the time is up, or the master is gone */
 	uint64_t log_lost; /* counted so far */
 	int status;
 };
@@ -82,10 +83,9 @@ on_drain_look(struct loop_timer *t)
 		w->has_left = true;
 		mcp_upstreams_leave(w->services.upstreams);
 	}
+	loop_timer_set(w->loop, t, DRAIN_LOOK_MS);
 	if (services_are_idle(&w->services))
 		loop_stop(w->loop);
-	else
-		loop_timer_set(w->loop, t, DRAIN_LOOK_MS);
 }
 
 static void
@@ -93,8 +93,11 @@ on_drain_end(struct loop_timer *t)
 {
 	struct worker *w = container_of(t, struct worker, drain_end);
 
-	log_info("worker drain time is up slot=%u active=%u", w->handoff->slot,
-	    http_server_active(w->services.http));
+	const char *busy = services_busy(&w->services);
+
+	log_info("worker drain time is up slot=%u active=%u busy=%s", w->handoff->slot,
+	    http_server_active(w->services.http), busy != NULL ? busy : "none");
+	w->must_end = true;
 	loop_stop(w->loop);
 }
 
@@ -159,6 +162,7 @@ on_master(struct loop_watch *watch, uint32_t events)
 	if (r == 0) {
 		log_info("worker ends slot=%u reason=master_gone", w->handoff->slot);
 		w->status = EXIT_MASTER_GONE;
+		w->must_end = true;
 		loop_stop(w->loop);
 	}
 }
@@ -241,7 +245,10 @@ serve(struct worker *w)
 	tell_master(w, PROTO_READY, 0);
 	tell_config(w);
 	loop_timer_set(w->loop, &w->load, LOAD_INTERVAL_MS);
-	loop_run(w->loop);
+	/* The last round may have begun something, a look into the record: that ends first. */
+	do
+		loop_run(w->loop);
+	while (!w->must_end && !services_are_idle(&w->services));
 }
 
 /* With requests still in progress (the time was up, the master is gone) nothing is freed: it all

@@ -500,12 +500,18 @@ services_drain(struct services *s)
 	}
 }
 
-bool
-services_are_idle(const struct services *s)
+const char *
+services_busy(const struct services *s)
 {
 	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
 		if (table[i].is_idle != NULL && !table[i].is_idle(s))
-			return false;
+			return table[i].name;
 	}
-	return true;
+	return NULL;
+}
+
+bool
+services_are_idle(const struct services *s)
+{
+	return services_busy(s) == NULL;
 }

@@ -49,6 +49,8 @@ void services_drain(struct services *);
 
 /* What they had under way has ended. */
 bool services_are_idle(const struct services *);
+/* The name of one that has something under way; NULL: none has. */
+const char *services_busy(const struct services *);
 
 /* Ends them in reverse order. They are idle. */
 void services_stop(struct services *);
