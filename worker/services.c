@@ -101,6 +101,8 @@ static int
 store_init(struct services *s)
 {
 	s->store = store_new(s->loop, s->handoff->conf, s->handoff->shm, s->backplane);
+	if (s->store != NULL)
+		turn_hooks_use_lost(s->handoff->conf, s->store);
 	return s->store != NULL ? 0 : -1;
 }
 

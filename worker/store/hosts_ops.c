@@ -49,9 +49,13 @@ const struct op op_host_list = {
  * it is given a lease as long as a turn may be, behind all others in age. Rows that are long over
  * go, unless a turn came late.
  */
+#define LOST_OF_HOSTS                                                                              \
+	"state = 'live' AND EXISTS"                                                                \
+	" (SELECT 1 FROM hosts WHERE hosts.id = " HOST_OF_TURN " AND " IS_OVER ")"
 const struct op op_hosts_lose = {
     .name = "hosts_lose",
     .params = "grace_ms now message",
+    .groups = {TURN_LOST_PARAMS},
     .is_write = true,
     .is_upkeep = true,
     .statements =
@@ -63,9 +67,9 @@ const struct op op_hosts_lose = {
 		    " WHERE state = 'live' AND owner IS NOT NULL AND NOT EXISTS"
 		    " (SELECT 1 FROM hosts WHERE hosts.id = " HOST_OF_TURN ")"
 		    " ON CONFLICT (id) DO NOTHING"},
-	    {.sql = "UPDATE turns SET " TURN_LOST " WHERE state = 'live' AND EXISTS"
-		    " (SELECT 1 FROM hosts WHERE hosts.id = " HOST_OF_TURN " AND " IS_OVER ")",
-		.is_answer = true},
+	    TURN_LOST_LOCK(LOST_OF_HOSTS),
+	    TURN_LOST_HOOKS(LOST_OF_HOSTS),
+	    {.sql = "UPDATE turns SET " TURN_LOST " WHERE " LOST_OF_HOSTS, .is_answer = true},
 	    {.sql = "DELETE FROM hosts WHERE hosts.expires_at"
 		    " <= from_ms(now_ms() - CAST($grace_ms AS bigint)) AND NOT EXISTS"
 		    " (SELECT 1 FROM turns WHERE state = 'live' AND " HOST_OF_TURN " = hosts.id)"},
@@ -115,7 +119,6 @@ store_hosts_lose(
 
 	op_call_init(&call, &op_hosts_lose);
 	op_put_int(&call, (int64_t)grace_ms);
-	op_put_int(&call, now);
-	op_put_text(&call, err_info(E_WORKER_LOST)->text);
+	put_lost(store, &call, now);
 	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
 }

@@ -25,4 +25,7 @@ void store_decode_done(struct op_rows *, store_callback *, void *arg);
 void store_decode_count(struct op_rows *, store_callback *, void *arg);
 void store_decode_number(struct op_rows *, store_callback *, void *arg);
 
+/* What store_use_lost_hooks() was told; returns how many. */
+size_t store_lost_hooks(const struct store *, const struct store_lost_hook **ret);
+
 #endif

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 
+#include "common/arena.h"
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/err.h"
@@ -30,6 +31,9 @@ struct store {
 	struct loop_post post;
 	struct loop_timer probe;
 	bool is_probing_reads, is_probing_writes;
+	struct store_lost_hook *lost_hooks; /* in the arena */
+	size_t lost_hook_count;
+	struct arena arena;
 };
 
 /* Asks whether the database takes a write; changes nothing. */
@@ -40,6 +44,30 @@ const struct op op_probe = {
     .is_upkeep = true,
     .statements = {{.sql = "UPDATE generations SET value = value WHERE name = 'probe'"}},
 };
+
+void
+store_use_lost_hooks(struct store *store, const struct store_lost_hook *hooks, size_t count)
+{
+	struct store_lost_hook *own = arena_alloc(&store->arena, (count + 1) * sizeof(*own));
+
+	for (size_t i = 0; i < count; i++)
+		own[i] = (struct store_lost_hook){
+		    arena_strdup(&store->arena, str_of(hooks[i].endpoint_id)),
+		    arena_strdup(&store->arena, str_of(hooks[i].app_id)),
+		    arena_strdup(&store->arena, str_of(hooks[i].place)),
+		    arena_strdup(&store->arena, str_of(hooks[i].data_head)),
+		    arena_strdup(&store->arena, str_of(hooks[i].data_tail)),
+		};
+	store->lost_hooks = own;
+	store->lost_hook_count = count;
+}
+
+size_t
+store_lost_hooks(const struct store *store, const struct store_lost_hook **ret)
+{
+	*ret = store->lost_hooks;
+	return store->lost_hook_count;
+}
 
 /* ---- running ---- */
 
@@ -265,6 +293,7 @@ store_new_direct(const struct conf *conf)
 	store->direct = store->backend->open_direct(conf);
 	if (store->direct != NULL)
 		return store;
+	arena_fini(&store->arena);
 	free(store);
 	return NULL;
 }
@@ -288,6 +317,7 @@ store_free(struct store **ref)
 		while ((job = list_first(&store->refused, struct job, node)) != NULL)
 			job_drop(job);
 	}
+	arena_fini(&store->arena);
 	free(store);
 	*ref = NULL;
 }

@@ -261,6 +261,16 @@ void store_turn_live(struct store *, const char *session_id, store_on_turn *,
     void *arg); /* E_NOT_FOUND: none live */
 
 /*
+ * Who is told by a webhook (turn.failed) of turns of an app that are lost with their worker; it is
+ * written with that. Its data is data_head, the session's id, then turn_id with the turn's, then
+ * data_tail. place: two characters of its id, others for each endpoint. Copied.
+ */
+struct store_lost_hook {
+	const char *endpoint_id, *app_id, *place, *data_head, *data_tail;
+};
+void store_use_lost_hooks(struct store *, const struct store_lost_hook *, size_t count);
+
+/*
  * Fails a live turn whose owner is dead: state failed, worker_lost, fence raised. E_FENCED when it
  * is not live any more or has another owner. The whole of a dead incarnation's with
  * store_turn_lose_all().

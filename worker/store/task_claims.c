@@ -76,7 +76,7 @@ const struct op op_task_change = {
     .groups = {"id fence fence_step state progress message result error_code error_message "
 	       "is_retryable attempts losses provider provider_model job_id is_ended is_kept "
 	       "due_in_ms wh_id wh_endpoint wh_event wh_body",
-	"app_id partition_key"},
+	"app_id partition_key", "wc_task wc_fence wc_id wc_endpoint wc_app wc_event wc_body"},
     .is_write = true,
     .is_first = true,
     .statements =
@@ -114,6 +114,16 @@ const struct op op_task_change = {
 		    " AND fence = CAST($fence AS bigint) + CAST($fence_step AS bigint)"
 		    " AND CAST($wh_id AS text) IS NOT NULL ON CONFLICT (id) DO NOTHING",
 		.each = 1},
+	    /* The same for those of the configuration. */
+	    {.sql = "INSERT INTO webhooks (id, endpoint_id, app_id, order_key, position, event,"
+		    " body, state, attempts, claim, due_at, created_at) SELECT"
+		    " CAST($wc_id AS text), CAST($wc_endpoint AS text), CAST($wc_app AS text),"
+		    " tasks.id, (SELECT coalesce(max(w.position), 0) + 1 FROM webhooks w"
+		    " WHERE w.endpoint_id = $wc_endpoint AND w.order_key = tasks.id),"
+		    " CAST($wc_event AS text), CAST($wc_body AS text), 'pending', 0, 0, " TASK_NOW
+		    ", " TASK_NOW " FROM tasks WHERE tasks.id = $wc_task"
+		    " AND fence = CAST($wc_fence AS bigint) ON CONFLICT (id) DO NOTHING",
+		.each = 3},
 	    {.sql = "UPDATE tasks SET due_at = " TASK_NOW " WHERE id = (SELECT o.id FROM tasks o"
 		    " WHERE o.app_id = $app_id AND o.partition_key = $partition_key"
 		    " AND o.ended_at IS NULL ORDER BY o.position LIMIT 1)"
@@ -300,11 +310,11 @@ own_step(void)
 }
 
 static void
-put_change(struct op_call *call, const struct store_task_change *c)
+put_change(struct op_call *call, const struct store_task_change *c, int64_t step)
 {
 	op_put_text(call, c->id);
 	op_put_int(call, (int64_t)c->fence);
-	op_put_int(call, c->is_taken ? own_step() : 0);
+	op_put_int(call, step);
 	op_put_text(call, c->state);
 	op_put_int(call, c->progress);
 	op_put_text(call, c->message);
@@ -359,17 +369,47 @@ put_partitions(struct op_call *call, const struct store_task_change *c, size_t c
 	free(ends);
 }
 
+static void
+put_hooks(struct op_call *call, const struct store_task_change *changes, size_t count,
+    const int64_t *steps)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < count; i++)
+		n += changes[i].hook_count;
+	op_put_count(call, n);
+	for (size_t i = 0; i < count; i++) {
+		const struct store_task_change *c = &changes[i];
+
+		for (size_t k = 0; k < c->hook_count; k++) {
+			op_put_text(call, c->id);
+			op_put_int(call, (int64_t)c->fence + steps[i]);
+			op_put_text(call, c->hooks[k].id);
+			op_put_text(call, c->hooks[k].endpoint_id);
+			op_put_text(call, c->hooks[k].app_id);
+			op_put_text(call, c->hooks[k].event);
+			op_put_text(call, c->hooks[k].body);
+		}
+	}
+}
+
 void
 store_task_change(struct store *store, const struct store_task_change *changes, size_t count,
     store_on_ids *on_ids, void *arg)
 {
 	struct op_call call;
 
+	int64_t *steps = xcalloc(count + 1, sizeof(*steps));
+
 	op_call_init(&call, &op_task_change);
 	op_put_count(&call, count);
-	for (size_t i = 0; i < count; i++)
-		put_change(&call, &changes[i]);
+	for (size_t i = 0; i < count; i++) {
+		steps[i] = changes[i].is_taken ? own_step() : 0;
+		put_change(&call, &changes[i], steps[i]);
+	}
 	put_partitions(&call, changes, count);
+	put_hooks(&call, changes, count, steps);
+	free(steps);
 	store_run(store, &call, decode_ids, (store_callback *)on_ids, arg);
 }
 

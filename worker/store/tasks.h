@@ -105,6 +105,8 @@ struct store_task_change {
 	int64_t due_in_ms; /* neither: anybody may claim it, so much later */
 	/* Somebody is to be told: a row of the outbox in the same transaction. NULL: nobody. */
 	const char *webhook_id, *webhook_endpoint, *webhook_event, *webhook_body;
+	const struct store_webhook *hooks; /* likewise, of the configuration's endpoints */
+	size_t hook_count;
 };
 /* ids: of those that were changed. The others had another fence by then, or have ended: they are
  * somebody else's. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/err.h"
 #include "worker/store/turn_lost.h"
 #include "worker/store/usage_rows.h"
@@ -172,17 +173,25 @@ const struct op op_turn_live = {
     .statements = {{.sql = SELECT_LIVE, .expect = OP_ONE, .err = E_NOT_FOUND, .is_answer = true}},
 };
 
+#define LOST_ONE      "id = $id AND owner = $owner AND state = 'live'"
+#define LOST_OF_OWNER "owner = $owner AND state = 'live'"
+#define LOST_OF_OTHERS                                                                             \
+	"state = 'live' AND substr(owner, 1, length(CAST($host_prefix AS text)))"                  \
+	" <> CAST($host_prefix AS text)"
+
 const struct op op_turn_lose = {
     .name = "turn_lose",
     .params = "id owner now message",
+    .groups = {TURN_LOST_PARAMS},
     .is_write = true,
     .statements =
 	{
 	    {.sql = "SELECT 1 FROM turns WHERE id = $id AND owner = $owner AND state = 'failed'"
 		    " AND error_code = 'worker_lost'",
 		.expect = OP_DONE_IF_ROW},
-	    {.sql = "UPDATE turns SET " TURN_LOST
-		    " WHERE id = $id AND owner = $owner AND state = 'live'",
+	    TURN_LOST_LOCK(LOST_ONE),
+	    TURN_LOST_HOOKS(LOST_ONE),
+	    {.sql = "UPDATE turns SET " TURN_LOST " WHERE " LOST_ONE,
 		.expect = OP_ONE,
 		.err = E_FENCED},
 	},
@@ -191,19 +200,19 @@ const struct op op_turn_lose = {
 const struct op op_turn_lose_all = {
     .name = "turn_lose_all",
     .params = "owner now message",
+    .groups = {TURN_LOST_PARAMS},
     .is_write = true,
-    .statements = {{.sql = "UPDATE turns SET " TURN_LOST " WHERE owner = $owner AND state = 'live'",
-	.is_answer = true}},
+    .statements = {TURN_LOST_LOCK(LOST_OF_OWNER), TURN_LOST_HOOKS(LOST_OF_OWNER),
+	{.sql = "UPDATE turns SET " TURN_LOST " WHERE " LOST_OF_OWNER, .is_answer = true}},
 };
 
 const struct op op_turn_lose_former = {
     .name = "turn_lose_former",
     .params = "host_prefix now message",
+    .groups = {TURN_LOST_PARAMS},
     .is_write = true,
-    .statements = {{.sql = "UPDATE turns SET " TURN_LOST " WHERE state = 'live'"
-			   " AND substr(owner, 1, length(CAST($host_prefix AS text)))"
-			   " <> CAST($host_prefix AS text)",
-	.is_answer = true}},
+    .statements = {TURN_LOST_LOCK(LOST_OF_OTHERS), TURN_LOST_HOOKS(LOST_OF_OTHERS),
+	{.sql = "UPDATE turns SET " TURN_LOST " WHERE " LOST_OF_OTHERS, .is_answer = true}},
 };
 
 static void
@@ -369,10 +378,35 @@ store_turn_live(struct store *store, const char *session_id, store_on_turn *on_t
 }
 
 static void
-put_lost(struct op_call *call, int64_t now)
+put_lost_hook(struct op_call *call, const struct store_lost_hook *h, const char *at)
 {
+	struct buf head = BUF_INIT, tail = BUF_INIT;
+
+	buf_printf(
+	    &head, "{\"type\":\"turn.failed\",\"timestamp\":\"%s\",\"data\":%s", at, h->data_head);
+	buf_printf(&tail, "%s}", h->data_tail);
+	op_put_text(call, h->endpoint_id);
+	op_put_text(call, h->app_id);
+	op_put_text(call, h->place);
+	op_put_text(call, head.data);
+	op_put_text(call, tail.data);
+	buf_fini(&head);
+	buf_fini(&tail);
+}
+
+void
+put_lost(struct store *store, struct op_call *call, int64_t now)
+{
+	const struct store_lost_hook *hooks;
+	size_t count = store_lost_hooks(store, &hooks);
+	char at[CLOCK_RFC3339_LEN + 1];
+
+	clock_format(now, at);
 	op_put_int(call, now);
 	op_put_text(call, err_info(E_WORKER_LOST)->text);
+	op_put_count(call, count);
+	for (size_t i = 0; i < count; i++)
+		put_lost_hook(call, &hooks[i], at);
 }
 
 void
@@ -384,7 +418,7 @@ store_turn_lose(struct store *store, const char *id, const char *owner, int64_t 
 	op_call_init(&call, &op_turn_lose);
 	op_put_text(&call, id);
 	op_put_text(&call, owner);
-	put_lost(&call, now);
+	put_lost(store, &call, now);
 	store_run(store, &call, store_decode_done, (store_callback *)on_done, arg);
 }
 
@@ -396,7 +430,7 @@ store_turn_lose_all(
 
 	op_call_init(&call, &op_turn_lose_all);
 	op_put_text(&call, owner);
-	put_lost(&call, now);
+	put_lost(store, &call, now);
 	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
 }
 
@@ -408,6 +442,6 @@ store_turn_lose_former(
 
 	op_call_init(&call, &op_turn_lose_former);
 	op_put_text(&call, host_prefix);
-	put_lost(&call, now);
+	put_lost(store, &call, now);
 	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
 }

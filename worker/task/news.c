@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "worker/webhook/webhook.h"
 
 /* NULL: nobody is told of that. */
 static const char *
@@ -222,17 +223,23 @@ wants(const json_t *webhook, const char *name, bool is_ended)
 }
 
 static json_t *
-task_body(const struct store_task *t, const struct said *s, const char *name)
+task_data(const struct store_task *t, const struct said *s)
 {
 	json_t *error = s->error_code == NULL ? json_null()
 					      : json_pack("{s:s,s:o}", "code", s->error_code,
 						    "message", text_or_null(s->error_message));
 
-	return json_pack("{s:s,s:o,s:{s:s,s:s,s:s,s:i,s:o,s:o,s:o,s:o}}", "type", name, "timestamp",
-	    time_text(clock_wall_ms()), "data", "id", t->id, "type", t->type, "status", s->state,
-	    "progress", s->progress, "message", text_or_null(s->message), "result",
-	    parse(s->result.p, s->result.len), "error", error, "created_at",
-	    time_text(t->created_at));
+	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:o,s:o,s:o,s:o}", "id", t->id, "app_id", t->app_id,
+	    "type", t->type, "status", s->state, "progress", s->progress, "message",
+	    text_or_null(s->message), "result", parse(s->result.p, s->result.len), "error", error,
+	    "created_at", time_text(t->created_at));
+}
+
+static json_t *
+task_body(const struct store_task *t, const struct said *s, const char *name)
+{
+	return json_pack("{s:s,s:o,s:o}", "type", name, "timestamp", time_text(clock_wall_ms()),
+	    "data", task_data(t, s));
 }
 
 /* As existing clients of the image and video routes know it. */
@@ -289,6 +296,28 @@ fill(const json_t *webhook, const struct store_task *t, const struct said *s, st
 	change->webhook_body = arena_strdup(arena, str_of(text));
 	free(text);
 	json_decref(body);
+}
+
+void
+news_hooks(const struct conf_webhooks *conf, const struct store_task *t, const struct said *s,
+    struct arena *arena, struct store_task_change *change)
+{
+	struct webhook_event event = {
+	    .app_id = t->app_id, .event = name_of(t, s), .order_key = t->id};
+	struct store_webhook_endpoint *endpoints;
+	struct store_webhook *rows;
+
+	if (event.event == NULL || !webhooks_want(conf, event.app_id, event.event))
+		return;
+	json_t *data = task_data(t, s);
+	char *text = json_dumps(data, JSON_COMPACT);
+	json_decref(data);
+	event.data_json = text;
+	rows = arena_alloc(arena, conf->endpoints.n * sizeof(*rows));
+	endpoints = arena_alloc(arena, conf->endpoints.n * sizeof(*endpoints));
+	change->hook_count = webhooks_of_event(conf, &event, arena, rows, endpoints);
+	change->hooks = rows;
+	free(text);
 }
 
 void

@@ -70,7 +70,7 @@ copy_said(struct arena *a, struct said *to, const struct said *s)
 }
 
 static void
-fill_change(struct write *w)
+fill_change(const struct tasks *ts, struct write *w)
 {
 	const struct store_task *t = &w->task;
 	const struct said *s = &w->said;
@@ -98,6 +98,7 @@ fill_change(struct write *w)
 	    .due_in_ms = s->due_in_ms,
 	};
 	news_webhook(t, s, &w->arena, &w->webhook_id, &w->change);
+	news_hooks(&ts->of.conf->webhooks, t, s, &w->arena, &w->change);
 }
 
 void
@@ -110,7 +111,7 @@ task_change(struct tasks *ts, const struct store_task *t, const struct said *s,
 	copy_said(&w->arena, &w->said, s);
 	w->on_written = on_written;
 	w->arg = arg;
-	fill_change(w);
+	fill_change(ts, w);
 	list_add_tail(&ts->writes, &w->node);
 	ts->write_count++;
 	flush(ts);
@@ -181,7 +182,8 @@ written(struct tasks *ts, struct write *w, int err, bool is_done)
 
 	if (err == 0 && is_done) {
 		task_announce(ts, &w->task, &w->said);
-		if (w->change.webhook_id != NULL && ts->of.on_outbox != NULL)
+		if ((w->change.webhook_id != NULL || w->change.hook_count > 0) &&
+		    ts->of.on_outbox != NULL)
 			ts->of.on_outbox(ts->of.on_outbox_arg);
 	}
 	if (on_written != NULL)

@@ -69,6 +69,8 @@ on_lost_all(void *arg, int err, uint64_t count)
 	if (count > 0)
 		log_info("turns lost row=%u number=%u count=%llu", o->who.row, o->who.number,
 		    (unsigned long long)count);
+	if (count > 0 && o->turns->hooks.on_written != NULL)
+		o->turns->hooks.on_written(o->turns->hooks.arg);
 	shm_settle(o->turns->shm, o->who);
 	backplane_say_gone(o->turns->backplane, o->who);
 	lost_free(o);

@@ -250,11 +250,15 @@ endpoint_conf(const struct conf_webhooks *conf, const char *id)
 	return NULL;
 }
 
+/* What comes many times is for who asks for it: not for "*". */
 static bool
-is_in(const struct conf_list *list, const char *text)
+is_in(const struct conf_list *list, const char *text, bool is_many)
 {
 	for (size_t i = 0; i < list->n; i++) {
 		size_t len = strlen(list->v[i]);
+
+		if (is_many && strcmp(list->v[i], "*") == 0)
+			continue;
 
 		if (strcmp(list->v[i], text) == 0)
 			return true;
@@ -268,7 +272,8 @@ is_in(const struct conf_list *list, const char *text)
 bool
 endpoint_wants(const struct conf_webhook *c, const char *app_id, const char *event)
 {
-	return is_in(&c->apps, app_id) && is_in(&c->events, event);
+	return is_in(&c->apps, app_id, false) &&
+	       is_in(&c->events, event, strcmp(event, "task.progress") == 0);
 }
 
 /* ---- ready for requests ---- */

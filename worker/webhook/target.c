@@ -98,6 +98,8 @@ target_shape(struct target *t, const struct store_webhook_endpoint *e, uint64_t 
 		log_warn("webhook endpoint not usable endpoint=%s reason=\"not in the "
 			 "configuration, or sealed with another key\"",
 		    t->id);
+	if (!t->is_usable)
+		target_give_back(t); /* others may have the key */
 }
 
 struct target *

@@ -10,5 +10,7 @@
 #include "worker/webhook/webhook.h"
 
 struct turn_hooks turn_hooks_of(struct webhooks *);
+/* .. and of turns that are lost with their worker, by whoever finds that. */
+void turn_hooks_use_lost(const struct conf *, struct store *);
 
 #endif

@@ -44,6 +44,7 @@ void webhooks_wake(struct webhooks *);
 struct webhook_event {
 	const char *app_id, *event, *order_key, *data_json;
 };
+bool webhooks_want(const struct conf_webhooks *, const char *app_id, const char *event);
 size_t webhooks_of_event(const struct conf_webhooks *, const struct webhook_event *, struct arena *,
     struct store_webhook *rows, struct store_webhook_endpoint *endpoints);
 

@@ -270,6 +270,15 @@ format_body(const struct webhook_event *e, int64_t now, struct arena *arena)
 	    at, e->data_json);
 }
 
+bool
+webhooks_want(const struct conf_webhooks *conf, const char *app_id, const char *event)
+{
+	for (size_t i = 0; i < conf->endpoints.n; i++)
+		if (endpoint_wants(&conf->endpoints.v[i], app_id, event))
+			return true;
+	return false;
+}
+
 size_t
 webhooks_of_event(const struct conf_webhooks *conf, const struct webhook_event *e,
     struct arena *arena, struct store_webhook *rows, struct store_webhook_endpoint *endpoints)
