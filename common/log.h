@@ -9,8 +9,8 @@
  * them out is the caller's business. A worker's lines end in worker=<slot>. In
  * JSON form the line becomes {"time","level","pid","slot","msg"} with the pairs
  * as members; a pair whose name is one of these five is called "of_<name>".
- * Repeats are limited: at most LOG_BURST lines per call site and ten seconds,
- * then one "repeated=N" line with the first words of what was left out.
+ * Repeats are limited: at most LOG_BURST lines per call site, level and ten
+ * seconds, then one "repeated=N" line with the first words of what was left out.
  *
  * One line is one write(2) of at most LOG_LINE_MAX bytes, so lines of several
  * processes do not mix, also in a pipe. It never waits: a line that the log does not take
@@ -28,6 +28,7 @@
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 enum {
+	LOG_LEVELS = LOG_ERROR + 1,
 	LOG_BURST = 20,
 	LOG_WINDOW_MS = 10000,
 	LOG_LINE_MAX = 4096, /* with its newline: PIPE_BUF */
@@ -75,16 +76,27 @@ uint64_t log_lost(void);
 void log_line(struct log_site *, enum log_level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-#define log_at(level, ...)                                                                         \
+#define LOG_FROM_(site, level, ...)                                                                \
+	do {                                                                                       \
+		if (log_wants(level))                                                              \
+			log_line(site, level, __VA_ARGS__);                                        \
+	} while (0)
+#define LOG_SITE_(level, ...)                                                                      \
 	do {                                                                                       \
 		static struct log_site log_site_;                                                  \
-		if (log_wants(level))                                                              \
-			log_line(&log_site_, level, __VA_ARGS__);                                  \
+		LOG_FROM_(&log_site_, level, __VA_ARGS__);                                         \
 	} while (0)
-#define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
-#define log_info(...)  log_at(LOG_INFO, __VA_ARGS__)
-#define log_warn(...)  log_at(LOG_WARN, __VA_ARGS__)
-#define log_error(...) log_at(LOG_ERROR, __VA_ARGS__)
+#define log_debug(...) LOG_SITE_(LOG_DEBUG, __VA_ARGS__)
+#define log_info(...)  LOG_SITE_(LOG_INFO, __VA_ARGS__)
+#define log_warn(...)  LOG_SITE_(LOG_WARN, __VA_ARGS__)
+#define log_error(...) LOG_SITE_(LOG_ERROR, __VA_ARGS__)
+/* Where the level is found out: many lines of one level hide none of another. */
+#define log_at(level, ...)                                                                         \
+	do {                                                                                       \
+		static struct log_site log_sites_[LOG_LEVELS];                                     \
+		enum log_level log_level_ = (level);                                               \
+		LOG_FROM_(&log_sites_[log_level_], log_level_, __VA_ARGS__);                       \
+	} while (0)
 
 /* The access log: whole lines, not limited, only when log.access is on. */
 void log_access(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -221,6 +221,18 @@ test_repeats(void **state)
 }
 
 static void
+test_repeats_of_a_level_hide_no_other(void **state)
+{
+	(void)state;
+	open_log(LOG_INFO, false);
+	for (int i = 0; i < 100; i++)
+		log_at(i == 99 ? LOG_WARN : LOG_INFO, "program ended n=%d", i);
+	char *all = slurp(path);
+	assert_int_equal(count_lines(all), LOG_BURST + 1);
+	assert_non_null(strstr(all, " WARN  program ended n=99\n"));
+}
+
+static void
 test_reopen(void **state)
 {
 	(void)state;
@@ -384,6 +396,7 @@ main(void)
 	    cmocka_unit_test(test_json_any_cut),
 	    cmocka_unit_test(test_long_and_dirty),
 	    cmocka_unit_test(test_repeats),
+	    cmocka_unit_test(test_repeats_of_a_level_hide_no_other),
 	    cmocka_unit_test(test_reopen),
 	    cmocka_unit_test(test_quote),
 	    cmocka_unit_test(test_unread),
