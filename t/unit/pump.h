@@ -8,7 +8,7 @@
 #include "common/clock.h"
 #include "worker/loop/loop.h"
 
-enum { PUMP_LIMIT_MS = 10000, PUMP_STEP_MS = 2 };
+enum { PUMP_LIMIT_MS = 60000, PUMP_STEP_MS = 2 };
 
 struct pump {
 	struct loop_timer timer;
