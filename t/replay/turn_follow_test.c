@@ -642,6 +642,35 @@ test_the_master_is_slow_to_notice(void **state)
 	client_forget(&c);
 }
 
+/* Each listener's own looks are further and further apart: the row's end is what it waits for. */
+static void
+test_the_master_is_slower_still(void **state)
+{
+	struct id turn = world_begin(0, "Go");
+	struct worker *w = &world.workers[0];
+
+	for (unsigned late_ms = 450; late_ms <= 800; late_ms += 50) {
+		struct client c;
+
+		if (late_ms > 450) {
+			world_teardown(state);
+			world_setup(state);
+			turn = world_begin(0, "Go");
+		}
+		client_attach(&c, 1, &turn, 0);
+		fake_backplane_kill(w->backplane, false);
+		turns_free(&w->turns);
+		store_free(&w->store);
+		fake_backplane_kill(w->backplane, true);
+		world_run(late_ms);
+		assert_int_equal(c.ends, 0);
+		shm_row_reap(world.shm, w->who);
+		world_run(60);
+		client_expect(&c, "turn.started turn.failed");
+		client_forget(&c);
+	}
+}
+
 static void
 test_only_the_connection_breaks(void **state)
 {
@@ -692,6 +721,7 @@ main(void)
 	    TEST(test_an_owner_dies_and_the_record_is_away),
 	    TEST(test_an_owner_dies_after_the_commit),
 	    TEST(test_the_master_is_slow_to_notice),
+	    TEST(test_the_master_is_slower_still),
 	    TEST(test_only_the_connection_breaks),
 	};
 

@@ -426,9 +426,22 @@ listener_peer_gone(struct turns *ts, struct backplane_addr peer)
 		if (l->state == LISTENER_HERE || !owner_equal(l->owner, peer) || l->is_owner_gone)
 			continue;
 		l->is_owner_gone = is_ours;
-		l->is_record_only |= !is_ours;
+		l->is_record_only = true; /* what else knows of it names the dead one */
 		if (l->has_followed || l->state == LISTENER_FAR)
 			start_search(l);
+	}
+}
+
+/* Until now the record's owner was perhaps alive. No listener waits for its own next look. */
+void
+listener_owner_reaped(struct turns *ts, struct shm_who who)
+{
+	struct backplane_addr owner = {ts->self.host, who};
+	uint32_t cursor = 0;
+
+	for (struct listener *l; (l = idmap_next(ts->listeners, &cursor)) != NULL;) {
+		if (l->is_owner_gone && l->state == LISTENER_SEARCH && owner_equal(l->owner, owner))
+			search_later(l, 0);
 	}
 }
 

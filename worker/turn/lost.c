@@ -1,7 +1,8 @@
 /*
  * lost - turns whose owner has died.
  *
- * Listeners here that followed the dead one look for the record (listener.c). One
+ * Listeners here that followed the dead one look for the record (listener.c), again when the
+ * master has taken its row: before that its turns may be alive. One
  * living worker, the one in the lowest row, declares all its turns lost, settles that
  * in shared memory and tells other hosts, who cannot know; should it die over that,
  * the next one does, a successor too. Whoever meets such a turn before, a new turn of
@@ -35,7 +36,7 @@ struct lost_owner {
 	struct shm_who who;
 	uint64_t since_ms, next_ms;
 	unsigned tries;
-	bool is_writing;
+	bool is_writing, is_reaped;
 };
 
 struct unsure_turn {
@@ -84,6 +85,10 @@ look_at(struct lost_owner *o, uint64_t now)
 	struct turns *ts = o->turns;
 	char owner[OWNER_MAX];
 
+	if (!o->is_reaped && !shm_is_alive(ts->shm, o->who)) {
+		o->is_reaped = true;
+		listener_owner_reaped(ts, o->who);
+	}
 	if (o->is_writing || now < o->next_ms)
 		return;
 	o->next_ms = now - o->since_ms < LOOK_FAST_MS ? now : now + LOOK_SLOW_MS;

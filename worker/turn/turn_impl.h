@@ -391,8 +391,9 @@ struct listener;
 bool listener_take(struct turns *, uint64_t listener, const struct turn_event *);
 void listener_end(struct turns *, uint64_t listener, int err, uint32_t rank);
 void listener_peer_gone(struct turns *, struct backplane_addr);
-void listener_host_over(struct turns *, uint64_t host); /* another one's lease */
-void listener_init(struct turns *);                     /* serves EVENTS */
+void listener_owner_reaped(struct turns *, struct shm_who); /* of this host: it is dead for sure */
+void listener_host_over(struct turns *, uint64_t host);     /* another one's lease */
+void listener_init(struct turns *);                         /* serves EVENTS */
 void listener_fini(struct turns *);
 
 /* Waits for another turn's end in the order of the tickets. on_end gets the rank among all that
