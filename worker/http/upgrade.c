@@ -7,6 +7,7 @@
  */
 #include "worker/http/upgrade.h"
 
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "common/check.h"
@@ -80,6 +81,15 @@ http_socket_close(struct http_socket *s)
 	list_add_tail(&server->closing_sockets, &s->node);
 	server->close_sockets.run = run_closing;
 	loop_post(server->loop, &server->close_sockets);
+}
+
+bool
+http_socket_has_unread(const struct http_socket *s)
+{
+	int bytes = 0;
+
+	return s->is_open && !s->is_closing &&
+	       ioctl(h2o_socket_get_fd(s->sock), FIONREAD, &bytes) == 0 && bytes > 0;
 }
 
 /* ---- from one process to another ---- */

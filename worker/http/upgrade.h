@@ -63,6 +63,8 @@ void http_socket_write(struct http_socket *, const struct iovec *, size_t count)
 size_t http_socket_write_now(struct http_socket *, const void *bytes, size_t len);
 void http_socket_pause(struct http_socket *); /* nothing is read until .. */
 void http_socket_resume(struct http_socket *);
+/* Bytes of the peer are with the kernel, and we have not read them yet. */
+bool http_socket_has_unread(const struct http_socket *);
 void http_socket_end_output(struct http_socket *); /* the peer sees the end of what was written */
 void http_socket_close(struct http_socket *);      /* soon; on_closed follows, nothing else */
 

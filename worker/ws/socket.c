@@ -43,7 +43,7 @@ await_silence(struct ws_socket *w)
 {
 	uint64_t interval_ms = look_interval_ms(w);
 
-	w->is_pinged = false;
+	w->is_pinged = w->is_spared = false;
 	if (interval_ms > 0)
 		set_timer(w, interval_ms);
 	else
@@ -245,6 +245,11 @@ on_timer(struct wheel_entry *e)
 	} else if (is_stuck(w)) {
 		metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_PARTIAL, 0, 1);
 		ws_socket_close(w, WS_CLOSE_POLICY, STR("message not whole in time"));
+	} else if (w->is_pinged && !w->is_spared && http_socket_has_unread(&w->http)) {
+		/* The worker is late, not the peer. Once: it may be unread because we read nothing.
+		 */
+		w->is_spared = true;
+		set_timer(w, conf->websocket.ping_timeout_ms);
 	} else if (w->is_pinged) {
 		metric_add(METRIC_WEBSOCKET_CLOSED, WS_CLOSED_PONG, 0, 1);
 		http_socket_close(&w->http);

@@ -55,6 +55,7 @@ struct ws_socket {
 	uint32_t in_flight; /* bytes of the queue that are being written */
 	uint8_t state;
 	bool is_pinged : 1, is_slow : 1;
+	bool is_spared : 1;                 /* its pong is late, and something of it was unread */
 	bool is_parting : 1, is_taking : 1; /* the latter: the messages of one read */
 	uint16_t begun_s; /* loop time, rounded up, modulo 2^16: a message in progress; 0: none */
 };

@@ -13,8 +13,12 @@
 /* More than the kernel holds for one connection. */
 enum { FLOOD_FRAME_BYTES = 16 << 10, FLOOD_FRAMES = 2000 };
 
+/* More than h2o reads of in one turn of its loop, which is 256; and longer than of_standstill's. */
+enum { MANY = 400, STANDSTILL_MS = 3100 };
+
 struct told {
 	_Atomic int made, opened, closed, messages, slow, full, gone, writable, refused;
+	_Atomic int standing, go;
 };
 
 struct ordered {
@@ -97,6 +101,17 @@ leave(struct loop_post *post)
 		atomic_fetch_add(&told()->refused, 1);
 }
 
+/* As a worker that gets no core. */
+static void
+stand_still(void)
+{
+	uint64_t until_ms = clock_mono_ms() + STANDSTILL_MS;
+
+	atomic_store(&told()->standing, 1);
+	while (clock_mono_ms() < until_ms || !atomic_load(&told()->go))
+		poll(NULL, 0, 1);
+}
+
 static void
 on_message(struct ws_socket *w, struct str data, bool is_text)
 {
@@ -111,6 +126,8 @@ on_message(struct ws_socket *w, struct str data, bool is_text)
 		ws_socket_close(w, 4000, STR("as you said"));
 		ws_socket_close(w, WS_CLOSE_NORMAL, STR("twice")); /* nothing */
 		echo(w, STR("too late"), true);
+	} else if (str_eq(data, STR("stand still"))) {
+		stand_still();
 	} else if (str_eq(data, STR("leave"))) {
 		check(ws_socket_give(w) == WS_GIVE_LATER && !w->is_parting); /* more may follow */
 		o->leave.run = leave;
@@ -157,6 +174,10 @@ static const struct http_route routes[] = {{"GET", "/ws", HTTP_UPGRADE, on_reque
 static const struct conf_override of_pings[] = {
     {"websocket.ping_interval", "150ms", "the test"},
     {"websocket.ping_timeout", "300ms", "the test"},
+};
+static const struct conf_override of_standstill[] = {
+    {"websocket.ping_interval", "500ms", "the test"},
+    {"websocket.ping_timeout", "3s", "the test"},
 };
 static const struct conf_override of_parts[] = {
     {"websocket.ping_interval", "300ms", "the test"},
@@ -257,6 +278,38 @@ test_part_of_a_frame_is_a_sign_of_life(void **state)
 	client_write(&c, STR("k"));
 	client_expect(&c, "ping() ping() ping() text(hi)");
 	client_close(&c);
+	end();
+}
+
+/* More sockets than the loop reads of in one turn: all have answered, and nobody has looked. */
+static void
+test_who_answers_a_worker_that_stands_still_is_not_cut(void **state)
+{
+	static struct client c[MANY];
+
+	BEGIN(of_standstill);
+	for (int i = 0; i < MANY; i++)
+		client_open(&c[i], &host);
+	for (int i = 0; i < MANY; i++) {
+		client_expect(&c[i], "ping()");
+		client_frame(&c[i], 0x8a, STR(""));
+	}
+	for (int i = 0; i < MANY; i++)
+		client_expect(&c[i], "ping() ping()");
+	TEXT(&c[0], "stand still");
+	host_wait(&told()->standing, 1);
+	for (int i = 0; i < MANY; i++)
+		client_frame(&c[i], 0x8a, STR(""));
+	atomic_store(&told()->go, 1);
+	TEXT(&c[0], "hi");
+	TEXT(&c[MANY - 1], "hi");
+	host_wait(&told()->messages, 3);
+	for (int i = 0; i < MANY; i++)
+		CLOSE(&c[i], NORMAL);
+	host_wait(&told()->closed, MANY);
+	assert_int_equal(closed_for(WS_CLOSED_PONG), 0);
+	for (int i = 0; i < MANY; i++)
+		client_close(&c[i]);
 	end();
 }
 
@@ -791,6 +844,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_pinged_when_silent_and_anything_is_an_answer),
 	    cmocka_unit_test(test_part_of_a_frame_is_a_sign_of_life),
+	    cmocka_unit_test(test_who_answers_a_worker_that_stands_still_is_not_cut),
 	    cmocka_unit_test(test_who_does_not_answer_a_ping_is_cut),
 	    cmocka_unit_test(test_what_is_on_its_way_goes_out_before_it_is_given),
 	    cmocka_unit_test(test_we_close_and_it_answers),
