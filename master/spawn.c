@@ -15,6 +15,7 @@
 #include "common/check.h"
 #include "common/handoff.h"
 #include "common/log.h"
+#include "master/oom.h"
 #include "master/reap.h"
 #include "master/signals.h"
 
@@ -28,6 +29,7 @@ become_child(pid_t master)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != master)
 		_exit(EXIT_FAILURE);
+	oom_before_master();
 	signals_reset_in_child();
 	unsetenv("NOTIFY_SOCKET");
 	unsetenv("WATCHDOG_USEC");

@@ -18,6 +18,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/metric.h"
+#include "master/oom.h"
 #include "master/reap.h"
 #include "master/signals.h"
 #include "master/timer.h"
@@ -140,6 +141,7 @@ become(const struct tool_server_program *p, const int in[2], const int out[2], c
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != master)
 		_exit(EXIT_FAILURE);
+	oom_before_master();
 	signals_reset_in_child();
 	signal(SIGPIPE, SIG_DFL);
 	setsid();

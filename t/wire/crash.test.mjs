@@ -91,6 +91,12 @@ test('out of memory: one worker is replaced, the others do not notice', { skip: 
   for (let i = 0; i < 8; i++) await newSession(server);
 });
 
+test('out of memory: what the kernel would take first is a worker, not the master', async (t) => {
+  const server = await startServer(t);
+  const adj = (pid) => Number(fs.readFileSync(`/proc/${pid}/oom_score_adj`, 'utf8'));
+  for (const pid of server.workers()) assert.equal(adj(pid), Math.min(1000, adj(server.pid) + 100));
+});
+
 test('the disk of the record is full: refused, said, and well again by itself', async (t) => {
   const dir = tempDir(t, 'parley-full-');
   if (!mountSmall(dir, '3m')) return t.skip('no mount here');
