@@ -71,7 +71,7 @@ test('every alarm names metrics, labels and values that exist, and says what to 
 test('there is an alarm for each thing that must not go unseen', () => {
   const all = rulesOf(read('prometheus/alerts.yml')).map(({ expr }) => expr).join('\n');
   for (const wanted of ['parley_connections_max', 'parley_provider_pool_max', 'parley_connections_rejected_total', '(parley_provider_waiting) > 1000',
-    'parley_provider_breaker_state', '> 0.05', 'histogram_quantile(0.95', 'parley_backplane_up', 'parley_worker_restarts_total', 'parley_mcp_server_up', 'parley_mcp_restarts_total', 'parley_mcp_calls_total']) {
+    'parley_provider_breaker_state', '> 0.05', 'histogram_quantile(0.95', 'parley_backplane_up', 'parley_worker_restarts_total', 'parley_mcp_server_up', 'parley_mcp_restarts_total', 'parley_mcp_calls_total', 'parley_events_gaps_total']) {
     assert.ok(all.includes(wanted), wanted);
   }
 });
