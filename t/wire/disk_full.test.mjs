@@ -70,7 +70,8 @@ test('a full disk under running turns', async (t) => {
     const { turns: { length: before }, failed: { length: failures } } = promises;
     await waitFor(holds(() => promises.turns.length >= before + 8), 'turns while there is room', 30000);
     fill(filler);
-    await waitFor(holds(() => promises.failed.length > failures), 'a turn that could not be recorded', 30000);
+    await waitFor(holds(() => promises.failed.length > failures), 'a turn that could not be recorded', 30000)
+      .catch((e) => assert.fail(`${e.message}: ${JSON.stringify({ round, before, turns: promises.turns.length, failures, refused: state.refused })}\n${server.output()}`));
     assert.equal((await server.request('/health/live')).status, 200);
     fs.rmSync(filler);
   }

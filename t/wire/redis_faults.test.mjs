@@ -19,6 +19,9 @@ const with_limit = [
 ];
 const workers = 2;
 const patient = { limit: '10s', connect: '20s' }; // the relay's own pauses, and the machine's, must stay within it
+// A slow build runs fewer of these at once, and gives Redis more time: its answers wait for the relay and the server too.
+const is_slow_build = /asan|tsan|cover/.test(process.env.PARLEY_BUILD ?? ''), slowness = is_slow_build ? 4 : 1;
+const at_once = is_slow_build ? 2 : true;
 let redis, mock;
 
 process.setMaxListeners(50);
@@ -28,7 +31,7 @@ after(async () => {
   await mock?.stop();
 });
 
-async function startBehind(t, cutter, { name = '127.0.0.1', limit = '500ms', connect = '1s', ...options } = {}) {
+async function startBehind(t, cutter, { name = '127.0.0.1', limit = `${500 * slowness}ms`, connect = `${slowness}s`, ...options } = {}) {
   const host = await startServer(t, { ...options, mock, config: {
     workers, keys: with_limit, backplane: { url: `redis://${name}:${cutter.port}`, key_prefix: `${cutter.port}:`, command_timeout: limit, connect_timeout: connect }, ...options.config,
   } });
@@ -86,18 +89,18 @@ function startClients(host, n) {
 }
 
 const faults = [
-  ['latency beyond the limit', (cutter) => cutter.delay(350)],
+  ['latency beyond the limit', (cutter) => cutter.delay(350 * slowness)],
   ['half-open connections', (cutter) => cutter.halfOpen()],
   ['a reset, and nobody listens', (cutter) => cutter.refuse()],
-  ['byte by byte', (cutter) => cutter.drip(60)],
+  ['byte by byte', (cutter) => cutter.drip(60 * slowness)],
   ['a pause', (cutter) => cutter.hold()],
   ['what is sent is lost', (cutter) => cutter.swallow()],
   ['a name that nobody resolves', (cutter, dns) => { dns.hang(); cutter.cut(); }],
 ];
 
-describe('Redis behind', { concurrency: true }, () => {
+describe('Redis behind', { concurrency: at_once }, () => {
   for (const [name, begin] of faults) {
-    test(name, { timeout: 90000 }, async (t) => {
+    test(name, { timeout: 90000 * slowness }, async (t) => {
       const needs_dns = begin.length > 1, dns = needs_dns ? await startDns(t) : null;
       if (needs_dns && dns === null) {
         t.skip('needs root: a mount namespace with a name server of its own');
@@ -117,7 +120,7 @@ describe('Redis behind', { concurrency: true }, () => {
       // One of the machine's own may have come just before, and go on.
       if (outage > earlier) {
         t.diagnostic(`noticed after ${at - began} ms`);
-        assert.ok(at - began < 2000, `noticed after ${at - began} ms`); // one second, and what the machine adds
+        assert.ok(at - began < 2000 * slowness, `noticed after ${at - began} ms`); // one second, and what the machine adds
       }
       assert.equal(sumOf(parseMetrics((await host.request('/metrics')).text), 'parley_backplane_up'), 0);
       assert.notEqual((await backplane(host)).reason, '');
@@ -141,7 +144,7 @@ describe('Redis behind', { concurrency: true }, () => {
       // Two for each worker, none left over.
       await waitFor(() => [...cutter.pairs].filter(({ far }) => far).length === 2 * workers, 'two connections for each worker');
       t.diagnostic(`${clients.turns} turns, the longest wait ${clients.worst_ms} ms`);
-      assert.ok(clients.worst_ms < 3000, `${clients.worst_ms} ms`);
+      assert.ok(clients.worst_ms < 3000 * slowness, `${clients.worst_ms} ms`);
     });
   }
 
@@ -173,7 +176,7 @@ describe('Redis behind', { concurrency: true }, () => {
   });
 });
 
-test('sixteen workers of two hosts do not come back at the same instant, and it is said once', { timeout: 60000 }, async (t) => {
+test('sixteen workers of two hosts do not come back at the same instant, and it is said once', { timeout: 60000 * slowness }, async (t) => {
   const cutter = await startCutter(t, redis);
   const hosts = await Promise.all([1, 2].map(() => startBehind(t, cutter, { config: { workers: 8 } })));
   const connections = 2 * 2 * 8;
