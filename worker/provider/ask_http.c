@@ -131,14 +131,21 @@ after(uint64_t from_ms, int64_t limit_ms)
 	return limit_ms > 0 ? from_ms + (uint64_t)limit_ms : UINT64_MAX;
 }
 
+/* Of the whole attempt: who shows life for ever is not waited for, for ever. */
+static uint64_t
+total_due_ms(const struct ask *a)
+{
+	bool is_over = a->state < ASK_STATE_HEAD || a->state == ASK_STATE_TAIL;
+
+	return is_over ? UINT64_MAX : after(a->sent_ms, ask_conf(a)->http_client.total_timeout_ms);
+}
+
 /* In PLACE the gate has its own limit, in HEAD the transfer. */
-uint64_t
-ask_http_due_ms(const struct ask *a)
+static uint64_t
+silence_due_ms(const struct ask *a)
 {
 	const struct conf_provider_http_client *limits = &ask_conf(a)->http_client;
 
-	if (a->is_paused)
-		return UINT64_MAX;
 	switch (a->state) {
 	case ASK_STATE_FIRST:
 		return after(a->state_ms,
@@ -155,6 +162,16 @@ ask_http_due_ms(const struct ask *a)
 	}
 }
 
+uint64_t
+ask_http_due_ms(const struct ask *a)
+{
+	uint64_t silence_ms = silence_due_ms(a), total_ms = total_due_ms(a);
+
+	if (a->is_paused)
+		return UINT64_MAX;
+	return silence_ms < total_ms ? silence_ms : total_ms;
+}
+
 void
 ask_http_late(struct ask *a)
 {
@@ -162,6 +179,9 @@ ask_http_late(struct ask *a)
 		refused(a); /* without the whole body */
 	else if (a->state == ASK_STATE_TAIL)
 		answer_ended(a);
+	else if (ask_now_ms(a) >= total_due_ms(a))
+		ask_failed(a, a->has_token ? FAILURE_STALLED : FAILURE_SILENT, NULL,
+		    "not whole in total_timeout");
 	else if (a->state == ASK_STATE_FIRST)
 		ask_failed(a, FAILURE_SILENT, NULL, "no first token");
 	else
@@ -368,6 +388,7 @@ ask_send(struct ask *a)
 	a->is_paused = a->is_done = a->has_token = false;
 	buf_clear(&a->content_type);
 	buf_clear(&a->refusal);
+	a->sent_ms = ask_now_ms(a);
 	ask_enter(a, ASK_STATE_HEAD);
 	a->depth++;
 	a->handlers.on_attempt(a->arg, &attempt, &body);

@@ -57,6 +57,7 @@ struct ask {
 	struct gate_ticket ticket;
 	struct breaker_pass pass;
 	bool has_pass, is_outstanding;
+	uint64_t sent_ms;  /* since when */
 	uint64_t transfer; /* 0: none, or ended */
 	bool has_token;    /* something of it was passed on */
 	bool is_paused, is_done;
