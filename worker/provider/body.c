@@ -89,8 +89,11 @@ take_limit(struct reader *r, unsigned i, struct str value)
 	if ((r->seen_limits & 1u << i) != 0)
 		return fault(r, E_INVALID_REQUEST, limits[i], "A field is given twice.");
 	r->seen_limits |= 1u << i;
-	if (!str_to_u64(value, &n)) /* null, or what the provider may refuse */
+	if (str_eq(value, STR("null")) || value.p[0] == '-') /* the provider refuses it */
 		return 0;
+	/* A provider may read more than we into 1e6, 128.0 and "100". */
+	if (!str_to_u64(value, &n))
+		return fault(r, E_INVALID_VALUE, limits[i], "This field must be a whole number.");
 	if (i == LIMIT_N)
 		r->choices = n;
 	else if (n > r->tokens_max)

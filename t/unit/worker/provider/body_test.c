@@ -124,6 +124,10 @@ test_refused(void **state)
 		"stream_options.include_usage", E_INVALID_REQUEST},
 	    {"{\"n\":1,\"n\":100}", "n", E_INVALID_REQUEST},
 	    {"{\"max_tokens\":1,\"max_tokens\":100}", "max_tokens", E_INVALID_REQUEST},
+	    {"{\"max_tokens\":1e6}", "max_tokens", E_INVALID_VALUE},
+	    {"{\"max_completion_tokens\":\"100\"}", "max_completion_tokens", E_INVALID_VALUE},
+	    {"{\"n\":128.0}", "n", E_INVALID_VALUE},
+	    {"{\"n\":18446744073709551616}", "n", E_INVALID_VALUE},
 	    {"{\"model\":5}", "model", E_INVALID_VALUE},
 	    {"{\"stream\":\"yes\"}", "stream", E_INVALID_VALUE},
 	};
