@@ -223,6 +223,43 @@ test('long polls at a reload: the next one waits at a new worker', async (t) => 
   await server.ended;
 });
 
+/** A turn that takes so long, and the same POST again, not streamed, on a connection of its own each: all workers wait for its one owner. */
+async function postAgain(server, tokens, count = 16) {
+  const session = await newSession(server), route = `/v1/sessions/${session.id}/turns`;
+  const body = { input: `[[mock tokens=${tokens} interval=20]]`, request_id: 'again' };
+  const events = await server.stream(route, { key, body: { ...body, stream: true } });
+  const turn = (await events[Symbol.asyncIterator]().next()).value.id.split('.')[0];
+  const posts = Array.from({ length: count }, () => server.request(route, { key, body: { ...body, stream: false }, limit_ms: 60000 }));
+  const live = () => server.request('/metrics').then(({ text }) => sumOf(parseMetrics(text), 'parley_connections', { kind: 'http' }));
+  await waitFor(async () => await live() >= count, 'posts that wait');
+  return { turn, posts, route };
+}
+
+for (const [what, signal] of [['a drain', 'SIGTERM'], ['a reload', 'SIGHUP']]) {
+  test(`${what}: posts that wait for a turn of another worker get its answer, whichever of the two ends first`, async (t) => {
+    const server = await startServer(t, { config: { drain: { timeout: '40s' } } });
+    const { turn, posts } = await postAgain(server, 150);
+    server.kill(signal);
+    const answers = await Promise.all(posts);
+    for (const { status, json } of answers) {
+      assert.deepEqual([status, json.turn_id, json.message?.content], [200, turn, answers[0].json.message.content]);
+    }
+    assert.ok(answers[0].json.message.content.length > 0);
+    if (signal === 'SIGTERM') assert.equal((await server.ended).code, 0);
+  });
+}
+
+test('posts that wait for a turn of another worker longer than the drain lasts are told, not cut', async (t) => {
+  const server = await startServer(t, { config: { drain: { timeout: '1500ms' } } });
+  const { posts } = await postAgain(server, 3000);
+  server.kill('SIGTERM');
+  for (const { status, json, headers } of await Promise.all(posts)) {
+    assert.deepEqual([status, json.error?.code], [503, 'draining'], JSON.stringify(json));
+    assert.ok(Number(headers['retry-after']) >= 1);
+  }
+  assert.equal((await server.ended).code, 0);
+});
+
 test('passed-on requests that outlive the drain are told, not cut', async (t) => {
   const server = await startServer(t, { config: { drain: { timeout: '1500ms' } } });
   const ask = (stream) => ({ key: keys.server, limit_ms: 20000, body: { model: 'default', stream, messages: [{ role: 'user', content: '[[mock tokens=3000 interval=20]]' }] } });
