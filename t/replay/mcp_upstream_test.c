@@ -32,7 +32,8 @@ static struct conf_mcp_server server;
 static unsigned changes;
 
 static struct heard {
-	unsigned answers, notes;
+	unsigned answers, notes, questions, withdrawn;
+	uint64_t question;
 	struct mcp_answer answer;
 	char result[64], message[64], progress[64];
 } heard;
@@ -635,6 +636,120 @@ test_resume(void **state)
 	assert_int_equal(last(), i);
 }
 
+/* ---- questions ---- */
+
+static uint64_t asking;
+static bool is_refusing;
+
+static void
+on_question(void *arg, const struct jsonrpc *m, uint64_t question)
+{
+	const struct jsonrpc refusal = {.kind = JSONRPC_ERROR, .code = MCP_METHOD_NOT_FOUND};
+
+	heard.questions++;
+	heard.question = question;
+	if (is_refusing)
+		mcp_answer(upstreams, asking, question, &refusal);
+}
+
+static void
+on_withdrawn(void *arg, uint64_t question)
+{
+	assert_int_equal(question, heard.question);
+	heard.withdrawn++;
+}
+
+/* The number of the request, whose stream has begun. */
+static unsigned
+call_that_asks(void)
+{
+	static const char *may_ask[] = {"elicitation"};
+	static const struct mcp_handlers handlers = {
+	    .on_answer = on_answer, .on_question = on_question, .on_withdrawn = on_withdrawn};
+
+	server.may_ask.v = may_ask;
+	server.may_ask.n = 1;
+	conf.mcp.client_timeout_ms = 300000;
+	refuse(0, 404, "{\"code\":-32601,\"message\":\"\"}");
+	become_legacy();
+	asking = mcp_call(upstreams, 0,
+	    &(struct mcp_request){.method = "tools/call", .params = STR("{\"name\":\"a\"}")},
+	    &handlers, NULL);
+	fake_loop_settle();
+	fake_client_stream(last());
+	return last();
+}
+
+static void
+ask(unsigned i)
+{
+	fake_client_say(i, "data: {\"jsonrpc\":\"2.0\",\"id\":\"q\",\"method\":"
+			   "\"elicitation/create\",\"params\":{}}\n\n");
+	fake_loop_settle();
+}
+
+static void
+accept_posted(unsigned i)
+{
+	for (; i <= last(); i++) {
+		if (fake_client_is_open(i) && strcmp(fake_client_method(i), "POST") == 0)
+			fake_client_refuse(i, 202, "", "");
+	}
+	fake_loop_settle();
+}
+
+/* Who asks what is refused has not got more time by it. */
+static void
+test_asks_for_ever(void **state)
+{
+	unsigned i = call_that_asks();
+
+	is_refusing = true;
+	for (unsigned n = 0; n < 5; n++) {
+		fake_loop_advance(10000);
+		ask(i);
+		accept_posted(i + 1);
+	}
+	assert_int_equal(heard.questions, 5);
+	fake_loop_advance(9999);
+	assert_int_equal(heard.answers, 0);
+	fake_loop_advance(1);
+	assert_int_equal(heard.answers, 1);
+	assert_int_equal(heard.answer.err, E_TIMEOUT);
+	accept_posted(i + 1);
+}
+
+/* Its time stands still while the client thinks, who has not for ever either. */
+static void
+test_asks(void **state)
+{
+	const struct jsonrpc result = {.kind = JSONRPC_RESULT, .result = STR("{}")};
+	unsigned i = call_that_asks();
+
+	is_refusing = false;
+	fake_loop_advance(20000);
+	ask(i);
+	fake_loop_advance(299999);
+	mcp_answer(upstreams, asking, heard.question, &result);
+	accept_posted(i + 1);
+	fake_loop_advance(10000);
+	ask(i);
+	fake_loop_advance(200000);
+	fake_client_say(i, "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\","
+			   "\"params\":{\"requestId\":\"other\"}}\n\n");
+	assert_int_equal(heard.withdrawn, 0);
+	fake_client_say(i, "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\","
+			   "\"params\":{\"requestId\":\"q\"}}\n\n");
+	assert_int_equal(heard.withdrawn, 1);
+	mcp_answer(upstreams, asking, heard.question, &result); /* too late */
+	fake_loop_advance(29999);
+	assert_int_equal(heard.answers, 0);
+	fake_loop_advance(1);
+	assert_int_equal(heard.answers, 1);
+	assert_int_equal(heard.answer.err, E_TIMEOUT);
+	accept_posted(i + 1);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -657,6 +772,8 @@ main(void)
 	    TEST(test_changes),
 	    TEST(test_fallback),
 	    TEST(test_resume),
+	    TEST(test_asks_for_ever),
+	    TEST(test_asks),
 	};
 
 	log_open(&(struct log_conf){.level = LOG_ERROR});

@@ -177,6 +177,7 @@ call_new(
 	c->asked_us = clock_mono_us();
 	if (c->timeout_ms > 0)
 		loop_timer_set(u->all->of.loop, &c->timer, c->timeout_ms);
+	c->until_ms = loop_now_ms(u->all->of.loop) + c->timeout_ms;
 	return c;
 }
 
@@ -473,23 +474,29 @@ call_answer(struct call *c, const struct jsonrpc *m)
 	call_end(c, &answer);
 }
 
-/* Of a request whose token, or whose stream, it names. */
-static bool
-take_of_call(struct upstream *u, struct call *c, const struct jsonrpc *m)
+/* Of the request whose token it names. */
+static void
+take_progress(struct upstream *u, const struct jsonrpc *m)
 {
+	struct call *c = NULL;
 	struct str token;
 
-	if (strcmp(m->method, "notifications/progress") == 0) {
-		if (!jsonrpc_member(m->params, "progressToken", &token))
-			return true;
+	if (jsonrpc_member(m->params, "progressToken", &token))
 		c = find_sent(u, token);
-		if (c == NULL || !c->wants_progress)
-			return true;
-	}
-	if (c == NULL || c->handlers.on_notification == NULL)
-		return false;
-	c->handlers.on_notification(c->arg, m);
-	return true;
+	if (c != NULL && c->wants_progress && c->handlers.on_notification != NULL)
+		c->handlers.on_notification(c->arg, m);
+}
+
+/* What it logs is its asker's business, who may have no use for it. */
+static void
+take_message(struct upstream *u, struct call *c, const struct jsonrpc *m)
+{
+	if (c == NULL)
+		c = question_whose(u);
+	if (c == NULL || c->is_ours)
+		news_take(u, m);
+	else if (c->handlers.on_notification != NULL)
+		c->handlers.on_notification(c->arg, m);
 }
 
 static void
@@ -501,10 +508,12 @@ take_notification(struct upstream *u, struct call *c, const struct jsonrpc *m)
 		listing_changed(u, m->method);
 	else if (news_is_of_resource(m))
 		news_take(u, m);
-	else if (take_of_call(u, c, m))
-		return;
+	else if (strcmp(m->method, "notifications/progress") == 0)
+		take_progress(u, m);
 	else if (strcmp(m->method, "notifications/message") == 0)
-		news_take(u, m);
+		take_message(u, c, m);
+	else if (strcmp(m->method, "notifications/cancelled") == 0)
+		question_withdraw(u, m);
 	else
 		log_debug("mcp notification ignored server=%s method=%s", u->conf->name,
 		    log_quote(str_of(m->method)).s);

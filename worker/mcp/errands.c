@@ -7,7 +7,8 @@
  *   STATE   I do to this one; it is ready or not, and offers this
  *   CALL    a request, by the asker's number; answered when it is
  *   CANCEL  nobody waits for it any more
- *   SAID    a notification of it, on the way back; or a question of the server
+ *   SAID    a notification of it, on the way back; or a question of the server, or that it has
+ *           withdrawn one
  *   ANSWER  to such a question
  *   WATCH   a resource, or not any more
  *   NEWS    what the server says that belongs to no request, to all
@@ -360,6 +361,8 @@ on_said(void *arg, const struct backplane_call *call)
 		return;
 	if (m.kind == JSONRPC_REQUEST)
 		question_relayed(c, question, &m);
+	else if (question != 0)
+		question_withdrawn_there(c, question);
 	else if (m.kind == JSONRPC_NOTIFICATION && c->handlers.on_notification != NULL)
 		c->handlers.on_notification(c->arg, &m);
 }
@@ -415,6 +418,21 @@ on_errand_question(void *arg, const struct jsonrpc *m, uint64_t question)
 }
 
 static void
+on_errand_withdrawn(void *arg, uint64_t question)
+{
+	struct errand *e = arg;
+	struct buf b = BUF_INIT, text = BUF_INIT;
+
+	jsonrpc_add_notification(&text, "notifications/cancelled", STR_NONE);
+	backplane_put_u64(&b, e->number);
+	backplane_put_u64(&b, question);
+	backplane_put_str(&b, buf_str(&text));
+	tell(e->errands, e->from, BACKPLANE_MCP_SAID, buf_str(&b));
+	buf_fini(&b);
+	buf_fini(&text);
+}
+
+static void
 on_errand_done(void *arg, const struct mcp_answer *a)
 {
 	struct errand *e = arg;
@@ -443,7 +461,7 @@ static void
 on_call(void *arg, const struct backplane_call *call)
 {
 	static const struct mcp_handlers handlers = {
-	    on_errand_said, on_errand_done, on_errand_question};
+	    on_errand_said, on_errand_done, on_errand_question, on_errand_withdrawn};
 	struct errands *r = arg;
 	struct str rest = call->payload, method, params;
 	uint64_t program, number, timeout_ms, wants_progress;

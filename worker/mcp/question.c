@@ -7,8 +7,11 @@
  * none that was given up and that the server may still be at. Otherwise nobody is asked: somebody
  * else's user must not be.
  *
- *   asked -> open -> answered      the request's own time stands still meanwhile
+ *   asked -> open -> answered, or withdrawn
  *               \-- the request ends: forgotten
+ *
+ * The request's own time stands still while one is open, and goes on afterwards: a server that asks
+ * again and again has no more of it. Each question has its own, from when it was asked.
  */
 #include <stdlib.h>
 
@@ -22,6 +25,7 @@ struct question {
 	uint64_t number; /* of this call's */
 	char *id;        /* the server's, as it was written; NULL: relayed .. */
 	uint64_t remote; /* .. under this number there */
+	uint64_t until_ms;
 };
 
 static const struct {
@@ -72,15 +76,27 @@ questions_drop(struct call *c)
 		question_free(list_entry(node, struct question, node));
 }
 
+static uint64_t
+now_ms(const struct call *c)
+{
+	return loop_now_ms(c->upstream->all->of.loop);
+}
+
+static uint64_t
+ms_until(const struct call *c, uint64_t until_ms)
+{
+	return until_ms > now_ms(c) ? until_ms - now_ms(c) : 0;
+}
+
+/* The oldest question's time, else the call's own. */
 static void
 set_timer(struct call *c)
 {
-	struct mcp_upstreams *all = c->upstream->all;
+	const struct question *q = list_first(&c->questions, struct question, node);
 
 	if (c->timeout_ms > 0)
-		loop_timer_set(all->of.loop, &c->timer,
-		    list_empty(&c->questions) ? c->timeout_ms
-					      : all->of.conf->mcp.client_timeout_ms);
+		loop_timer_set(c->upstream->all->of.loop, &c->timer,
+		    ms_until(c, q != NULL ? q->until_ms : c->until_ms));
 }
 
 static struct question *
@@ -88,10 +104,22 @@ question_new(struct call *c)
 {
 	struct question *q = xcalloc(1, sizeof(*q));
 
+	if (list_empty(&c->questions))
+		c->left_ms = ms_until(c, c->until_ms);
 	q->number = ++c->question_count;
+	q->until_ms = now_ms(c) + c->upstream->all->of.conf->mcp.client_timeout_ms;
 	list_add_tail(&c->questions, &q->node);
 	set_timer(c);
 	return q;
+}
+
+static void
+question_close(struct call *c, struct question *q)
+{
+	question_free(q);
+	if (list_empty(&c->questions))
+		c->until_ms = now_ms(c) + c->left_ms;
+	set_timer(c);
 }
 
 static bool
@@ -113,8 +141,8 @@ questions_unclear(struct upstream *u, uint64_t for_ms)
 		u->unclear_until_ms = until_ms;
 }
 
-static struct call *
-whose(struct upstream *u)
+struct call *
+question_whose(struct upstream *u)
 {
 	return loop_now_ms(u->all->of.loop) < u->unclear_until_ms ? NULL : call_only(u);
 }
@@ -125,7 +153,7 @@ question_take(struct upstream *u, struct call *c, const struct jsonrpc *m)
 	if (!may_ask(u, m->method))
 		return false;
 	if (c == NULL)
-		c = whose(u);
+		c = question_whose(u);
 	if (c == NULL || !is_askable(c)) {
 		log_info("mcp question refused server=%s method=%s reason=%s", u->conf->name,
 		    m->method, c == NULL ? "whose" : "nobody");
@@ -185,8 +213,61 @@ mcp_answer(
 			tell(c->upstream, q->id, answer);
 		else
 			errands_answer(c, q->remote, answer);
-		question_free(q);
-		set_timer(c);
+		question_close(c, q);
 		return;
+	}
+}
+
+/* ---- the server thinks better of it ---- */
+
+static void
+withdraw(struct call *c, struct question *q)
+{
+	uint64_t number = q->number;
+
+	question_close(c, q);
+	if (c->handlers.on_withdrawn != NULL)
+		c->handlers.on_withdrawn(c->arg, number);
+}
+
+static bool
+withdraw_of(struct call *c, struct str id)
+{
+	list_for_safe (node, &c->questions) {
+		struct question *q = list_entry(node, struct question, node);
+
+		if (q->id != NULL && str_eq(str_of(q->id), id)) {
+			withdraw(c, q);
+			return true;
+		}
+	}
+	return false;
+}
+
+void
+question_withdraw(struct upstream *u, const struct jsonrpc *m)
+{
+	struct str id;
+
+	if (m->params.len == 0 || !jsonrpc_member(m->params, "requestId", &id))
+		return;
+	for (size_t i = 0; i < CALL_BUCKETS; i++) {
+		list_for (node, &u->sent[i]) {
+			if (withdraw_of(list_entry(node, struct call, node), id))
+				return;
+		}
+	}
+}
+
+void
+question_withdrawn_there(struct call *c, uint64_t number)
+{
+	list_for_safe (node, &c->questions) {
+		struct question *q = list_entry(node, struct question, node);
+
+		if (q->id == NULL && q->remote == number) {
+			withdraw(c, q);
+			return;
+		}
 	}
 }

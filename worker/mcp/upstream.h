@@ -78,7 +78,13 @@ void mcp_upstreams_on_changed(struct mcp_upstreams *, mcp_on_changed *, void *ar
 
 /* ---- what servers say that belongs to no request ---- */
 
-/* notifications/resources/updated of what is watched (also below it), notifications/message. */
+/*
+ * notifications/resources/updated of what is watched (also below it), notifications/message.
+ *
+ * What a server logs is that request's on whose stream it comes; on a stream that requests share,
+ * that of the only one in progress. Where there are several, or it may still be at one that was
+ * given up, nobody can tell: then it is news, as what it logs on its own account is.
+ */
 typedef void mcp_on_news(void *arg, size_t server, const struct jsonrpc *);
 void mcp_upstreams_on_news(struct mcp_upstreams *, mcp_on_news *, void *arg); /* once */
 /* Asks the server to tell of changes to a resource, also when it was away; counted. */
@@ -126,6 +132,9 @@ struct mcp_handlers {
 	/* An older server asks the client for something before it answers: mcp_answer(), once, or
 	 * never when the request ends before. NULL: it is refused. */
 	void (*on_question)(void *arg, const struct jsonrpc *, uint64_t question);
+	/* The server does not want to know any more: no answer. NULL: who answers answers nothing.
+	 */
+	void (*on_withdrawn)(void *arg, uint64_t question);
 };
 
 /* Returns a handle, never 0. Everything is copied. */

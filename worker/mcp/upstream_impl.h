@@ -150,6 +150,7 @@ struct call {
 	struct loop_post post; /* failed at once */
 	int err;
 	uint32_t timeout_ms;
+	uint64_t until_ms, left_ms;    /* its time, while it runs and while it stands still */
 	int status;                    /* of the HTTP answer; 0: none */
 	struct feed_in *feed;          /* http_feed.c: the transfer that carries it; NULL: none */
 	bool is_relayed;               /* another worker was given it .. */
@@ -255,6 +256,11 @@ bool question_take(struct upstream *, struct call *, const struct jsonrpc *);
 /* The worker that has the call was asked that by the server, under a number of its own. */
 void question_relayed(struct call *, uint64_t number, const struct jsonrpc *);
 void questions_drop(struct call *);
+/* notifications/cancelled: it was one of its questions, or nothing that we know. */
+void question_withdraw(struct upstream *, const struct jsonrpc *);
+void question_withdrawn_there(struct call *, uint64_t number); /* likewise, of a relayed one */
+/* Whose is it that comes on a stream which requests share? NULL: it is not clear. */
+struct call *question_whose(struct upstream *);
 /* For so long it may still be at a request that nobody waits for any more. */
 void questions_unclear(struct upstream *, uint64_t for_ms);
 /* {"sampling":{}, ..}: what we say that clients can be asked for. */

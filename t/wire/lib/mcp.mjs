@@ -101,7 +101,7 @@ async function body(req) {
 }
 
 /** Tools that ask the client: sampling, elicitation, its folders; and on a stream that all requests share. */
-function registerAsking(server) {
+function registerAsking(server, { waiting }) {
   const text = (value) => ({ content: [{ type: 'text', text: value }] });
   const asks = {
     ask_model: { method: 'sampling/createMessage', params: { messages: [{ role: 'user', content: { type: 'text', text: 'hi\nthere' } }], maxTokens: 10 } },
@@ -113,6 +113,14 @@ function registerAsking(server) {
       try {
         return text(JSON.stringify(await context.sendRequest(request, z.looseObject({}))));
       } catch (error) {
+        return text(`refused ${error.code}`);
+      }
+    });
+    server.registerTool(`${name}_briefly`, { description: 'Asks, and thinks better of it', inputSchema: z.object({}) }, async (_, context) => {
+      try {
+        return text(JSON.stringify(await context.sendRequest(request, z.looseObject({}), { timeout: 700 })));
+      } catch (error) {
+        await new Promise((resolve) => waiting.push(resolve));
         return text(`refused ${error.code}`);
       }
     });
@@ -145,6 +153,11 @@ function registerOldNews(tools, server) {
     for (const level of ['debug', 'warning', 'error']) await context.sendNotification({ method: 'notifications/message', params: { level, data: `mine ${level}` } });
     return { content: [] };
   });
+  server.registerTool('chatty_beside', { description: 'Logs on no stream of its own, and waits', inputSchema: z.object({ text: z.string() }) }, async ({ text }) => {
+    await server.server.notification({ method: 'notifications/message', params: { level: 'error', data: text } });
+    await new Promise((resolve) => tools.waiting.push(resolve));
+    return { content: [] };
+  });
   server.tellUpdate = (uri) => { if (mine.has(uri)) server.server.sendResourceUpdated({ uri }).catch(() => {}); };
 }
 
@@ -173,7 +186,7 @@ export async function startSessions(t, { asks, news } = {}) {
     }
     if (message?.method !== 'initialize') { res.writeHead(400, { 'content-type': 'application/json' }).end('{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: no session"},"id":null}'); return; }
     const server = tools.register(new LegacyServer({ name: 'sessions', version: '1.0.0' }));
-    if (asks) registerAsking(server);
+    if (asks) registerAsking(server, tools);
     if (news) registerOldNews(tools, server);
     const transport = new StreamableHTTPServerTransport({
       sessionIdGenerator: randomUUID,
