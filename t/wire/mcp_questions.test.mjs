@@ -70,6 +70,18 @@ describe('questions', () => {
       await some.close();
     });
 
+    test(`${route}: a question that the server withdraws is withdrawn from the client`, async () => {
+      const client = await connect(server, route, 'hal');
+      let is_aborted = false;
+      client.setRequestHandler(ElicitRequestSchema, (_, { signal }) => new Promise((resolve) => { signal.addEventListener('abort', () => { is_aborted = true; resolve({ action: 'cancel' }); }); }));
+      const answer = say(client, 'old__ask_user_briefly');
+      await waitFor(() => old.waiting.length > 0, 'the server to think better of it', 30000);
+      await waitFor(() => is_aborted, 'the client to hear of it', 30000);
+      old.release();
+      assert.equal(await answer, 'refused -32001');
+      await client.close();
+    });
+
     test(`${route}: a client's error and a long wait are passed on`, async () => {
       const client = await connect(server, route, 'eve');
       client.setRequestHandler(ElicitRequestSchema, () => { throw Object.assign(new Error('no'), { code: -32099 }); });

@@ -18,6 +18,7 @@ ask_free(struct mcp_ask *a)
 	mcp_cancel(a->front->api->upstreams, a->upstream);
 	list_del(&a->node);
 	mcp_questions_drop(a);
+	mcp_round_drop(a);
 	if (a->own != NULL)
 		a->own->drop(a->own);
 	loop_timer_stop(a->front->api->loop, &a->quiet);
@@ -55,6 +56,7 @@ mcp_ask_drop(struct mcp_ask *a)
 		sse_end(a->sse);
 	else if (req != NULL)
 		http_on_gone(req, NULL, NULL);
+	a->sse = NULL;
 	ask_free(a);
 }
 
@@ -154,6 +156,7 @@ send(struct mcp_ask *a, int status, struct buf *message)
 {
 	struct http_req *req = call_req(a->call);
 
+	mcp_questions_drop(a);
 	if (a->batch != NULL) {
 		mcp_batch_add(a->batch, buf_str(message));
 	} else if (a->is_paired) {
@@ -264,7 +267,6 @@ on_notification(void *arg, const struct jsonrpc *m)
 	buf_fini(&b);
 }
 
-/* What went wrong on the way is the tool's failure, which a model is told. */
 static void
 reply_failed(struct mcp_ask *a, const char *why)
 {
@@ -275,6 +277,16 @@ reply_failed(struct mcp_ask *a, const char *why)
 	buf_add_cstr(&b, "}],\"isError\":true}");
 	mcp_ask_reply(a, buf_str(&b));
 	buf_fini(&b);
+}
+
+/* What went wrong on the way is the tool's failure, which a model is told. */
+void
+mcp_ask_fail(struct mcp_ask *a, const char *why)
+{
+	if (a->is_tool)
+		reply_failed(a, why);
+	else
+		mcp_ask_refuse(a, 200, MCP_INTERNAL_ERROR, why, STR_NONE);
 }
 
 static void
@@ -327,12 +339,8 @@ mcp_asks_end(struct mcp_front *front)
 	const char *why = err_info(E_DRAINING)->text;
 	struct mcp_ask *a;
 
-	while ((a = list_first(&front->asks, struct mcp_ask, node)) != NULL) {
-		if (a->is_tool)
-			reply_failed(a, why);
-		else
-			mcp_ask_refuse(a, 200, MCP_INTERNAL_ERROR, why, STR_NONE);
-	}
+	while ((a = list_first(&front->asks, struct mcp_ask, node)) != NULL)
+		mcp_ask_fail(a, why);
 }
 
 static void
@@ -341,13 +349,11 @@ on_answer(void *arg, const struct mcp_answer *answer)
 	struct mcp_ask *a = arg;
 
 	a->upstream = 0;
-	if (answer->err != 0 && a->is_tool)
-		reply_failed(a, answer->why);
-	else if (answer->err != 0)
-		mcp_ask_refuse(a, 200, MCP_INTERNAL_ERROR, answer->why, STR_NONE);
+	if (answer->err != 0)
+		mcp_ask_fail(a, answer->why);
 	else if (answer->result.len == 0)
 		refuse_as_upstream(a, answer);
-	else
+	else if (!mcp_round_take(a, answer->result))
 		reply_as_upstream(a, answer->result);
 }
 
@@ -362,6 +368,12 @@ static void
 on_question(void *arg, const struct jsonrpc *m, uint64_t number)
 {
 	mcp_question_put(arg, m, number);
+}
+
+static void
+on_withdrawn(void *arg, uint64_t number)
+{
+	mcp_question_withdraw(arg, number);
 }
 
 void
@@ -386,44 +398,72 @@ mcp_ask_progress(struct mcp_ask *a, uint64_t progress)
 	buf_fini(&params);
 }
 
-/* A modern server logs for those who say so with each request. */
 static void
-add_level(const struct mcp_ask *a, struct buf *params)
+set_meta(struct buf *params, const char *name, struct str value)
 {
-	int level = is_modern(a) ? MCP_LEVEL_NONE : mcp_note_level(a->front, a->session);
-	struct buf b = BUF_INIT, meta = BUF_INIT, name = BUF_INIT;
+	struct buf b = BUF_INIT, meta = BUF_INIT;
 	struct str given = STR("{}");
 
-	if (level == MCP_LEVEL_NONE)
-		return;
 	if (jsonrpc_member(buf_str(params), "_meta", &given) && given.p[0] != '{')
 		given = STR("{}");
-	jsonrpc_add_string(&name, str_of(mcp_level_name(level)));
-	mcp_reply_replace(&meta, given, MCP_META_LOG_LEVEL, buf_str(&name));
+	mcp_reply_replace(&meta, given, name, value);
 	mcp_reply_replace(&b, buf_str(params), "_meta", buf_str(&meta));
 	buf_clear(params);
 	buf_add_str(params, buf_str(&b));
 	buf_fini(&b);
 	buf_fini(&meta);
-	buf_fini(&name);
+}
+
+/* What an older client has said once a modern server is told with each request. */
+static void
+add_session(const struct mcp_ask *a, size_t server, struct buf *params)
+{
+	int level = mcp_note_level(a->front, a->session);
+	uint8_t caps = mcp_question_may(a, server);
+	struct buf value = BUF_INIT;
+
+	if (level != MCP_LEVEL_NONE) {
+		jsonrpc_add_string(&value, str_of(mcp_level_name(level)));
+		set_meta(params, MCP_META_LOG_LEVEL, buf_str(&value));
+	}
+	if (caps != 0) {
+		buf_clear(&value);
+		mcp_question_add_caps(&value, caps);
+		set_meta(params, MCP_META_CAPABILITIES, buf_str(&value));
+	}
+	buf_fini(&value);
+}
+
+void
+mcp_ask_send(struct mcp_ask *a, size_t server, const char *method, struct str params)
+{
+	static const struct mcp_handlers handlers = {
+	    on_notification, on_answer, on_question, on_withdrawn};
+
+	a->upstream = mcp_call(a->front->api->upstreams, server,
+	    &(struct mcp_request){
+		.method = method, .params = params, .wants_progress = a->token.len > 0},
+	    &handlers, a);
 }
 
 void
 mcp_ask_forward_with(
     struct mcp_ask *a, size_t server, const char *method, const char *member, struct str value)
 {
-	static const struct mcp_handlers handlers = {on_notification, on_answer, on_question};
-	struct api *api = a->front->api;
+	struct mcp_upstream_info info;
 	struct buf params = BUF_INIT;
 
+	mcp_upstream_get(a->front->api->upstreams, server, &info);
 	mcp_reply_replace(&params, a->params, member, value);
 	a->params = STR_NONE;
-	add_level(a, &params);
 	mcp_ask_keep_alive(a);
-	a->upstream = mcp_call(api->upstreams, server,
-	    &(struct mcp_request){
-		.method = method, .params = buf_str(&params), .wants_progress = a->token.len > 0},
-	    &handlers, a);
+	/* Of which revision it is may turn out later. */
+	if (!is_modern(a) &&
+	    (info.revision == MCP_REVISION_NONE || mcp_revision_info(info.revision)->is_modern)) {
+		add_session(a, server, &params);
+		mcp_round_keep(a, server, method, buf_str(&params));
+	}
+	mcp_ask_send(a, server, method, buf_str(&params));
 	buf_fini(&params);
 }
 

@@ -76,6 +76,7 @@ take(struct mcp_front *front, struct mcp_batch *b, const struct mcp_ticket *t, s
 
 		a->batch = b;
 		a->session = t->nonce;
+		a->caps = t->caps;
 		a->until_ms = mcp_life_until_ms(front, t);
 		b->waiting++;
 		mcp_run_legacy(a, m.method);

@@ -6,6 +6,7 @@
  *   mcp_batch.c  several requests in one array, for clients of old revisions
  *   mcp_items.c  tools, prompts, resources: their lists, and what is asked of them
  *   mcp_question.c  what an upstream asks of the client in the course of its request
+ *   mcp_round.c  .. of 2026-07-28, which asks in its result, and is called again with the answers
  *   mcp_own.c    tools of Parley itself; mcp_own_model.c, mcp_own_search.c and mcp_own_task.c are
  * such mcp_life.c   sessions of older clients: ids, those that have ended, requests taken back
  *   mcp_feed.c   the streams on which they are told what has changed
@@ -62,6 +63,7 @@ struct mcp_ask {
 	struct mcp_own *own;     /* a tool of ours is at it; NULL: none */
 	uint8_t caps;            /* what an older client can be asked for; as ticket.h */
 	struct list questions;   /* mcp_question.c */
+	struct mcp_round *round; /* mcp_round.c; NULL: its server does not ask that way */
 	struct loop_timer quiet; /* it has not said anything for long: a proxy may cut it */
 };
 
@@ -83,6 +85,10 @@ void mcp_ask_forward_with(
     struct mcp_ask *, size_t server, const char *method, const char *member, struct str value);
 /* The stream of events that it is answered with, from now on; NULL: there is none. */
 struct sse *mcp_ask_stream(struct mcp_ask *);
+/* As it is to be sent, names without prefix. */
+void mcp_ask_send(struct mcp_ask *, size_t server, const char *method, struct str params);
+/* What went wrong is told to the model where a tool was called. */
+void mcp_ask_fail(struct mcp_ask *, const char *why);
 /* It takes a while: if it stays silent it becomes a stream. */
 void mcp_ask_keep_alive(struct mcp_ask *);
 void mcp_ask_progress(struct mcp_ask *, uint64_t progress); /* if it is wanted; it grows */
@@ -148,6 +154,7 @@ struct mcp_feed {
 	uint8_t caps;               /* enum in ticket.h, since initialize */
 	enum mcp_revision revision; /* likewise */
 	uint32_t asks;              /* that are answered here */
+	uint32_t letters;           /* messages whose sender is being looked up */
 	struct loop_post overflow;  /* it ends, and not in the midst of an answer */
 };
 
@@ -199,11 +206,29 @@ void mcp_questions_init(struct mcp_front *);
 void mcp_questions_fini(struct mcp_front *); /* there are no asks any more */
 /* of mcp_handlers */
 void mcp_question_put(struct mcp_ask *, const struct jsonrpc *, uint64_t number);
+void mcp_question_withdraw(struct mcp_ask *, uint64_t number); /* likewise */
+/* A request of mcp_round.c under a key of its own; false: who asked is not to be asked that. */
+bool mcp_question_put_round(
+    struct mcp_ask *, struct str key, const char *method, struct str params);
+/* What that server may ask this client for, as bits of ticket.h. */
+uint8_t mcp_question_may(const struct mcp_ask *, size_t server);
+uint8_t mcp_question_needs(const char *method);         /* likewise; 0: it is none of them */
+void mcp_question_add_caps(struct buf *, uint8_t caps); /* {"sampling":{}, ..} */
+/* Those that are open: the client is told, as long as there is a stream. */
 void mcp_questions_drop(struct mcp_ask *);
 /* Whoever got it: a client's result or error. */
 void mcp_question_answer(struct mcp_front *, uint64_t session, const struct jsonrpc *answer);
 /* Of initialize's params. */
 uint8_t mcp_question_caps(struct str params);
+
+/* ---- mcp_round.c ---- */
+
+/* An older client's request goes to that server: it may have to be sent again. */
+void mcp_round_keep(struct mcp_ask *, size_t server, const char *method, struct str params);
+/* Is it not yet the answer? Then the ask goes on, or has been told why not. */
+bool mcp_round_take(struct mcp_ask *, struct str result);
+void mcp_round_answer(struct mcp_ask *, struct str key, const struct jsonrpc *answer);
+void mcp_round_drop(struct mcp_ask *);
 
 /* ---- mcp_own.c ---- */
 

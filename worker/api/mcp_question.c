@@ -5,7 +5,7 @@
  * is remembered, and the client's answer may be posted to any worker of any host:
  *
  *   upstream -> put -> open -> answered here, or by a worker that it was posted to -> upstream
- *                         \-- its request ends: forgotten
+ *                         \-- withdrawn, or its request ends: the client is told where it can be
  *
  * An answer counts only within the session that was asked.
  */
@@ -24,6 +24,16 @@ struct mcp_question {
 	struct list node;
 	struct mcp_ask *ask;
 	uint64_t handle, number;
+	char *key; /* of a round, which is who wants the answer; NULL: the upstream */
+};
+
+static const struct {
+	const char *name, *method;
+	uint8_t cap;
+} kinds[] = {
+    {"sampling", "sampling/createMessage", TICKET_SAMPLING},
+    {"elicitation", "elicitation/create", TICKET_ELICITATION},
+    {"roots", "roots/list", TICKET_ROOTS},
 };
 
 uint8_t
@@ -34,23 +44,46 @@ mcp_question_caps(struct str params)
 
 	if (!jsonrpc_member(params, "capabilities", &capabilities))
 		return 0;
-	if (jsonrpc_member(capabilities, "sampling", &value) && value.p[0] == '{')
-		caps |= TICKET_SAMPLING;
-	if (jsonrpc_member(capabilities, "elicitation", &value) && value.p[0] == '{')
-		caps |= TICKET_ELICITATION;
-	if (jsonrpc_member(capabilities, "roots", &value) && value.p[0] == '{')
-		caps |= TICKET_ROOTS;
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+		if (jsonrpc_member(capabilities, kinds[i].name, &value) && value.p[0] == '{')
+			caps |= kinds[i].cap;
+	}
 	return caps;
 }
 
-static uint8_t
-needed(const char *method)
+uint8_t
+mcp_question_needs(const char *method)
 {
-	if (strcmp(method, "sampling/createMessage") == 0)
-		return TICKET_SAMPLING;
-	if (strcmp(method, "elicitation/create") == 0)
-		return TICKET_ELICITATION;
-	return strcmp(method, "roots/list") == 0 ? TICKET_ROOTS : 0;
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+		if (strcmp(kinds[i].method, method) == 0)
+			return kinds[i].cap;
+	}
+	return 0;
+}
+
+uint8_t
+mcp_question_may(const struct mcp_ask *a, size_t server)
+{
+	const struct conf_mcp_server *conf = &a->front->api->conf->mcp.servers.v[server];
+	uint8_t caps = 0;
+
+	for (size_t i = 0; a->takes_stream && i < ARRAY_LEN(kinds); i++) {
+		if (conf_list_has(&conf->may_ask, kinds[i].name))
+			caps |= a->caps & kinds[i].cap;
+	}
+	return caps;
+}
+
+void
+mcp_question_add_caps(struct buf *b, uint8_t caps)
+{
+	buf_add_char(b, '{');
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+		if ((caps & kinds[i].cap) != 0)
+			buf_printf(
+			    b, "%s\"%s\":{}", b->data[b->len - 1] == '{' ? "" : ",", kinds[i].name);
+	}
+	buf_add_char(b, '}');
 }
 
 static void
@@ -58,14 +91,8 @@ question_free(struct mcp_question *q)
 {
 	idmap_remove(q->ask->front->questions, q->handle);
 	list_del(&q->node);
+	free(q->key);
 	free(q);
-}
-
-void
-mcp_questions_drop(struct mcp_ask *a)
-{
-	list_for_safe (node, &a->questions)
-		question_free(list_entry(node, struct mcp_question, node));
 }
 
 static void
@@ -105,32 +132,92 @@ parse_id(struct str id, struct backplane_addr *ret_home, uint64_t *ret_handle)
 	return *end == '\0' && owner_parse(text, ret_home);
 }
 
-void
-mcp_question_put(struct mcp_ask *a, const struct jsonrpc *m, uint64_t number)
+/* NULL: it cannot be asked. */
+static struct mcp_question *
+put(struct mcp_ask *a, const char *method, struct str params)
 {
 	bool is_legacy = !mcp_revision_info(a->revision)->is_modern;
 	struct sse *sse =
-	    is_legacy && (a->caps & needed(m->method)) != 0 ? mcp_ask_stream(a) : NULL;
+	    is_legacy && (a->caps & mcp_question_needs(method)) != 0 ? mcp_ask_stream(a) : NULL;
 	struct buf b = BUF_INIT;
 	char id[ID_MAX_LEN];
 
-	if (sse == NULL) {
-		refuse(a, number);
-		return;
-	}
+	if (sse == NULL)
+		return NULL;
 	struct mcp_question *q = xcalloc(1, sizeof(*q));
 	q->ask = a;
-	q->number = number;
 	q->handle = idmap_add(a->front->questions, q);
 	list_add_tail(&a->questions, &q->node);
 	format_id(q, id);
-	jsonrpc_add_request(&b, str_of(id), m->method, m->params);
+	jsonrpc_add_request(&b, str_of(id), method, params);
 	jsonrpc_flatten(&b, 0);
 	if (!sse_send(sse, STR_NONE, STR("message"), buf_str(&b))) {
 		question_free(q);
-		refuse(a, number);
+		q = NULL;
 	}
 	buf_fini(&b);
+	return q;
+}
+
+void
+mcp_question_put(struct mcp_ask *a, const struct jsonrpc *m, uint64_t number)
+{
+	struct mcp_question *q = put(a, m->method, m->params);
+
+	if (q != NULL)
+		q->number = number;
+	else
+		refuse(a, number);
+}
+
+bool
+mcp_question_put_round(struct mcp_ask *a, struct str key, const char *method, struct str params)
+{
+	struct mcp_question *q = put(a, method, params);
+
+	if (q != NULL)
+		q->key = xstrndup(key.p, key.len);
+	return q != NULL;
+}
+
+/* Whoever sits before it need not answer any more. */
+static void
+withdraw(struct mcp_question *q, struct sse *sse)
+{
+	struct buf params = BUF_INIT, b = BUF_INIT;
+	char id[ID_MAX_LEN];
+
+	format_id(q, id);
+	buf_printf(&params, "{\"requestId\":%s}", id);
+	jsonrpc_add_notification(&b, "notifications/cancelled", buf_str(&params));
+	if (sse != NULL)
+		sse_send(sse, STR_NONE, STR("message"), buf_str(&b));
+	buf_fini(&params);
+	buf_fini(&b);
+	question_free(q);
+}
+
+void
+mcp_question_withdraw(struct mcp_ask *a, uint64_t number)
+{
+	list_for_safe (node, &a->questions) {
+		struct mcp_question *q = list_entry(node, struct mcp_question, node);
+
+		if (q->key == NULL && q->number == number) {
+			withdraw(q, mcp_ask_stream(a));
+			return;
+		}
+	}
+}
+
+void
+mcp_questions_drop(struct mcp_ask *a)
+{
+	struct mcp_feed *pair = a->is_paired ? mcp_pair_find(a->front, a->session) : NULL;
+
+	list_for_safe (node, &a->questions)
+		withdraw(
+		    list_entry(node, struct mcp_question, node), pair != NULL ? pair->sse : a->sse);
 }
 
 /* ---- the answer ---- */
@@ -142,9 +229,16 @@ take(struct mcp_front *front, uint64_t session, uint64_t handle, const struct js
 
 	if (q == NULL || q->ask->session != session)
 		return;
-	uint64_t upstream = q->ask->upstream, number = q->number;
+	struct mcp_ask *a = q->ask;
+	uint64_t number = q->number;
+	char *key = q->key;
+	q->key = NULL;
 	question_free(q);
-	mcp_answer(front->api->upstreams, upstream, number, answer);
+	if (key != NULL)
+		mcp_round_answer(a, str_of(key), answer);
+	else
+		mcp_answer(front->api->upstreams, a->upstream, number, answer);
+	free(key);
 }
 
 static void
