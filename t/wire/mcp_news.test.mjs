@@ -6,7 +6,7 @@ import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { LoggingMessageNotificationSchema, ResourceUpdatedNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
 import { startModern, startSessions } from './lib/mcp.mjs';
-import { everything, ready } from './lib/programs.mjs';
+import { everything, ready, run } from './lib/programs.mjs';
 import { keys, startServer } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
 
@@ -119,6 +119,41 @@ describe('news', () => {
     assert.deepEqual(none.logged, []);
     await wants.close();
     await none.close();
+  });
+
+  test('what a server logs in a call is that call\'s also on a stream which all share, as long as it is clear whose it is', async () => {
+    const [caller, other] = [await connect(server, '/mcp'), await connect(server, '/mcp')];
+    await other.setLoggingLevel('debug');
+    await waitFor(() => { old.log('error', 'for all'); return other.logged.length > 0; }, 'the other one to be told', 30000);
+    other.logged = [];
+    for (let i = 0; i < 6; i++) {
+      const answer = caller.callTool({ name: 'old__chatty_beside', arguments: { text: `private ${i}` } });
+      await waitFor(() => old.waiting.length > 0 && caller.logged.some(({ data }) => data === `private ${i}`), 'the message', 30000);
+      old.release();
+      await answer;
+    }
+    // Those of turns have nobody to tell.
+    for (let i = 0; i < 8; i++) await run(server, '[[mock tool=old__chatty args={}]]');
+    await waitFor(() => { old.log('error', 'for all'); return other.logged.length > 0; }, 'the other one to be told', 30000);
+    assert.ok(other.logged.every(({ data }) => data === 'for all'), JSON.stringify(other.logged));
+    await caller.close();
+    await other.close();
+  });
+
+  test('a key leaves room for the sessions of others', async (t) => {
+    const other = 'ps_test_other_key_0123456789abcdef', small = await startServer(t, { config: { mcp: { max_noted: 8, max_noted_per_key: 3 }, keys: [{ kind: 'server', app: 'demo', secret: keys.server }, { kind: 'server', app: 'demo', secret: other }] } });
+    const begin = async (key) => {
+      const { headers: { 'mcp-session-id': id } } = await small.request('/mcp', { key, body: { jsonrpc: '2.0', id: 1, method: 'initialize', params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'x', version: '1' } } } });
+      const post = (options) => small.request('/mcp', { key, headers: { 'mcp-session-id': id }, ...options });
+      return { set: async () => (await post({ body: { jsonrpc: '2.0', id: 2, method: 'logging/setLevel', params: { level: 'error' } } })).json.error?.code, end: () => post({ method: 'DELETE' }) };
+    };
+    const [one, two, three, four] = await Promise.all([1, 2, 3, 4].map(() => begin(keys.server)));
+    // So often that each worker was asked, or has heard of it since.
+    for (let i = 0; i < 10; i++) for (const session of [one, two, three]) assert.equal(await session.set(), undefined);
+    assert.equal(await four.set(), -32000);
+    assert.equal(await (await begin(other)).set(), undefined);
+    assert.equal((await one.end()).status, 204);
+    await waitFor(async () => await four.set() === undefined, 'room again', 30000);
   });
 
   test('a program\'s resources are watched by whichever worker speaks to it', async () => {

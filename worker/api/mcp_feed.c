@@ -385,7 +385,7 @@ on_drain_step(struct loop_timer *t)
 	list_for_safe (node, &feeds->all) {
 		struct mcp_feed *f = list_entry(node, struct mcp_feed, node);
 
-		if (f->asks > 0 && !is_last_call)
+		if (f->asks + f->letters > 0 && !is_last_call)
 			continue;
 		if (n-- == 0)
 			break;

@@ -5,7 +5,8 @@
  * Every worker knows the wishes of all sessions, as it knows which have ended, and serves those
  * whose stream it has; so a stream may be opened again at another one. One that starts, or reaches
  * other hosts again, asks the others. What a session wanted is forgotten when it ends or expires;
- * of a pair (mcp_pair.c) only its home knows.
+ * of a pair (mcp_pair.c) only its home knows. So many of one key are remembered at most, so
+ * that it leaves room for others.
  */
 #include <stdlib.h>
 
@@ -26,6 +27,7 @@ struct subscription {
 struct note {
 	struct list node; /* oldest first */
 	uint64_t session;
+	uint64_t owner; /* of its key's hash; 0: nobody, who has no limit of his own */
 	int64_t until_ms;
 	int level; /* MCP_LEVEL_NONE: it has set none */
 	struct list subscriptions;
@@ -36,6 +38,11 @@ struct mcp_notes {
 	struct mcp_front *front;
 	struct list all;
 	struct strmap *by_session;
+	struct strmap *owners; /* struct owner, of those that have any */
+};
+
+struct owner {
+	uint32_t count;
 };
 
 static const char *const levels[] = {
@@ -94,8 +101,33 @@ subscription_free(struct note *n, struct subscription *s)
 }
 
 static void
+count_owner(struct mcp_notes *notes, uint64_t owner)
+{
+	struct owner *o = strmap_get(notes->owners, nonce_text(&owner));
+
+	if (o == NULL) {
+		o = xcalloc(1, sizeof(*o));
+		strmap_set(notes->owners, nonce_text(&owner), o);
+	}
+	o->count++;
+}
+
+static void
+uncount_owner(struct mcp_notes *notes, uint64_t owner)
+{
+	struct owner *o = strmap_get(notes->owners, nonce_text(&owner));
+
+	check(o != NULL && o->count > 0);
+	if (--o->count > 0)
+		return;
+	strmap_del(notes->owners, nonce_text(&owner));
+	free(o);
+}
+
+static void
 note_free(struct mcp_notes *notes, struct note *n)
 {
+	uncount_owner(notes, n->owner);
 	list_for_safe (node, &n->subscriptions)
 		subscription_free(n, list_entry(node, struct subscription, node));
 	list_del(&n->node);
@@ -132,21 +164,32 @@ forget_old(struct mcp_notes *notes)
 	}
 }
 
+static bool
+is_full(const struct mcp_notes *notes, uint64_t owner)
+{
+	const struct conf *conf = notes->front->api->conf;
+	const struct owner *o = owner != 0 ? strmap_get(notes->owners, nonce_text(&owner)) : NULL;
+
+	return strmap_count(notes->by_session) >= (size_t)conf->mcp.max_noted ||
+	       (o != NULL && o->count >= conf->mcp.max_noted_per_key);
+}
+
 /* NULL: there are too many. */
 static struct note *
-need(struct mcp_notes *notes, uint64_t session, int64_t until_ms)
+need(struct mcp_notes *notes, uint64_t session, uint64_t owner, int64_t until_ms)
 {
-	size_t max = (size_t)notes->front->api->conf->mcp.max_noted;
 	struct note *n = find(notes, session);
 
 	if (n != NULL)
 		return n;
-	if (strmap_count(notes->by_session) >= max)
+	if (is_full(notes, owner))
 		forget_old(notes);
-	if (strmap_count(notes->by_session) >= max)
+	if (is_full(notes, owner))
 		return NULL;
 	n = xcalloc(1, sizeof(*n));
 	n->session = session;
+	n->owner = owner;
+	count_owner(notes, owner);
 	n->until_ms = until_ms;
 	n->level = MCP_LEVEL_NONE;
 	list_init(&n->subscriptions);
@@ -204,7 +247,7 @@ mcp_note_follow(struct mcp_feed *f)
 
 struct change {
 	enum op op;
-	uint64_t session;
+	uint64_t session, owner;
 	int64_t until_ms;
 	uint64_t level;
 	struct str server, uri;
@@ -219,6 +262,7 @@ put_change(struct buf *b, const struct change *c)
 	backplane_put_u64(b, c->level);
 	backplane_put_str(b, c->server);
 	backplane_put_str(b, c->uri);
+	backplane_put_u64(b, c->owner);
 }
 
 static bool
@@ -231,6 +275,10 @@ take_change(struct str *rest, struct change *c)
 	    !backplane_take_u64(rest, &until_ms) || !backplane_take_u64(rest, &c->level) ||
 	    c->level >= ARRAY_LEN(levels) || !backplane_take_str(rest, &c->server) ||
 	    !backplane_take_str(rest, &c->uri))
+		return false;
+	/* A worker of an older binary does not say whose it is. */
+	c->owner = 0;
+	if (rest->len > 0 && !backplane_take_u64(rest, &c->owner))
 		return false;
 	c->op = (enum op)op;
 	c->until_ms = (int64_t)until_ms;
@@ -284,7 +332,7 @@ unsubscribe(struct mcp_notes *notes, struct note *n, const struct change *c)
 static int
 apply(struct mcp_notes *notes, const struct change *c)
 {
-	struct note *n = need(notes, c->session, c->until_ms);
+	struct note *n = need(notes, c->session, c->owner, c->until_ms);
 
 	if (n == NULL)
 		return E_BUSY;
@@ -304,7 +352,7 @@ apply(struct mcp_notes *notes, const struct change *c)
 static void
 put_note(const struct mcp_notes *notes, struct buf *b, const struct note *n)
 {
-	struct change c = {.session = n->session, .until_ms = n->until_ms};
+	struct change c = {.session = n->session, .owner = n->owner, .until_ms = n->until_ms};
 
 	if (n->level != MCP_LEVEL_NONE) {
 		c.level = (uint64_t)n->level;
@@ -375,6 +423,7 @@ make(struct mcp_ask *a, struct change *c)
 	struct buf b = BUF_INIT;
 
 	c->session = a->session;
+	memcpy(&c->owner, a->call->key_hash, sizeof(c->owner));
 	c->until_ms = a->is_paired ? INT64_MAX : a->until_ms;
 	if (apply(front->notes, c) != 0) {
 		mcp_ask_refuse(a, 200, MCP_SERVER_ERROR, "There is no room for one more", STR_NONE);
@@ -445,6 +494,7 @@ mcp_notes_new(struct mcp_front *front)
 	notes->front = front;
 	list_init(&notes->all);
 	notes->by_session = strmap_new();
+	notes->owners = strmap_new();
 	backplane_serve(backplane, BACKPLANE_MCP_NOTE, on_note, notes);
 	backplane_on_resumed(backplane, ask_all, notes);
 	ask_all(notes);
@@ -462,5 +512,6 @@ mcp_notes_free(struct mcp_notes **ref)
 	list_for_safe (node, &notes->all)
 		note_free(notes, list_entry(node, struct note, node));
 	strmap_free(&notes->by_session);
+	strmap_free(&notes->owners);
 	free(notes);
 }

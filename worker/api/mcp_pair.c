@@ -7,7 +7,7 @@
  * that the death of a worker is seen by the client whose requests it had: its stream ends.
  *
  *   posted -> at home -> who is it? (a key's rights may have changed since) -> an ask
- *        \-- no such stream: 404      \-- too many are in progress: 503
+ *        \-- no such stream: 404      \-- too many are in progress, or looked up: 503
  */
 #include <stdlib.h>
 
@@ -157,6 +157,10 @@ take(struct mcp_front *front, uint64_t session, const struct principal *who, str
 static void
 letter_free(struct letter *l)
 {
+	struct mcp_feed *f = mcp_pair_find(l->front, l->session);
+
+	if (f != NULL)
+		f->letters--;
 	list_del(&l->node);
 	buf_fini(&l->text);
 	free(l);
@@ -185,7 +189,7 @@ deliver(struct mcp_front *front, uint64_t session, struct str text)
 
 	if (f == NULL)
 		return E_NOT_FOUND;
-	if (f->asks >= front->api->conf->mcp.max_pending)
+	if (f->asks + f->letters >= front->api->conf->mcp.max_pending)
 		return E_BUSY;
 	if (!f->has_key) {
 		take(front, session, NULL, text);
@@ -196,6 +200,7 @@ deliver(struct mcp_front *front, uint64_t session, struct str text)
 	l->session = session;
 	buf_add_str(&l->text, text);
 	list_add_tail(&front->pairs->letters, &l->node);
+	f->letters++;
 	keys_check_hash(front->api->keys, f->key.hash, on_principal, l);
 	return 0;
 }
