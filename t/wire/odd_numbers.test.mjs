@@ -53,6 +53,19 @@ for (const store of ['sqlite', 'postgres']) {
   });
 }
 
+for (const store of ['sqlite', 'postgres']) {
+  test(`${store}: numbers of metadata come back as they were given`, { timeout: 60000 }, async (t) => {
+    process.env.PARLEY_TEST_STORE = store;
+    const server = await startServer(t);
+    const metadata = { b: 1e300, a: 1e21, c: [-1e-300, 9007199254740993, 0.1], d: { z: 1, y: 2.5 } };
+    const session = await newSession(server, { metadata }, keys.server);
+    assert.deepEqual(session.metadata, metadata);
+    const shown = await server.request(`/v1/sessions/${session.id}`, { key: keys.server });
+    assert.deepEqual(shown.json.metadata, metadata, shown.text);
+    await server.stop();
+  });
+}
+
 test('max_tokens beyond all bounds reserves all of the tokens per minute, not next to none', { timeout: 60000 }, async (t) => {
   const held = [];
   const upstream = await startUpstream(t, (request, response) => { held.push(response); });
