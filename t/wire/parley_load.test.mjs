@@ -175,7 +175,7 @@ test('slow readers do not hold up the others', async () => {
 });
 
 test('a mixed day', async () => {
-  const result = await passed(['--users', 40, '--duration', 2, '--pace', 0.3, '--interval', 2, '--stall', 1, 'mixed']);
+  const result = await passed(['--users', 40, '--duration', 6, '--pace', 0.3, '--interval', 2, '--stall', 1, 'mixed']);
   assert.ok(result.tool_us.count > 0);
   assert.ok(result.resume_us.count > 0);
   assert.ok(result.deltas > 0);

@@ -170,7 +170,7 @@ test('an address that the new configuration has no more: who waits in its queue 
 });
 
 test('what cannot run, or is not ready in time, leaves the old one as it was', async (t) => {
-  const server = await startServer(t, { config: { watchdog: { upgrade_timeout: '1s' } } });
+  const server = await startServer(t, { config: { watchdog: { upgrade_timeout: '4s' } } });
   const before = server.workers(), good = server.config;
   server.expectLog(/upgrade failed|config error|worker died|certificate|not wanted|worker not|listen failed|worker of another master/);
   const still = async () => {
