@@ -1,8 +1,14 @@
 // Tasks outlive their workers: those of one that was killed go on elsewhere, each ends once; one that kills its workers fails.
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
-import { ask } from './lib/record.mjs';
-import { echo, said, start } from './lib/tasks.mjs';
+import { sharedPostgres } from './lib/postgres.mjs';
+import { ask, change } from './lib/record.mjs';
+import { startServer } from './lib/server.mjs';
+import { subscribe } from './lib/subscriber.mjs';
+import { configOf, echo, said, start, tasksOf } from './lib/tasks.mjs';
 import { waitFor } from './lib/wait.mjs';
 
 /** Of the worker that the record names: host.row.number, in hex. */
@@ -58,4 +64,58 @@ test('a task that three workers died over has failed', async (t) => {
   const end = await tasks.end(task.id);
   assert.deepEqual([end.status, end.error.code], ['failed', 'worker_lost']);
   assert.equal((await tasks.end((await tasks.chat('x')).json.id)).status, 'succeeded');
+});
+
+test('a worker died after it had written an end and before it told it: another tells it, once', async (t) => {
+  const asked = [];
+  const tasks = await start(t, (request) => { asked.push(said(request)); });
+  tasks.server.expectLog(/worker died|backplane|store/);
+  const ids = [];
+  for (let i = 0; i < 3; i++) ids.push((await tasks.chat(`n ${i}`)).json.id);
+  const listeners = [`task:${ids[0]}`, `task:${ids[1]}`, 'tasks:chat.completion'].map((topics) => subscribe(() => [tasks.server], topics));
+  for (const one of listeners) await one.ready();
+  await waitFor(() => asked.length === 3, 'all to run');
+  // Of all three; those whose worker lives go on, and find that somebody else has ended them.
+  const owners = ask(tasks.server, 'SELECT id, owner FROM tasks');
+  const { owner } = owners.find(({ id }) => id === ids[0]);
+  const dead = owners.filter((row) => row.owner === owner).map(({ id }) => id);
+  change(tasks.server, `UPDATE tasks SET state = 'succeeded', progress = 100, result = '{"choices":[]}', ended_at = updated_at WHERE owner = '${owner}'`);
+  const slot = slotOf(tasks.server, owner);
+  const pid = tasks.server.killWorker(slot);
+  await tasks.server.replaced(slot, pid);
+  await waitFor(() => dead.every((id) => listeners[2].heard.has(id)) && listeners[0].heard.has(ids[0]), 'what the dead one had not told', 30000);
+  await tasks.server.line(/end of a task told for a dead worker/);
+  for (const id of ids.filter((one) => !dead.includes(one))) await tasks.cancel(id);
+  await waitFor(() => listeners[2].heard.size === 3 && listeners[1].heard.size === 1, 'the others', 30000);
+  for (const id of ids) assert.deepEqual(listeners[2].heard.get(id), [dead.includes(id) ? 'task.completed' : 'task.cancelled']);
+  assert.deepEqual(listeners[0].heard.get(ids[0]), ['task.completed']);
+  for (const one of listeners) await one.close();
+});
+
+test('who subscribes when no log of events knows the end any more hears it from the record', async (t) => {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-record-'));
+  process.on('exit', () => fs.rmSync(dir, { recursive: true, force: true }));
+  const store = { url: process.env.PARLEY_TEST_STORE === 'postgres' ? await (await sharedPostgres()).newDatabase() : `sqlite:${dir}/parley.db` };
+  const tasks = await start(t, (request, response) => { if (said(request) !== 'hold') echo(request, response); }, { store });
+  const ids = [];
+  for (let i = 0; i < 5; i++) ids.push((await tasks.chat(`n ${i}`)).json.id);
+  for (const id of ids) await tasks.end(id);
+  const held = (await tasks.chat('hold')).json.id;
+  // Another life of the host, with the same record.
+  await tasks.server.stop();
+  const other = tasksOf(await startServer(t, { mock: false, config: configOf(tasks.upstream, { store }) }));
+  const all = subscribe(() => [other.server], [...ids, held].map((id) => `task:${id}`).join(','));
+  await waitFor(() => ids.every((id) => all.heard.has(id)), 'all ends', 30000);
+  await other.cancel(held);
+  await waitFor(() => all.heard.has(held), 'one that ends now');
+  for (const id of ids) assert.deepEqual(all.heard.get(id), ['task.completed']);
+  assert.deepEqual(all.heard.get(held), ['task.cancelled']);
+  assert.equal(all.told.get(ids[0]).result.choices[0].message.content, 'echo n 0');
+  await all.close();
+  // Who comes back with the id of what it has heard is not told again.
+  const again = subscribe(() => [other.server], ids.map((id) => `task:${id}`).join(','), { last: all.last });
+  await again.ready();
+  assert.equal((await other.end((await other.chat('x')).json.id)).status, 'succeeded');
+  assert.equal(again.heard.size, 0);
+  await again.close();
 });

@@ -35,8 +35,11 @@ struct leases {
 	uint64_t elected_until_ms;
 	struct host *hosts; /* the oldest first */
 	size_t count;
-	void (*on_over)(void *arg, uint64_t host); /* NULL: nobody asked */
-	void *on_over_arg;
+	struct {
+		void (*on_over)(void *arg, uint64_t host);
+		void *arg;
+	} watchers[LEASES_WATCHERS_MAX];
+	unsigned watcher_count;
 };
 
 static uint64_t
@@ -80,9 +83,9 @@ leases_is_elected(const struct leases *l)
 void
 leases_on_over(struct leases *l, void (*on_over)(void *arg, uint64_t host), void *arg)
 {
-	check(l->on_over == NULL);
-	l->on_over = on_over;
-	l->on_over_arg = arg;
+	check(l->watcher_count < LEASES_WATCHERS_MAX);
+	l->watchers[l->watcher_count].on_over = on_over;
+	l->watchers[l->watcher_count++].arg = arg;
 }
 
 /* ---- what was read ---- */
@@ -119,8 +122,8 @@ tell_over(struct leases *l)
 			continue;
 		h->is_told = true;
 		log_debug("host's lease is over host=%016" PRIx64, h->id);
-		if (l->on_over != NULL)
-			l->on_over(l->on_over_arg, h->id);
+		for (unsigned w = 0; w < l->watcher_count; w++)
+			l->watchers[w].on_over(l->watchers[w].arg, h->id);
 	}
 }
 

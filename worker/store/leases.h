@@ -22,7 +22,8 @@ void leases_free(struct leases **); /* before the store's operations */
 
 bool leases_is_elected(const struct leases *);
 bool leases_is_over(const struct leases *, uint64_t host);
-/* One watcher: told once of each host whose lease is over. */
+enum { LEASES_WATCHERS_MAX = 4 };
+/* Told once of each host whose lease is over. */
 void leases_on_over(struct leases *, void (*on_over)(void *arg, uint64_t host), void *arg);
 
 #endif

@@ -57,7 +57,7 @@ bool store_is_elected(const struct store *);
 /* The lease of another host, or of a former life of this one, is over: what it ran is lost. False:
  * it lives, or nobody can tell yet. Nobody shares a SQLite file: there it is always true. */
 bool store_is_host_over(const struct store *, uint64_t host);
-/* Told once when a lease is over; never of SQLite's. One watcher. */
+/* Told once when a lease is over; never of SQLite's. A few watchers (LEASES_WATCHERS_MAX). */
 void store_on_host_over(struct store *, void (*on_over)(void *arg, uint64_t host), void *arg);
 
 bool store_is_idle(const struct store *); /* no operation is on its way */

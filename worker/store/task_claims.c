@@ -179,6 +179,30 @@ const struct op op_task_overdue = {
 	.is_answer = true}},
 };
 
+const struct op op_task_ended = {
+    .name = "task_ended",
+    .params = "owner host_prefix lately_ms settled_ms fence_step limit",
+    .is_slow = true,
+    .statements = {{.sql = "SELECT " TASK_COLUMNS_SHORT " FROM tasks WHERE archived_at IS NULL"
+			   " AND ended_at >= (SELECT from_ms(now_ms() -"
+			   " CAST($lately_ms AS bigint))) AND (owner = $owner"
+			   " OR substr(owner, 1, length(CAST($host_prefix AS text)))"
+			   " = CAST($host_prefix AS text) OR (fence >= $fence_step AND ended_at <="
+			   " (SELECT from_ms(now_ms() - CAST($settled_ms AS bigint)))))"
+			   " ORDER BY ended_at DESC LIMIT $limit",
+	.is_answer = true}},
+};
+
+const struct op op_task_take_end = {
+    .name = "task_take_end",
+    .params = "id fence",
+    .is_write = true,
+    .is_upkeep = true,
+    .statements = {{.sql = "UPDATE tasks SET fence = fence + 1 WHERE id = $id AND fence = $fence"
+			   " AND ended_at IS NOT NULL RETURNING id",
+	.is_answer = true}},
+};
+
 /* Nothing older comes to be unfinished behind our back, so this needs no lock. */
 #define SKIP_LOCKED AT_ONCE " FOR UPDATE SKIP LOCKED"
 #define UNBLOCK                                                                                    \
@@ -459,6 +483,34 @@ void
 store_task_overdue(struct store *store, store_on_tasks *on_tasks, void *arg)
 {
 	run_select(store, &op_task_overdue, NULL, on_tasks, arg);
+}
+
+void
+store_task_ended(
+    struct store *store, const struct store_task_ended *q, store_on_tasks *on_tasks, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_task_ended);
+	op_put_text(&call, q->is_prefix ? NULL : q->owner);
+	op_put_text(&call, q->is_prefix ? q->owner : NULL);
+	op_put_int(&call, (int64_t)q->lately_ms);
+	op_put_int(&call, (int64_t)q->settled_ms);
+	op_put_int(&call, FENCE_STEP_MIN);
+	op_put_int(&call, q->limit);
+	store_run(store, &call, task_decode_all, (store_callback *)on_tasks, arg);
+}
+
+void
+store_task_take_end(
+    struct store *store, const char *id, uint64_t fence, store_on_ids *on_ids, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_task_take_end);
+	op_put_text(&call, id);
+	op_put_int(&call, (int64_t)fence);
+	store_run(store, &call, decode_ids, (store_callback *)on_ids, arg);
 }
 
 void

@@ -125,6 +125,18 @@ void store_task_former(struct store *, const char *host_prefix, store_on_tasks *
 void store_task_late(struct store *, store_on_tasks *, void *arg);
 void store_task_overdue(struct store *, store_on_tasks *, void *arg);
 
+/* What an owner has ended lately, as in lists, the last first; and what was taken from an owner,
+ * who ever he was, and ended by that, settled_ms ago at least. */
+struct store_task_ended {
+	const char *owner;
+	bool is_prefix; /* of all owners that begin with it */
+	uint64_t lately_ms, settled_ms;
+	uint32_t limit;
+};
+void store_task_ended(struct store *, const struct store_task_ended *, store_on_tasks *, void *arg);
+/* Raises the fence of one that has ended: of all who try with one fence one gets its id. */
+void store_task_take_end(struct store *, const char *id, uint64_t fence, store_on_ids *, void *arg);
+
 /* The oldest of each partition key may be claimed, whatever happened. How many that was new to. */
 void store_task_unblock(struct store *, store_on_count *, void *arg);
 

@@ -242,6 +242,7 @@ on_peer_gone(void *arg, struct backplane_addr peer)
 	d->look.on_fire = on_dead_look;
 	list_add_tail(&ts->dead, &d->node);
 	loop_timer_set(ts->of.loop, &d->look, 0);
+	untold_of_worker(ts, d->who);
 }
 
 /* ---- what one does for all ---- */

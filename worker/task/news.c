@@ -177,10 +177,11 @@ news_publish(struct events *events, const struct store_task *t, const struct sai
 	free(text);
 }
 
-bool
-task_end_read(const struct store_task *t, struct arena *arena, struct events_news *ret)
+/* As the record has it. */
+static struct said
+said_of(const struct store_task *t)
 {
-	const struct said s = {.state = t->state,
+	return (struct said){.state = t->state,
 	    .progress = t->progress,
 	    .message = t->message,
 	    .result = str_of(t->result_json),
@@ -188,9 +189,32 @@ task_end_read(const struct store_task *t, struct arena *arena, struct events_new
 	    .error_message = t->error_message,
 	    .is_retryable = t->is_retryable,
 	    .is_ended = true};
+}
+
+void
+news_publish_end(struct events *events, const struct store_task *t)
+{
+	const struct said s = said_of(t);
+
+	news_publish(events, t, &s);
+}
+
+/* The record's clock and ours may differ: nothing ends later than now. */
+static bool
+is_settling(const struct store_task *t)
+{
+	int64_t age_ms = clock_wall_ms() - t->ended_at;
+
+	return age_ms > -TASK_END_SETTLE_MS && age_ms < TASK_END_SETTLE_MS;
+}
+
+bool
+task_end_read(const struct store_task *t, struct arena *arena, struct events_news *ret)
+{
+	const struct said s = said_of(t);
 	const char *name = name_of(t, &s);
 
-	if (!task_state_is_last(t->state) || name == NULL)
+	if (!task_state_is_last(t->state) || name == NULL || is_settling(t))
 		return false;
 	json_t *news = news_of(t, &s, name);
 	char *text = json_dumps(news, JSON_COMPACT);

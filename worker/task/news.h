@@ -16,6 +16,8 @@ void news_publish(struct events *, const struct store_task *, const struct said 
 /* Fills the change's webhooks of the configuration's endpoints that want to hear of this. */
 void news_hooks(const struct conf_webhooks *, const struct store_task *, const struct said *,
     struct arena *, struct store_task_change *change);
+/* The end of a task as the record has it, for who was not told. */
+void news_publish_end(struct events *, const struct store_task *);
 /* Fills the change's webhook, if the task names one that wants to hear of this. */
 void news_webhook(const struct store_task *, const struct said *, struct arena *, struct id *,
     struct store_task_change *);

@@ -52,7 +52,10 @@ enum task_type { TASK_CHAT, TASK_IMAGE, TASK_VIDEO, TASK_TYPES };
 const char *task_type_name(enum task_type); /* "chat.completion", .. */
 bool task_type_parse(const char *name, enum task_type *ret);
 bool task_state_is_last(const char *state);
-/* How it has ended, as its subscribers are told; texts from the arena. False: it has not. */
+/* How it has ended, as its subscribers are told; texts from the arena. False: it has not, or less
+ * than TASK_END_SETTLE_MS ago: the news of it are on their way, and who heard the end before them,
+ * at an earlier place, and came back would hear it twice. */
+enum { TASK_END_SETTLE_MS = 4000 };
 bool task_end_read(const struct store_task *, struct arena *, struct events_news *ret);
 
 /* stripe is chosen here, and the workers are told when it is stored. As store_task_create(). */

@@ -8,6 +8,7 @@
  *   call.c    the kind that is one call of a model
  *   job.c     the kind that a provider does in its own time
  *   lease.c   leases of our own; tasks of the dead; time that is up; what is over
+ *   untold.c  ends that nobody was told of, because who wrote them died
  *   retry.c   (pure) what may be tried again, and when
  */
 #ifndef WORKER_TASK_TASK_IMPL_H
@@ -103,6 +104,8 @@ struct tasks {
 	struct list dead;
 	uint64_t well_since_ms; /* the record answers; 0: it does not */
 	unsigned tends, looks;
+
+	struct list untold; /* untold.c */
 };
 
 /* What is said of a task; texts are copied. */
@@ -170,5 +173,10 @@ void job_cancel(struct tasks *, const struct store_task *); /* at the provider; 
 void lease_init(struct tasks *);
 void lease_fini(struct tasks *);
 void lease_drain(struct tasks *);
+
+/* untold.c */
+void untold_init(struct tasks *);
+void untold_fini(struct tasks *);
+void untold_of_worker(struct tasks *, struct shm_who dead); /* of this host */
 
 #endif

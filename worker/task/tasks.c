@@ -388,6 +388,7 @@ tasks_new(const struct tasks_of *of)
 	ts->write_again.on_fire = writes_on_again;
 	backplane_serve(of->backplane, BACKPLANE_TASK_CANCEL, on_cancel_message, ts);
 	queue_init(ts);
+	untold_init(ts);
 	lease_init(ts);
 	return ts;
 }
@@ -424,6 +425,7 @@ tasks_free(struct tasks **ref)
 	list_for_safe (node, &ts->waits)
 		wait_over(list_entry(node, struct task_wait, node));
 	lease_fini(ts);
+	untold_fini(ts);
 	queue_fini(ts);
 	writes_free(ts);
 	strmap_free(&ts->by_id);

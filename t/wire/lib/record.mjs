@@ -21,6 +21,21 @@ export function ask(server, sql) {
   }
 }
 
+/** Changes the record behind the server's back, as somebody would have who is dead by now. */
+export function change(server, sql) {
+  if (server.config.store.url.startsWith('postgres')) {
+    const { status, stderr } = spawnSync('psql', [server.config.store.url, '-XAtq', '-v', 'ON_ERROR_STOP=1', '-c', sql], { encoding: 'utf8' });
+    assert.equal(status, 0, stderr);
+    return;
+  }
+  const db = new DatabaseSync(server.config.store.url.slice('sqlite:'.length));
+  try {
+    db.exec(`PRAGMA busy_timeout = 5000; ${sql}`);
+  } finally {
+    db.close();
+  }
+}
+
 /** Rows of usage, in the order of their calls. */
 export const usageRows = (server, where = '') => ask(server, `SELECT * FROM usage ${where} ORDER BY created_at, id`);
 

@@ -28,7 +28,7 @@ export function tasksOf(server) {
   const tasks = {
     server,
     post: (body, options = {}) => server.request('/v1/tasks', { key, body, ...options }),
-    chat: (text, more = {}) => tasks.post({ type: 'chat.completion', input: { messages: [{ role: 'user', content: text }] }, ...more }),
+    chat: (text, more = {}, options = {}) => tasks.post({ type: 'chat.completion', input: { messages: [{ role: 'user', content: text }] }, ...more }, options),
     get: async (id, query = '') => (await server.request(`/v1/tasks/${id}${query}`, { key, limit_ms: 90000 })).json,
     end: async (id) => {
       for (;;) {

@@ -564,6 +564,54 @@ what_has_failed_can_be_begun_anew(void **state)
 	assert_string_equal(got.tasks[0].id, "task_1");
 }
 
+static size_t
+ended(const char *owner, bool is_prefix, uint64_t settled_ms)
+{
+	struct store_task_ended q = {.owner = owner,
+	    .is_prefix = is_prefix,
+	    .lately_ms = 60000,
+	    .settled_ms = settled_ms,
+	    .limit = 10};
+
+	expect();
+	store_task_ended(w.store, &q, on_tasks, NULL);
+	world_wait(&w);
+	return got.count;
+}
+
+static size_t
+take_end(const char *id, uint64_t fence)
+{
+	expect();
+	store_task_take_end(w.store, id, fence, on_ids, NULL);
+	world_wait(&w);
+	return got.ids;
+}
+
+static void
+ends_of_the_dead_are_found_and_taken_once(void **state)
+{
+	create("task_1", "a", NULL);
+	create("task_2", "a", NULL);
+	create("task_3", "a", NULL);
+	assert_int_equal(claim(ME, 2), 2);
+	assert_int_equal(ended(ME, false, 0), 0);
+	assert_int_equal(take_end("task_1", 1), 0); /* it has not ended */
+	assert_int_equal(end("task_1", NULL, 1), 1);
+	assert_int_equal(ended(ME, false, 0), 1);
+	assert_int_equal(ended("aaaaaaaaaaaaaaaa.", true, 0), 1);
+	assert_int_equal(ended(OTHER, false, 0), 0);
+	assert_int_equal(ended("bbbbbbbbbbbbbbbb.", true, 0), 0);
+	assert_int_equal(cancel("task_3", NULL), 1); /* nobody's, so it may be of anybody */
+	assert_int_equal(ended(OTHER, false, 60000), 0);
+	assert_int_equal(ended(OTHER, false, 0), 1);
+	assert_string_equal(got.tasks[0].id, "task_3");
+	uint64_t fence = get("task_1")->fence;
+	assert_int_equal(take_end("task_1", fence), 1);
+	assert_int_equal(take_end("task_1", fence), 0);
+	assert_string_equal(get("task_1")->state, "succeeded");
+}
+
 static void
 lists_are_newest_first_and_without_the_old(void **state)
 {
@@ -629,6 +677,7 @@ main(void)
 	    T(what_has_ended_stays_as_it_is),
 	    T(a_lease_ends_unless_it_is_renewed),
 	    T(who_wants_to_be_told_is),
+	    T(ends_of_the_dead_are_found_and_taken_once),
 	    T(who_cancels_decides),
 	    T(what_has_failed_can_be_begun_anew),
 	    T(lists_are_newest_first_and_without_the_old),
