@@ -205,6 +205,36 @@ is_changed(const struct worker *w, enum shm_word word, const struct buf *text)
 	return was != 0 && was != now;
 }
 
+/* What its targets can, as configured. */
+static void
+tell_capabilities(struct worker *w, const struct conf_model *m)
+{
+	struct buf topic = BUF_INIT, b = BUF_INIT;
+
+	buf_printf(&topic, "model:%s", m->name);
+	buf_add_cstr(&b, "{\"model\":\"");
+	buf_add_json_escaped(&b, str_of(m->name));
+	buf_add_cstr(&b, "\",\"targets\":[");
+	for (size_t i = 0; i < m->targets.n; i++) {
+		const struct conf_target *t = &m->targets.v[i];
+
+		buf_printf(&b, "%s{\"provider\":\"", i > 0 ? "," : "");
+		buf_add_json_escaped(&b, str_of(t->provider));
+		buf_add_cstr(&b, "\",\"provider_model\":\"");
+		buf_add_json_escaped(&b, str_of(t->model));
+		buf_printf(&b, "\",\"context\":%lld,\"supports_prefill\":%s}",
+		    (long long)t->context, t->supports_prefill ? "true" : "false");
+	}
+	buf_add_cstr(&b, "]}");
+	events_publish(
+	    w->services.events, &(struct events_news){.topic = "navigation-state",
+				    .also = topic.len <= EVENTS_TOPIC_MAX ? topic.data : NULL,
+				    .name = "model.capabilities",
+				    .payload = buf_str(&b)});
+	buf_fini(&topic);
+	buf_fini(&b);
+}
+
 static void
 tell_config(struct worker *w)
 {
@@ -220,14 +250,20 @@ tell_config(struct worker *w)
 	for (size_t i = 0; i < conf->models.n; i++) {
 		buf_printf(&text, "%s\n", conf->models.v[i].name);
 		for (size_t k = 0; k < conf->models.v[i].targets.n; k++)
-			buf_printf(&text, " %s %s\n", conf->models.v[i].targets.v[k].provider,
-			    conf->models.v[i].targets.v[k].model);
+			buf_printf(&text, " %s %s %lld %d\n",
+			    conf->models.v[i].targets.v[k].provider,
+			    conf->models.v[i].targets.v[k].model,
+			    (long long)conf->models.v[i].targets.v[k].context,
+			    conf->models.v[i].targets.v[k].supports_prefill);
 	}
-	if (is_changed(w, SHM_WORD_MODELS, &text))
+	if (is_changed(w, SHM_WORD_MODELS, &text)) {
 		events_publish(
 		    w->services.events, &(struct events_news){.topic = "navigation-state",
 					    .name = "model.mapping",
 					    .payload = STR("{\"reason\":\"reload\"}")});
+		for (size_t i = 0; i < conf->models.n; i++)
+			tell_capabilities(w, &conf->models.v[i]);
+	}
 	buf_fini(&text);
 }
 

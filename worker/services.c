@@ -185,7 +185,7 @@ keys_stop(struct services *s)
 static int
 sweeper_init(struct services *s)
 {
-	s->sweeper = sweeper_new(s->loop, s->handoff->conf, s->store);
+	s->sweeper = sweeper_new(s->loop, s->handoff->conf, s->store, s->events);
 	return 0;
 }
 

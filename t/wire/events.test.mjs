@@ -279,8 +279,25 @@ test('a session that is closed, and another configuration, are told', async (t) 
       if (event === 'ready') break;
     }
     again.close();
-    return names.includes('config.changed') && names.includes('model.mapping');
+    return names.includes('config.changed') && names.includes('model.mapping') && names.includes('model.capabilities');
   }, 'news of the configuration', 20000);
+});
+
+test('a session that has been idle for too long, and a key near its limit, are told', { timeout: 60000 }, async (t) => {
+  const other = await startServer(t, { mock: false, config: { sessions: { idle_expiry: '8s', sweep_interval: '1s' },
+    keys: [{ kind: 'client', app: 'demo', secret: keys.client, rate: { limit: 0, window: '60s' } }, { kind: 'server', app: 'demo', secret: keys.server, rpm: 20 }] } });
+  const { id } = await newSession(other);
+  const stream = await other.stream(`/v1/events?topics=session:${id},notifications`, { key });
+  const seen = [];
+  (async () => { try { for await (const event of stream) seen.push(event); } catch { /* closed */ } })();
+  const find = (name) => waitFor(() => seen.find(({ event }) => event === name), name, 30000);
+  await find('ready');
+  assert.deepEqual((await find('session.expired')).data.data, { session_id: id });
+  await waitFor(async () => (await other.request('/v1/sessions', { key: keys.server })).status === 429, 'the limit', 30000);
+  const { data: { data: told } } = await find('rate_limit.warning');
+  assert.deepEqual([told.app_id, told.limit, told.limit_of], ['demo', 20, 'requests per minute']);
+  assert.ok(told.remaining <= 2 && told.key_id, JSON.stringify(told));
+  stream.close();
 });
 
 test('spend: what a day costs, and a budget that is used up', { timeout: 120000 }, async (t) => {

@@ -195,6 +195,10 @@ test('webhooks and spend subscribe', async () => {
   await webhooks.start();
   await webhooks.invoke('SubscribeToWebhooks', ['https://a.example/x', 'https://b.example/y']);
   await webhooks.invoke('UnsubscribeFromWebhooks', ['https://a.example/x']);
+  const statistics = [];
+  webhooks.on('DeliveryStatisticsUpdated', (one) => statistics.push(one));
+  await webhooks.invoke('RequestStatistics');
+  assert.deepEqual(statistics, [{ endpoint_count: 0, breakers_open: 0, delivered: 0, failed: 0, dead: 0, endpoints: [] }]);
   await webhooks.stop();
   const spend = connect('spend', 'WebSockets');
   await spend.start();

@@ -371,15 +371,15 @@ test('what becomes of deliveries is an event for the app whose they are', async 
     for await (const event of stream) {
       is_ready = true;
       if (event.event.startsWith('webhook.')) told.push(event);
-      if (told.length === 3) break;
+      if (told.length === 5) break;
     }
   })();
   await waitFor(() => is_ready, 'the beginning');
   const { id } = await send(server, { url: receiver.url, app_id: 'demo' });
   await send(server, { url: receiver.url, app_id: 'another' });
   await ended(server, id);
-  await waitFor(() => told.length === 3, 'three events');
+  await waitFor(() => told.length === 5, 'five events');
   await all;
   stream.close();
-  assert.deepEqual(told.map(({ event }) => event).sort(), ['webhook.failed', 'webhook.retry_scheduled', 'webhook.succeeded']);
+  assert.deepEqual(told.map(({ event }) => event).sort(), ['webhook.attempted', 'webhook.attempted', 'webhook.failed', 'webhook.retry_scheduled', 'webhook.succeeded']);
 });

@@ -2,6 +2,8 @@
 // PostgreSQL.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import * as signalR from '@microsoft/signalr';
+import { startDns } from './lib/dns.mjs';
 import { sharedPostgres } from './lib/postgres.mjs';
 import { startReceiver } from './lib/receiver.mjs';
 import { keys, newSession, startServer } from './lib/server.mjs';
@@ -71,3 +73,36 @@ for (const record of ['SQLite', 'PostgreSQL']) {
     assert.equal(none.got.length, 0);
   });
 }
+
+test('statistics of deliveries, for the app whose they are', async (t) => {
+  const receiver = await startReceiver(t);
+  const server = await startServer(t, { mock: false, config: { webhooks: webhooks({}) } });
+  for (const app_id of ['demo', 'demo', 'another']) {
+    const { status } = await server.request('/admin/v1/webhooks/test', { key: keys.admin, body: { url: receiver.url, app_id } });
+    assert.equal(status, 202);
+  }
+  const hub = new signalR.HubConnectionBuilder().withUrl(`${server.url}/hubs/webhooks`, { accessTokenFactory: () => key }).configureLogging(signalR.LogLevel.None).build();
+  const told = [];
+  hub.on('DeliveryStatisticsUpdated', (one) => told.push(one));
+  await hub.start();
+  await waitFor(async () => {
+    await hub.invoke('RequestStatistics');
+    return told.at(-1).delivered === 2;
+  }, 'both', 30000);
+  assert.equal(told.at(-1).endpoint_count, 1);
+  assert.deepEqual(told.at(-1).endpoints, [{ url: receiver.url, delivered: 2, failed: 0, dead: 0, breaker: 'closed' }]);
+  await hub.stop();
+});
+
+test('a name that means the outside first and the inside then: refused where it is connected', { skip: process.getuid() !== 0 }, async (t) => {
+  const receiver = await startReceiver(t), dns = await startDns(t);
+  dns.say('192.0.2.1'); // nobody is there (RFC 5737)
+  const server = await startServer(t, { mock: false, wrap: dns.wrap, config: { webhooks: { backoff: '50ms', timeout: '500ms', max_retries: 8, breaker: { failures: 0 } } } });
+  const { json } = await server.request('/admin/v1/webhooks/test', { key: keys.admin, body: { url: `http://hook.test:${receiver.port}/`, app_id: 'demo' } });
+  const look = async () => (await server.request(`/admin/v1/webhooks/deliveries/${json.id}`, { key: keys.admin })).json;
+  await waitFor(async () => (await look()).attempts > 0, 'an attempt at the outside', 30000);
+  dns.say('127.0.0.1');
+  const one = await waitFor(async () => { const is = await look(); return is.state === 'dead' && is; }, 'its end', 60000);
+  assert.match(one.last.error, /refused_address/, JSON.stringify(one));
+  assert.equal(receiver.connections, 0);
+});

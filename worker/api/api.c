@@ -10,6 +10,7 @@
 #include "worker/api/hubs.h"
 #include "worker/api/key_watch.h"
 #include "worker/api/mcp.h"
+#include "worker/api/rate_warn.h"
 #include "worker/api/task_watch.h"
 #include "worker/api/turn_stream.h"
 #include "worker/api/turn_wait.h"
@@ -69,6 +70,7 @@ api_add_routes(struct api *api)
 	}
 	api->key_watch = key_watch_new(api->loop, api->keys);
 	api->task_watch = task_watch_new(api);
+	api->rate_warns = rate_warns_new(api->loop, api->events);
 	api->streams = turn_streams_new(api);
 	api->turn_waits = turn_waits_new(api);
 	api->host_asks = host_asks_new(api);
@@ -125,5 +127,6 @@ api_fini(struct api *api)
 	turn_waits_free(&api->turn_waits);
 	turn_streams_free(&api->streams);
 	task_watch_free(&api->task_watch);
+	rate_warns_free(&api->rate_warns);
 	key_watch_free(&api->key_watch);
 }

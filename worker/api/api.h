@@ -52,6 +52,7 @@ struct api {
 	struct hubs *hubs;                     /* a hub of existing clients */
 	struct host_asks *host_asks;           /* .. and what the master is asked */
 	struct task_watch *task_watch;         /* .. and tasks that are heard of */
+	struct rate_warns *rate_warns;         /* .. and apps whose keys near their limits */
 	struct key_watch *key_watch;           /* .. and who ends when a key does */
 };
 

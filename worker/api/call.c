@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "worker/api/mcp_door.h"
 #include "worker/api/rate.h"
+#include "worker/api/rate_warn.h"
 #include "worker/usage/refusal.h"
 
 struct http_req *
@@ -210,6 +211,7 @@ enter_route(struct api_call *call, struct http_req *req)
 	const struct rate_ask *r = &call->rate_ask;
 	struct http_server *http = call->api->http;
 
+	rate_warn(call->api->rate_warns, call->app_id, call->key_id, r);
 	if (!r->verdict.is_allowed) {
 		call_reply_limit(call, &r->verdict, r->unit);
 		return;

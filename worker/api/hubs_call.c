@@ -107,6 +107,102 @@ ask(struct hub_conn *c, struct hub_ask *a)
 	    c->hubs->api, (enum key_kind)c->kind, c->app_id, topics, a->count, on_checked, a);
 }
 
+/* ---- statistics: what became of an app's deliveries, by endpoint ---- */
+
+enum { STATISTICS_PAGE = 1000, STATISTICS_PAGES = 10, STATISTICS_SHOWN = 50 };
+
+struct hub_statistics {
+	struct hubs *hubs;
+	uint64_t conn;
+	char *invocation_id; /* NULL: nobody waits */
+	int pages;
+	uint64_t delivered, failed, dead, count, open;
+	json_t *endpoints;
+};
+
+static void
+statistics_free(struct hub_statistics *s)
+{
+	json_decref(s->endpoints);
+	free(s->invocation_id);
+	free(s);
+}
+
+static void
+add_endpoint(struct hub_statistics *s, const struct store_webhook_endpoint *e)
+{
+	bool is_open = e->probe_at != 0;
+
+	s->count++;
+	s->open += is_open;
+	s->delivered += e->delivered;
+	s->failed += e->failed;
+	s->dead += e->dead;
+	if (json_array_size(s->endpoints) < STATISTICS_SHOWN)
+		json_array_append_new(s->endpoints,
+		    json_pack("{s:s,s:I,s:I,s:I,s:s}", "url", e->url, "delivered",
+			(json_int_t)e->delivered, "failed", (json_int_t)e->failed, "dead",
+			(json_int_t)e->dead, "breaker", is_open ? "open" : "closed"));
+}
+
+static void
+tell_statistics(struct hub_conn *c, struct hub_statistics *s)
+{
+	json_t *all = json_pack("{s:I,s:I,s:I,s:I,s:I,s:O}", "endpoint_count", (json_int_t)s->count,
+	    "breakers_open", (json_int_t)s->open, "delivered", (json_int_t)s->delivered, "failed",
+	    (json_int_t)s->failed, "dead", (json_int_t)s->dead, "endpoints", s->endpoints);
+	char *text = json_dumps(all, JSON_COMPACT);
+	struct hubs *hubs = c->hubs;
+	uint64_t handle = c->handle;
+	struct buf b = BUF_INIT;
+
+	signalr_add_invocation(&b, "DeliveryStatisticsUpdated", str_of(text));
+	hub_conn_say(c, buf_str(&b));
+	buf_fini(&b);
+	free(text);
+	json_decref(all);
+	if (idmap_get(hubs->conns, handle) == c && !c->is_ending)
+		hub_complete(c, s->invocation_id, NULL, STR_NONE);
+}
+
+static void
+on_endpoints(
+    void *arg, int err, const struct store_webhook_endpoint *list, size_t count, bool has_more)
+{
+	struct hub_statistics *s = arg;
+	struct hub_conn *c = idmap_get(s->hubs->conns, s->conn);
+
+	if (c == NULL || c->is_ending || err != 0) {
+		if (c != NULL && !c->is_ending)
+			hub_complete(c, s->invocation_id, err_info(err)->text, STR_NONE);
+		statistics_free(s);
+		return;
+	}
+	for (size_t i = 0; i < count; i++)
+		if (list[i].app_id != NULL && c->app_id != NULL &&
+		    strcmp(list[i].app_id, c->app_id) == 0)
+			add_endpoint(s, &list[i]);
+	if (has_more && count > 0 && ++s->pages < STATISTICS_PAGES) {
+		store_webhook_endpoint_list(
+		    c->hubs->api->store, list[count - 1].id, STATISTICS_PAGE, on_endpoints, s);
+		return;
+	}
+	tell_statistics(c, s);
+	statistics_free(s);
+}
+
+static void
+ask_statistics(struct hub_conn *c, const char *invocation_id)
+{
+	struct hub_statistics *s = xcalloc(1, sizeof(*s));
+
+	s->hubs = c->hubs;
+	s->conn = c->handle;
+	s->invocation_id = invocation_id != NULL ? xstrdup(invocation_id) : NULL;
+	s->endpoints = json_array();
+	store_webhook_endpoint_list(c->hubs->api->store, NULL, STATISTICS_PAGE, on_endpoints, s);
+}
+
 /* ---- methods ---- */
 
 enum verb { SUBSCRIBE, UNSUBSCRIBE, STATISTICS };
@@ -216,6 +312,10 @@ invoke(struct hub_conn *c, const struct signalr_message *m)
 		hub_complete(c, m->invocation_id, "There is a stream of this id.", STR_NONE);
 		return;
 	}
+	if (method->verb == STATISTICS) {
+		ask_statistics(c, m->invocation_id);
+		return;
+	}
 	a = read_topics(c, method, m);
 	if (a == NULL)
 		hub_complete(
@@ -223,7 +323,7 @@ invoke(struct hub_conn *c, const struct signalr_message *m)
 	else if (method->verb == UNSUBSCRIBE)
 		unsubscribe(c, a);
 	else
-		ask(c, a); /* of statistics: they are an event of webhooks */
+		ask(c, a);
 }
 
 static void

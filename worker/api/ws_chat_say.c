@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/metric.h"
 #include "worker/api/fields.h"
+#include "worker/api/rate_warn.h"
 #include "worker/api/shapes.h"
 #include "worker/api/ws_chat_impl.h"
 #include "worker/usage/refusal.h"
@@ -194,6 +195,9 @@ enter_chat(struct chat_ask *ask)
 {
 	struct chat_socket *cs = chat_ask_socket(ask);
 
+	if (cs != NULL)
+		rate_warn(ask->call.api->rate_warns, ask->call.app_id, ask->call.key_id,
+		    &ask->call.rate_ask);
 	if (cs != NULL && ask->call.rate_ask.verdict.is_allowed) {
 		choose_session(ask, cs, ask->call.session_id.s[0] != '\0');
 		return;

@@ -12,7 +12,11 @@
 
 #include "worker/events/events_impl.h"
 
-enum { HELD_STEP = 16 };
+enum {
+	HELD_STEP = 16,
+	ROUND_MAX = 16,   /* subscribers that the log is read for in one round of the loop */
+	FINAL_BACK = 2048 /* so far back: what ended before was in the record when it was asked */
+};
 
 static void
 drop_far(struct events_catch_up *c)
@@ -35,6 +39,7 @@ catch_up_free(struct events_catch_up **ref)
 		return;
 	*ref = NULL;
 	list_del(&c->node);
+	list_del(&c->far_node);
 	idmap_remove(c->sub->events->catch_ups, c->handle);
 	for (uint32_t i = 0; i < c->held_count; i++)
 		event_unref(&c->held[i]);
@@ -149,6 +154,8 @@ tell_final(struct events_catch_up *c, uint64_t end)
 	struct event *e = NULL;
 	bool is_there = true;
 
+	if (oldest + FINAL_BACK < end)
+		oldest = end - FINAL_BACK;
 	for (uint64_t n = end; n-- > oldest && e == NULL;) {
 		if (event_log_look(ev->shm, n, keys) == EVENT_LOG_EVENT && may_be_of(c->sub, keys))
 			e = read_event(ev, n);
@@ -251,13 +258,18 @@ catch_up_run(struct events *ev)
 	if (list_empty(&ev->waiting))
 		return;
 	events_pull(ev);
-	while ((c = list_first(&ev->waiting, struct events_catch_up, node)) != NULL) {
+	for (int i = 0; i < ROUND_MAX; i++) {
+		c = list_first(&ev->waiting, struct events_catch_up, node);
+		if (c == NULL)
+			return;
 		list_del(&c->node);
 		if (!c->is_log_read && !read_log(c))
 			continue;
 		if (c->far_waiting == 0)
 			finish(c);
 	}
+	if (!list_empty(&ev->waiting))
+		events_pump_soon(ev); /* others get the loop between */
 }
 
 static void

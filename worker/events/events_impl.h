@@ -91,7 +91,8 @@ struct events {
 };
 
 struct events_catch_up {
-	struct list node; /* in waiting */
+	struct list node;     /* in waiting */
+	struct list far_node; /* other hosts are to be asked for it, when it is its turn */
 	struct events_sub *sub;
 	uint64_t handle; /* in catch_ups */
 	struct position after;

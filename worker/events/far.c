@@ -23,6 +23,7 @@
 
 enum {
 	UNDER_WAY_MAX = 64, /* events on their way to Redis */
+	ASKS_MAX = 128,     /* lists that were asked for and have not come */
 	WANT_MS = 90000,    /* an inbox wants a topic for so long, and says so again .. */
 	WANT_AGAIN_MS = 25000,
 	KEYS_MAX = 2 + 2 * EVENT_LOG_KEYS,
@@ -90,6 +91,8 @@ struct far {
 	uint64_t tried_ms;
 
 	struct list asks; /* struct far_ask */
+	size_t ask_count;
+	struct list queue; /* struct events_catch_up by far_node: they ask when others have heard */
 	struct loop_timer again;
 };
 
@@ -450,9 +453,12 @@ take_positions(struct far *far, struct events_catch_up *c, const redisReply *rep
 static void
 ask_free(struct far_ask *a)
 {
+	a->far->ask_count--;
 	list_del(&a->node);
 	free(a);
 }
+
+static void ask_next(struct far *far);
 
 static void
 on_answer(void *arg, const redisReply *reply)
@@ -461,6 +467,7 @@ on_answer(void *arg, const redisReply *reply)
 	struct events_catch_up *c = idmap_get(a.far->events->catch_ups, a.catch_up);
 
 	ask_free(arg);
+	ask_next(a.far);
 	if (c == NULL)
 		return;
 	if (reply == NULL || reply->type != REDIS_REPLY_ARRAY)
@@ -482,6 +489,7 @@ ask(struct far *far, struct events_catch_up *c, size_t argc, const struct str *a
 	a->catch_up = c->handle;
 	a->is_position = is_position;
 	list_add_tail(&far->asks, &a->node);
+	far->ask_count++;
 	if (redis_command(far->redis, argc, argv, on_answer, a)) {
 		c->far_waiting++;
 		return;
@@ -490,8 +498,8 @@ ask(struct far *far, struct events_catch_up *c, size_t argc, const struct str *a
 	c->is_gap = c->is_gap || c->is_resumed;
 }
 
-void
-far_catch_up(struct far *far, struct events_catch_up *c)
+static void
+ask_all(struct far *far, struct events_catch_up *c)
 {
 	struct buf key = BUF_INIT;
 
@@ -510,6 +518,28 @@ far_catch_up(struct far *far, struct events_catch_up *c)
 		ask(far, c, ARRAY_LEN(list), list, false);
 	}
 	buf_fini(&key);
+}
+
+/* One that is asked for waits for one answer more, so that it is not done between. */
+static void
+ask_next(struct far *far)
+{
+	struct events_catch_up *c;
+
+	while (far->ask_count < ASKS_MAX &&
+	       (c = list_first(&far->queue, struct events_catch_up, far_node)) != NULL) {
+		list_del(&c->far_node);
+		ask_all(far, c);
+		catch_up_far_done(c);
+	}
+}
+
+void
+far_catch_up(struct far *far, struct events_catch_up *c)
+{
+	c->far_waiting++;
+	list_add_tail(&far->queue, &c->far_node);
+	ask_next(far);
 }
 
 /* ---- */
@@ -531,6 +561,7 @@ far_new(struct events *ev)
 	crypto_sha1(str_of(pass_script), hash);
 	crypto_hex(hash, sizeof(hash), far->sha);
 	list_init(&far->asks);
+	list_init(&far->queue);
 	backplane_serve(ev->backplane, BACKPLANE_EVENTS_FAR, on_far_event, far);
 	backplane_on_resumed(ev->backplane, on_resumed, far);
 	far->again.on_fire = on_again;

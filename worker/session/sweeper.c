@@ -9,13 +9,16 @@
  */
 #include "worker/session/sweeper.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "common/buf.h"
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/err.h"
 #include "common/log.h"
 #include "common/metric.h"
+#include "worker/events/events.h"
 
 enum { FIRST_MS = 1000 };
 
@@ -23,6 +26,7 @@ struct sweeper {
 	struct loop *loop;
 	const struct conf *conf;
 	struct store *store;
+	struct events *events; /* NULL: nobody is told */
 	struct loop_timer timer;
 	uint64_t delay_ms;
 	uint64_t expired, erased; /* in this sweep */
@@ -66,7 +70,23 @@ on_counted(void *arg, int err, uint64_t count)
 }
 
 static void
-on_expired(void *arg, int err, uint64_t count)
+tell(struct events *events, const struct store_expired *e)
+{
+	char topic[EVENTS_TOPIC_MAX + 1];
+	struct buf payload = BUF_INIT;
+
+	snprintf(topic, sizeof(topic), "session:%s", e->session_id);
+	buf_printf(&payload, "{\"session_id\":\"%s\"}", e->session_id);
+	const struct events_news news = {.topic = topic,
+	    .app_id = e->app_id,
+	    .name = "session.expired",
+	    .payload = buf_str(&payload)};
+	events_publish(events, &news);
+	buf_fini(&payload);
+}
+
+static void
+on_expired(void *arg, int err, const struct store_expired *list, size_t count)
 {
 	struct sweeper *s = arg;
 
@@ -75,6 +95,8 @@ on_expired(void *arg, int err, uint64_t count)
 		return;
 	}
 	s->expired += count;
+	for (size_t i = 0; s->events != NULL && i < count; i++)
+		tell(s->events, &list[i]);
 	if (count >= (uint64_t)s->conf->sessions.sweep_batch) {
 		expire(s);
 		return;
@@ -159,7 +181,7 @@ on_timer(struct loop_timer *timer)
 }
 
 struct sweeper *
-sweeper_new(struct loop *loop, const struct conf *conf, struct store *store)
+sweeper_new(struct loop *loop, const struct conf *conf, struct store *store, struct events *events)
 {
 	struct sweeper *s = xcalloc(1, sizeof(*s));
 	uint64_t first_ms = conf->sessions.sweep_interval_ms;
@@ -167,6 +189,7 @@ sweeper_new(struct loop *loop, const struct conf *conf, struct store *store)
 	s->loop = loop;
 	s->conf = conf;
 	s->store = store;
+	s->events = events;
 	s->delay_ms = conf->sessions.sweep_interval_ms;
 	s->timer.on_fire = on_timer;
 	loop_timer_set(loop, &s->timer, first_ms < FIRST_MS ? first_ms : FIRST_MS);

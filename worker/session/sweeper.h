@@ -10,9 +10,11 @@
 #include "worker/loop/loop.h"
 #include "worker/store/store.h"
 
+struct events;
 struct sweeper;
 
-struct sweeper *sweeper_new(struct loop *, const struct conf *, struct store *);
+/* events: session.expired is told there; NULL: nowhere. All are borrowed. */
+struct sweeper *sweeper_new(struct loop *, const struct conf *, struct store *, struct events *);
 void sweeper_free(struct sweeper **); /* before the store; the loop does not run between */
 
 #endif

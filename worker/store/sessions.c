@@ -104,9 +104,9 @@ const struct op op_session_expire = {
     .params = "idle_before now limit",
     .is_write = true,
     .is_upkeep = true,
-    .statements = {{.sql = SET_EXPIRED " WHERE id IN (" SELECT_IDLE ")",
+    .statements = {{.sql = SET_EXPIRED " WHERE id IN (" SELECT_IDLE ") RETURNING id, app_id",
 	.postgres = SET_EXPIRED " WHERE id = ANY (ARRAY(" SELECT_IDLE
-				" FOR UPDATE OF chat_sessions SKIP LOCKED))",
+				" FOR UPDATE OF chat_sessions SKIP LOCKED)) RETURNING id, app_id",
 	.is_answer = true}},
 };
 
@@ -243,9 +243,22 @@ store_session_close(
 	store_run(store, &call, store_decode_done, (store_callback *)on_done, arg);
 }
 
+static void
+decode_expired(struct op_rows *rows, store_callback *callback, void *arg)
+{
+	struct store_expired *list = xcalloc(rows->count + 1, sizeof(*list));
+	struct op_value v[OP_VALUES_MAX];
+	size_t count = 0;
+
+	while (rows->err == 0 && op_rows_next(rows, v))
+		list[count++] = (struct store_expired){op_text(&v[0]), op_text(&v[1])};
+	((store_on_expired *)callback)(arg, rows->err, list, count);
+	free(list);
+}
+
 void
 store_session_expire(struct store *store, int64_t idle_before, int64_t now, uint32_t limit,
-    store_on_count *on_count, void *arg)
+    store_on_expired *on_expired, void *arg)
 {
 	struct op_call call;
 
@@ -253,7 +266,7 @@ store_session_expire(struct store *store, int64_t idle_before, int64_t now, uint
 	op_put_int(&call, idle_before);
 	op_put_int(&call, now);
 	op_put_int(&call, limit);
-	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
+	store_run(store, &call, decode_expired, (store_callback *)on_expired, arg);
 }
 
 void

@@ -143,10 +143,13 @@ void store_session_retire(struct store *, int64_t closed_before, int64_t now, ui
  * of any). on_count gets how many sessions (100: or more) are not empty yet: again. */
 void store_session_empty(
     struct store *, const char *id, uint32_t limit, store_on_count *, void *arg);
-/* Sets up to `limit` sessions idle since before `idle_before` to expired; on_count gets how many.
- */
-void store_session_expire(
-    struct store *, int64_t idle_before, int64_t now, uint32_t limit, store_on_count *, void *arg);
+/* Sets up to `limit` sessions idle since before `idle_before` to expired: these. */
+struct store_expired {
+	const char *session_id, *app_id;
+};
+typedef void store_on_expired(void *arg, int err, const struct store_expired *, size_t count);
+void store_session_expire(struct store *, int64_t idle_before, int64_t now, uint32_t limit,
+    store_on_expired *, void *arg);
 
 /* Those with status active: walks them all. */
 void store_session_count_active(struct store *, store_on_count *, void *arg);

@@ -73,6 +73,13 @@ news_attempt(struct webhooks *w, const struct message *m)
 		return;
 	buf_add_char(&payload, '{');
 	put(&payload, "webhook_id", m->id);
+	put(&payload, "url", m->target->shown_url);
+	put(&payload, "event", m->event);
+	buf_printf(&payload, "\"attempt\":%llu,\"status\":%d,\"duration_ms\":%llu,",
+	    (unsigned long long)m->attempts + 1, m->status, (unsigned long long)m->total_ms);
+	tell(w, m->target, m->app_id, "webhook.attempted", &payload);
+	buf_add_char(&payload, '{');
+	put(&payload, "webhook_id", m->id);
 	put(&payload, "endpoint", m->target->id);
 	put(&payload, "url", m->target->shown_url);
 	put(&payload, "event", m->event);

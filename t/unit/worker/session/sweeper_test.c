@@ -94,7 +94,7 @@ idle_sessions_expire(void **state)
 	open_sessions(clock_wall_ms() - 61 * 1000);
 	open_sessions(clock_wall_ms());
 	assert_int_equal(count_active(), 2 * SESSIONS);
-	sweeper = sweeper_new(w.loop, &w.conf, w.store);
+	sweeper = sweeper_new(w.loop, &w.conf, w.store, NULL);
 	wait_for_active(SESSIONS);
 	while (metric_total(shm, METRIC_SESSIONS_ACTIVE, 0, 0) != SESSIONS)
 		world_turn(&w);
@@ -111,7 +111,7 @@ without_an_expiry_they_stay(void **state)
 
 	w.conf.sessions.idle_expiry_ms = 0;
 	open_sessions(1);
-	sweeper = sweeper_new(w.loop, &w.conf, w.store);
+	sweeper = sweeper_new(w.loop, &w.conf, w.store, NULL);
 	while (metric_total(shm, METRIC_SESSIONS_ACTIVE, 0, 0) != SESSIONS)
 		world_turn(&w);
 	assert_int_equal(count_active(), SESSIONS);
@@ -125,7 +125,7 @@ failures_are_outlived(void **state)
 
 	open_sessions(1);
 	w.conf.store.max_queue = 0; /* nothing is let through */
-	sweeper = sweeper_new(w.loop, &w.conf, w.store);
+	sweeper = sweeper_new(w.loop, &w.conf, w.store, NULL);
 	for (int i = 0; i < 50; i++)
 		world_turn(&w);
 	w.conf.store.max_queue = 1000;

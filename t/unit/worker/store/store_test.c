@@ -423,6 +423,14 @@ session_simultaneous_opens_are_one(void **state)
 }
 
 static void
+on_expired(void *arg, int err, const struct store_expired *list, size_t count)
+{
+	on_count(arg, err, count);
+	for (size_t i = 0; i < count; i++)
+		assert_non_null(list[i].app_id);
+}
+
+static void
 session_close_and_expire(void **state)
 {
 	struct id idle = open_session("a", false, NULL, 0),
@@ -432,7 +440,7 @@ session_close_and_expire(void **state)
 	now += 100000;
 	fresh = open_session("c", false, NULL, 0);
 	expect();
-	store_session_expire(w.store, now - 1000, now, 100, on_count, NULL);
+	store_session_expire(w.store, now - 1000, now, 100, on_expired, NULL);
 	assert_int_equal(err_of_wait(), 0);
 	assert_int_equal(got.count, 1);
 	expect();
