@@ -252,6 +252,17 @@ test('polls have no more connections than there are places', async (t) => {
   assert.deepEqual([answers.filter((status) => status === 200).length, answers.at(-1)], [20, 503]);
 });
 
+test('who polls and never shakes hands is told to begin anew: its connection may have died with its worker', async () => {
+  const { json } = await server.request('/hubs/notifications/negotiate?negotiateVersion=1', { key: keys.server, method: 'POST' });
+  const poll = () => server.request(`/hubs/notifications?id=${json.connectionToken}`, { key: keys.server });
+  const first = await poll();
+  assert.deepEqual([first.status, first.text], [200, '']);
+  // A poll ends without news sooner than the handshake is missed, or later.
+  const said = await waitFor(async () => (await poll()).text, 'the end of it', 20000);
+  const { type, error, allowReconnect } = JSON.parse(said.replace(END, ''));
+  assert.deepEqual([type, error, allowReconnect], [7, 'The handshake did not come.', true]);
+});
+
 test('a poll of a stranger finds nothing', async () => {
   const { json } = await server.request('/hubs/tasks/negotiate?negotiateVersion=1', { method: 'POST', key: keys.server });
   const route = `/hubs/tasks?id=${json.connectionToken}`;

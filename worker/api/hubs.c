@@ -503,8 +503,10 @@ on_beat(struct wheel_entry *e)
 
 	if (c->carrier == HUB_BY_POLL && !beat_poll(c))
 		return;
-	if (!c->has_shaken && now_ms - c->heard_ms >= conf->connect_timeout_ms)
-		hub_conn_end(c, "The handshake did not come.", false);
+	/* Who polls with the id of a connection that died with its worker looks like a new one, and
+	   believes that it is connected: it begins anew. */
+	if (!c->has_shaken && now_ms - c->made_ms >= conf->connect_timeout_ms)
+		hub_conn_end(c, "The handshake did not come.", c->carrier == HUB_BY_POLL);
 	else if (now_ms - c->heard_ms >= conf->client_timeout_ms)
 		hub_conn_end(c, "The client has been silent for too long.", true);
 	else if (c->has_shaken && now_ms - c->said_ms >= step_ms)
@@ -537,7 +539,7 @@ hub_conn_new(struct hubs *hubs, const struct hub_conn_of *of)
 	c->carrier = (uint8_t)of->carrier;
 	c->kind = (uint8_t)of->who->kind;
 	c->app_id = of->who->app_id != NULL ? xstrdup(of->who->app_id) : NULL;
-	c->heard_ms = c->said_ms = now_of(c);
+	c->made_ms = c->heard_ms = c->said_ms = now_of(c);
 	if (of->carrier == HUB_BY_POLL)
 		c->by.lp.since_ms = now_of(c);
 	list_init(&c->subs);

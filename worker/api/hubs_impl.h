@@ -55,7 +55,7 @@ struct hub_conn {
 	uint64_t handle;
 	struct key_hold key;
 	struct wheel_entry beat;
-	uint64_t heard_ms, said_ms;
+	uint64_t made_ms, heard_ms, said_ms;
 	struct list subs;
 	char *app_id;       /* NULL: an admin's */
 	char *token;        /* NULL: a socket without */
