@@ -173,7 +173,7 @@ test('a connection cut in the middle costs nobody his request', async (t) => {
   const url = new URL(await shared.newDatabase());
   const cutter = await startCutter(t, shared);
   url.port = String(cutter.port);
-  const server = await startOver(t, url.href);
+  const server = await startOver(t, url.href, { acquire_timeout: '30s' });
   expectAway(server);
   let is_over = false, done = 0;
   const client = async (n) => {
@@ -197,6 +197,43 @@ test('a connection cut in the middle costs nobody his request', async (t) => {
   assert.equal(await shared.sql('SELECT count(*) FROM turns', database), String(done));
   assert.equal(await shared.sql('SELECT count(*) FROM messages', database), String(2 * done));
   assert.equal(await shared.sql('SELECT count(*) FROM usage', database), String(done));
+});
+
+test('connections that a firewall has forgotten cost nobody his request, however many idle', async (t) => {
+  const url = new URL(await shared.newDatabase());
+  const cutter = await startCutter(t, shared);
+  url.port = String(cutter.port);
+  const server = await startOver(t, url.href, { acquire_timeout: '30s' }, { workers: 1 });
+  expectAway(server); // at the end the relay goes first
+  await waitFor(async () => {
+    await Promise.all(Array.from({ length: 40 }, () => newSession(server)));
+    return cutter.pairs.size >= 8;
+  }, 'many connections');
+  for (let round = 0; round < 3; round++) {
+    cutter.forget();
+    await newSession(server);
+    const { json } = await server.request('/health');
+    assert.equal(json.checks.store.available, true);
+    await Promise.all(Array.from({ length: 40 }, () => newSession(server)));
+  }
+  assert.doesNotMatch(server.output(), /store operation given up/);
+});
+
+test('cut again and again at any moment: well by itself afterwards', async (t) => {
+  const url = new URL(await shared.newDatabase());
+  const cutter = await startCutter(t, shared);
+  url.port = String(cutter.port);
+  const server = await startOver(t, url.href, { acquire_timeout: '2s' }, { workers: 1 });
+  expectAway(server);
+  const open = () => server.request('/v1/sessions', { key, body: {}, limit_ms: 20000 });
+  for (let round = 0; round < 12; round++) {
+    let answered = 0;
+    const asked = Array.from({ length: 20 }, () => open().then((answer) => { answered++; return answer; }));
+    await waitFor(() => answered > round, 'some answers', 20000);
+    cutter.cut();
+    for (const { status } of await Promise.all(asked)) assert.ok(status === 201 || status === 503, `${status}`);
+  }
+  await waitFor(async () => (await Promise.all(Array.from({ length: 20 }, open))).every(({ status }) => status === 201), 'all served');
 });
 
 // What begins the write, and may be in the record before. Both sendings have the end of holds before them, and wait for it.

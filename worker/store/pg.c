@@ -183,10 +183,12 @@ open_conn(struct pg *pg)
 	pg_pool_add(&pg->pool, &conn->slot);
 }
 
-/* By and by: we may be in its callback. */
+/* By and by: we may be in its callback. That it is broken, too, is not told any more: it would
+ * leave the pool twice. */
 static void
 close_conn(struct pg *pg, struct pg_conn *c)
 {
+	c->is_told = true;
 	pg_pool_remove(&pg->pool, &c->slot);
 	list_add_tail(&pg->closing, &c->slot.node);
 	loop_post(pg->loop, &pg->post);
@@ -223,7 +225,8 @@ on_checked(struct pg_conn *c)
 	loop_post(pg->loop, &pg->post);
 }
 
-/* Where one that idled is dead, the others that idled as long are no better. */
+/* Where one that idled is dead, the others that idled as long are no better, nor those that are in
+ * doubt as it was. */
 static void
 close_stale(struct pg *pg)
 {
@@ -232,7 +235,8 @@ close_stale(struct pg *pg)
 	list_for_safe (node, &pg->pool.lists[PG_IDLE]) {
 		struct pg_slot *slot = list_entry(node, struct pg_slot, node);
 
-		if (now > slot->since_ms && now - slot->since_ms >= pg->pool.check_after_ms)
+		if (!pg_pool_trusts(&pg->pool, slot) ||
+		    (now > slot->since_ms && now - slot->since_ms >= pg->pool.check_after_ms))
 			close_conn(pg, conn_of(slot));
 	}
 }

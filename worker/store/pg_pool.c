@@ -46,6 +46,18 @@ pg_pool_init(struct pg_pool *pool, unsigned size, unsigned overflow)
 		list_init(&pool->lists[i]);
 }
 
+static bool
+has_idled_long(const struct pg_pool *pool, const struct pg_slot *slot, uint64_t now_ms)
+{
+	return now_ms >= slot->since_ms && now_ms - slot->since_ms >= pool->check_after_ms;
+}
+
+bool
+pg_pool_trusts(const struct pg_pool *pool, const struct pg_slot *slot)
+{
+	return slot->since_ms > pool->doubt_ms || slot->born_ms >= pool->doubt_ms;
+}
+
 /* The one with the fewest operations. One that is old is left to come to its end. */
 static struct pg_slot *
 shared_with_room(const struct pg_pool *pool, uint64_t now_ms)
@@ -56,7 +68,7 @@ shared_with_room(const struct pg_pool *pool, uint64_t now_ms)
 		struct pg_slot *slot = list_entry(node, struct pg_slot, node);
 
 		if (slot->depth < PG_DEPTH_MAX && !is_old(pool, slot, now_ms) &&
-		    (best == NULL || slot->depth < best->depth))
+		    pg_pool_trusts(pool, slot) && (best == NULL || slot->depth < best->depth))
 			best = slot;
 	}
 	return best;
@@ -89,7 +101,7 @@ pg_pool_next(
 		*ret = list_entry(pool->lists[PG_IDLE].prev, struct pg_slot, node);
 		if (is_old(pool, *ret, now_ms))
 			return PG_CLOSE;
-		if ((*ret)->since_ms > now_ms || now_ms - (*ret)->since_ms < pool->check_after_ms)
+		if (pg_pool_trusts(pool, *ret) && !has_idled_long(pool, *ret, now_ms))
 			return PG_TAKE;
 		return is_enough(pool, waiting) ? PG_WAIT : PG_CHECK;
 	}
@@ -131,7 +143,8 @@ pg_pool_check(struct pg_pool *pool, struct pg_slot *slot)
 	move(pool, slot, PG_CHECKING);
 }
 
-/* With check_after_ms 0 it would be checked for ever: it counts as idle from a moment later. */
+/* It would be checked for ever, with check_after_ms 0 or where one broke in this millisecond: it
+ * counts as heard of a moment later. */
 void
 pg_pool_checked(struct pg_pool *pool, struct pg_slot *slot, uint64_t now_ms)
 {
@@ -152,9 +165,9 @@ bool
 pg_pool_give(struct pg_pool *pool, struct pg_slot *slot, unsigned waiting, uint64_t now_ms)
 {
 	check(slot->depth > 0);
+	slot->since_ms = now_ms;
 	if (--slot->depth > 0)
 		return true;
-	slot->since_ms = now_ms;
 	move(pool, slot, PG_IDLE);
 	if (is_old(pool, slot, now_ms))
 		return false;
@@ -164,6 +177,7 @@ pg_pool_give(struct pg_pool *pool, struct pg_slot *slot, unsigned waiting, uint6
 void
 pg_pool_remove(struct pg_pool *pool, struct pg_slot *slot)
 {
+	check(pool->counts[slot->state] > 0);
 	pool->counts[slot->state]--;
 	list_del(&slot->node);
 }
@@ -176,6 +190,8 @@ pg_pool_broken(struct pg_pool *pool, struct pg_slot *slot, uint64_t now_ms, uint
 
 	pg_pool_remove(pool, slot);
 	pool->is_careful = true;
+	if (was_open)
+		pool->doubt_ms = now_ms;
 	/* Many break at once: only the first of them counts. */
 	if (was_open && pool->open_at_ms > now_ms)
 		return;

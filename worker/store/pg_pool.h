@@ -11,6 +11,9 @@
  * statement share a connection that is busy with such (pipelining); a transaction and a
  * slow read have theirs alone. Nobody overtakes the first of the queue.
  *
+ * Where one breaks others have, and nobody has noticed yet. What was not heard of since is
+ * checked before it is used, so that an operation does not go from one dead connection to the next.
+ *
  * When the database goes away all connections break at once, in every worker of every
  * host. Then one connection at a time is tried, later and later, each wait drawn at
  * random; the first that succeeds lifts this.
@@ -38,7 +41,7 @@ struct pg_slot {
 	enum pg_state state;
 	unsigned depth;    /* operations on it */
 	uint64_t born_ms;  /* when it was opened */
-	uint64_t since_ms; /* when it became idle */
+	uint64_t since_ms; /* when it was last heard of: since then it may be idle */
 };
 
 struct pg_pool {
@@ -51,6 +54,7 @@ struct pg_pool {
 	unsigned failures;       /* to open one, in a row */
 	bool is_careful;         /* something broke, and none was opened since */
 	uint64_t open_at_ms;     /* none is opened before */
+	uint64_t doubt_ms;       /* when one broke that was open, last: it may not be alone */
 };
 
 enum pg_move {
@@ -81,6 +85,9 @@ bool pg_pool_give(struct pg_pool *, struct pg_slot *, unsigned waiting, uint64_t
 void pg_pool_remove(struct pg_pool *, struct pg_slot *); /* closed; nothing is wrong */
 /* Broken: it could not be opened, or was cut off. `random` is any number. */
 void pg_pool_broken(struct pg_pool *, struct pg_slot *, uint64_t now_ms, uint64_t random);
+
+/* Was heard of since one broke. */
+bool pg_pool_trusts(const struct pg_pool *, const struct pg_slot *);
 
 unsigned pg_pool_ready(const struct pg_pool *);  /* connections that are open */
 unsigned pg_pool_in_use(const struct pg_pool *); /* of these, with work */

@@ -2,6 +2,7 @@
 //
 //   const cutter = await startCutter(t, { port: postgres.port });      cutter.port
 //   cutter.cut()            every connection is reset, new ones are served
+//   cutter.forget()         those that stand are reset when the server under test next says something, new ones are served
 //   cutter.refuse(n)        as if nobody listened, but for the next n (none) connections
 //   cutter.hold()           nothing goes through, nobody is told
 //   cutter.halfOpen()       those that stand are reset, new ones are accepted and never answered
@@ -99,6 +100,10 @@ class Cutter {
 
   cut() {
     for (const { near } of this.pairs) near.resetAndDestroy();
+  }
+
+  forget() {
+    for (const { near } of this.pairs) near.removeAllListeners('data').on('data', () => near.resetAndDestroy());
   }
 
   refuse(admitted = 0) {

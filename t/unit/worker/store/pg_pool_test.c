@@ -183,6 +183,39 @@ who_idled_is_checked_before_use(void **state)
 	assert_int_equal(next(true, 1, &slot), PG_CHECK);
 }
 
+/* Where one broke, others are dead that nobody has noticed. */
+static void
+where_one_broke_the_others_are_checked(void **state)
+{
+	struct pg_slot *idle = add_open(), *shared = add_busy(false), *broken = add_busy(true),
+		       *slot;
+
+	pg_pool_take(&pool, shared, false);
+	now += 10;
+	pg_pool_broken(&pool, broken, now, 0);
+	assert_int_equal(next(true, 1, &slot), PG_CHECK);
+	assert_ptr_equal(slot, idle);
+	pg_pool_check(&pool, idle);
+	assert_int_equal(next(false, 2, &slot), PG_OPEN); /* the shared one has not been heard of */
+	pg_pool_checked(&pool, idle, now);
+	assert_int_equal(next(true, 1, &slot), PG_TAKE);
+	pg_pool_take(&pool, idle, true);
+	now++;
+	assert_true(pg_pool_give(&pool, shared, 0, now));
+	assert_int_equal(next(false, 1, &slot), PG_TAKE);
+	assert_ptr_equal(slot, shared);
+	/* One that is opened in the same millisecond is none of them; one that could not be opened
+	 * says nothing of others. */
+	pg_pool_broken(&pool, shared, now, 0);
+	slot = add_open();
+	assert_int_equal(next(true, 1, &slot), PG_TAKE);
+	pg_pool_take(&pool, slot, true);
+	now += 10;
+	assert_true(pg_pool_give(&pool, slot, 0, now));
+	pg_pool_broken(&pool, add(), now, 0);
+	assert_int_equal(next(true, 1, &slot), PG_TAKE);
+}
+
 static void
 old_ones_are_replaced(void **state)
 {
@@ -266,6 +299,7 @@ main(void)
 	    T(short_ones_share_and_transactions_do_not),
 	    T(the_least_busy_is_shared),
 	    T(who_idled_is_checked_before_use),
+	    T(where_one_broke_the_others_are_checked),
 	    T(old_ones_are_replaced),
 	    T(the_pool_heals_without_a_stampede),
 	    T(waits_differ_by_chance),
