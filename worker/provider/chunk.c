@@ -10,6 +10,8 @@ struct walk {
 	struct json_scan scan;
 	struct chunk *chunk;
 	struct provider_usage usage; /* of the usage object that is being read */
+	uint64_t index;              /* of the choice that is being read */
+	bool has_finish;             /* it has */
 };
 
 static bool
@@ -153,7 +155,7 @@ walk_finish(struct walk *w)
 		return false;
 	if (reason.p[0] != '"' || reason.len == 2)
 		return true;
-	w->chunk->has_finish = true;
+	w->has_finish = w->chunk->has_finish = true;
 	w->chunk->is_broken_off |=
 	    is(reason, STR("\"error\"")) || is(reason, STR("\"insufficient_system_resource\""));
 	return true;
@@ -166,6 +168,8 @@ walk_choice_member(struct walk *w, struct str key)
 		return walk_members(w, walk_delta_member);
 	if (is(key, STR("finish_reason")))
 		return walk_finish(w);
+	if (is(key, STR("index")))
+		return take_count(w, &w->index);
 	return json_scan_skip(&w->scan, NULL);
 }
 
@@ -179,8 +183,12 @@ walk_choices(struct walk *w)
 	json_scan_array(&w->scan);
 	while ((more = json_scan_element(&w->scan)) == 1) {
 		w->chunk->has_choices = true;
+		w->index = 0;
+		w->has_finish = false;
 		if (!walk_members(w, walk_choice_member))
 			return false;
+		if (w->has_finish)
+			w->chunk->finished |= UINT64_C(1) << (w->index < 63 ? w->index : 63);
 	}
 	return more == 0;
 }

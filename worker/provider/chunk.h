@@ -16,6 +16,7 @@ struct chunk {
 	struct str error;   /* it, as written */
 	bool has_choices;   /* at least one */
 	bool has_finish;    /* a choice has its finish_reason */
+	uint64_t finished;  /* which: a bit for each index, the last for all from 63 on */
 	bool is_broken_off; /* a finish_reason that says that the provider failed */
 	bool has_usage;
 	struct provider_usage usage;

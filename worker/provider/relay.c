@@ -43,7 +43,7 @@ struct relay {
 	bool has_token;     /* the model has said something */
 	bool is_told;       /* an error of the provider was passed on */
 	bool is_unfinished; /* a picture */
-	uint32_t finishes;
+	uint64_t finished;  /* choices, as in struct chunk */
 	struct ask_sign fault;
 	struct openai_answer *judge; /* of an error in a stream; owns fault.message */
 
@@ -229,10 +229,19 @@ lacks_usage(const struct relay *r)
 	return r->kind == RELAY_CHAT && r->body.wants_usage && !r->has_usage;
 }
 
+/* One that ends twice does not stand for another that was cut. */
+static bool
+have_all_finished(const struct relay *r)
+{
+	uint64_t wanted = r->body.choices < 64 ? r->body.choices : 64;
+
+	return (uint64_t)__builtin_popcountll(r->finished) >= wanted;
+}
+
 static enum scan_verdict
 take_done(struct relay *r)
 {
-	if (r->kind == RELAY_CHAT && r->finishes == 0 && !r->has_unread)
+	if (r->kind == RELAY_CHAT && r->finished == 0 && !r->has_unread)
 		return stop(r, fault_of(r, FAILURE_CUT,
 				   "The model provider's answer ended before it was complete."));
 	r->has_done = true;
@@ -266,7 +275,7 @@ take_named_end(struct relay *r, struct str name, struct str data)
 	enum failure failure;
 
 	if (str_eq(name, STR("response.completed")) || str_eq(name, STR("response.incomplete"))) {
-		r->finishes++;
+		r->finished |= 1;
 		r->has_token = true;
 	} else if (str_eq(name, STR("response.failed")) || str_eq(name, STR("error"))) {
 		if (may_be_asked_again(r, data, &failure))
@@ -294,7 +303,7 @@ take_chat_chunk(struct relay *r, const struct chunk *c)
 	if (c->is_broken_off)
 		return stop(
 		    r, fault_of(r, FAILURE_SERVER, "The model provider broke the answer off."));
-	r->finishes += c->has_finish;
+	r->finished |= c->finished;
 	r->has_token |= c->has_finish;
 	if (c->has_usage && !c->has_choices && !r->body.wants_usage)
 		return SCAN_DROP;
@@ -373,7 +382,7 @@ stream_sign(const struct relay *r)
 		sign.has_begun = r->has_begun;
 	} else if (r->has_done)
 		sign.progress = ASK_DONE;
-	else if (r->finishes > 0 && r->body.choices <= 1)
+	else if (have_all_finished(r))
 		sign.progress = ASK_WHOLE;
 	else if (r->has_begun)
 		sign.progress = ASK_TOKEN;
@@ -400,7 +409,7 @@ forget_attempt(struct relay *r)
 	buf_clear(&r->held);
 	r->has_unread = r->has_done = r->has_token = r->is_told = r->has_usage = r->is_paused =
 	    r->is_unfinished = false;
-	r->finishes = 0;
+	r->finished = 0;
 	r->output_bytes = 0;
 	r->usage = (struct provider_usage){0};
 	r->fault = (struct ask_sign){0};
@@ -488,7 +497,7 @@ on_bytes(void *arg, struct str bytes)
 static struct ask_sign
 end_stream(struct relay *r)
 {
-	bool has_end = r->has_done || r->finishes >= r->body.choices;
+	bool has_end = r->has_done || have_all_finished(r);
 
 	if (r->fault.progress == ASK_FAULT)
 		return stream_sign(r);

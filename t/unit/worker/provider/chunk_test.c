@@ -28,6 +28,11 @@ test_delta(void **state)
 	    "\"finish_reason\":\"stop\"}]}"));
 	assert_int_equal(chunk.output_bytes, 7);
 	assert_true(chunk.has_finish && !chunk.is_broken_off);
+	assert_int_equal(chunk.finished, 1);
+	assert_true(
+	    read_text("{\"choices\":[{\"finish_reason\":\"stop\",\"index\":2},{\"index\":1},"
+		      "{\"index\":9999,\"finish_reason\":\"stop\"}]}"));
+	assert_int_equal(chunk.finished, UINT64_C(1) << 63 | 4);
 	assert_true(read_text("{\"choices\":[{\"delta\":{},\"finish_reason\":\"error\"}]}"));
 	assert_true(chunk.is_broken_off);
 	assert_true(read_text("{\"choices\":[{\"delta\":{},\"finish_reason\":\"\"}]}"));
