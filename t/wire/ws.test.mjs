@@ -528,7 +528,8 @@ test('who is told a turn with others counts as there until the last of them is g
 });
 
 test('a slow reader is paused and loses nothing when it reads again', async (t) => {
-  const own = await startServer(t, { config: { workers: 2, websocket: { max_queue: '16KiB' } } });
+  // As slow as the machine makes it: it is not to be given up, nor asked whether it is there.
+  const own = await startServer(t, { config: { workers: 2, http: { send_timeout: '5m' }, websocket: { max_queue: '16KiB', ping_interval: '0s' } } });
   const { id } = await newSession(own);
   const chat = await openChat(t, own);
   chat.send({ action: 'join', payload: { session_id: id } });
