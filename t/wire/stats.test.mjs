@@ -130,7 +130,7 @@ test('two hosts: each tells of both; sums are those of the rows; a killed one va
   await two[1].stop({ signal: 'SIGKILL' });
   const killed_at = Date.now();
   await waitFor(async () => (await read(two[0])).instances === 1, 'one instance');
-  assert.ok(Date.now() - killed_at < 3000, 'interval and grace, and a second to look');
+  assert.ok(Date.now() - killed_at < 8000, 'interval and grace, a second to look, and what a busy machine adds');
   await waitFor(async () => (await redis.command('ZCARD', 'pair:instances')) === '1', 'registry of one');
   assert.equal((await redis.command('KEYS', 'pair:stats:*:keys')).split('\n').length, 2, 'its own and the sums');
 });

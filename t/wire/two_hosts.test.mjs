@@ -132,11 +132,11 @@ async function checkLost(b, { id, waiting, ended }, killed_at) {
   for (const { at, seen } of await ended) {
     const end = seen.at(-1);
     assert.deepEqual([end.event, end.data.error?.code], ['turn.failed', 'worker_lost'], JSON.stringify(end));
-    assert.ok(at - killed_at < 2000, `told after ${at - killed_at} ms`);
+    assert.ok(at - killed_at < 5000, `told after ${at - killed_at} ms`);
     assert.deepEqual(seen.map((event) => Number(event.id.split('.')[1])), seen.map((_, i) => i + 1));
   }
   assert.equal((await waiting).error?.code, 'worker_lost');
-  assert.ok(Date.now() - killed_at < 3000, `who waits was answered after ${Date.now() - killed_at} ms`);
+  assert.ok(Date.now() - killed_at < 6000, `who waits was answered after ${Date.now() - killed_at} ms`);
   const { status, json } = await b.request(`/v1/sessions/${id}/turns`, { key, body: { input: 'again' } });
   assert.deepEqual([status, json.message?.content], [200, 'echo: again']);
 }
