@@ -150,3 +150,24 @@ test('one after the other among equal partition keys, side by side otherwise', a
   for (const partition of partitions) assert.deepEqual(order[partition], [0, 1, 2, 3, 4, 5, 6, 7]);
   assert.ok(most > 1, 'partitions run side by side');
 });
+
+test('a key that is revoked while its task waits: the task does not run', async (t) => {
+  const held = [];
+  const tasks = await start(t, (request, response) => { if (said(request) === 'hold') held.push(() => echo(request, response)); else echo(request, response); });
+  const { status, json: made, text } = await tasks.server.request('/admin/v1/keys', { key: keys.admin, body: { kind: 'server', app_id: 'demo' } });
+  assert.equal(status, 201, text);
+  const partition_key = 'one after the other';
+  const first = (await tasks.chat('hold', { partition_key })).json.id;
+  await waitFor(() => held.length === 1, 'the first to run');
+  const input = { messages: [{ role: 'user', content: 'not any more' }] };
+  const waits = await tasks.post({ type: 'chat.completion', input, partition_key }, { key: made.key });
+  assert.equal(waits.status, 202, waits.text);
+  const still = await tasks.chat('still', { partition_key });
+  assert.equal((await tasks.server.request(`/admin/v1/keys/${made.id}`, { key: keys.admin, method: 'DELETE' })).status, 200);
+  held[0]();
+  assert.equal((await tasks.end(first)).status, 'succeeded');
+  const task = await tasks.end(waits.json.id);
+  assert.deepEqual([task.status, task.error.code, task.error.retryable], ['failed', 'unauthorized', false]);
+  assert.equal((await tasks.end(still.json.id)).status, 'succeeded');
+  assert.deepEqual(tasks.upstream.requests.map(said), ['hold', 'still']);
+});

@@ -140,3 +140,18 @@ test('webhooks of tasks, in their order', async (t) => {
     assert.equal(status, 422, JSON.stringify(webhook));
   }
 });
+
+test('what a provider calls its job is one segment of a path, whatever is in it', async (t) => {
+  const odd = '../files/x?y=1#z %2e&ü', asked = [];
+  const tasks = await start(t, (request, response) => {
+    if (request.method === 'POST') return json(response, { id: JSON.parse(request.text).prompt === 'dots' ? '..' : odd, status: 'queued' });
+    asked.push(request.url);
+    return json(response, { id: odd, status: 'completed', url: 'http://videos/odd' });
+  });
+  const video = (prompt) => tasks.post({ type: 'video.generation', input: { prompt } });
+  assert.equal((await tasks.end((await video('x')).json.id)).status, 'succeeded');
+  assert.deepEqual(asked, [`/v1/videos/${encodeURIComponent(odd)}`]);
+  const dots = await tasks.end((await video('dots')).json.id);
+  assert.deepEqual([dots.status, dots.error.code], ['failed', 'provider_error']);
+  assert.equal(asked.length, 1);
+});

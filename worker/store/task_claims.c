@@ -132,15 +132,18 @@ const struct op op_task_change = {
 	},
 };
 
+#define RENEW "UPDATE tasks SET lease_ends_at = from_ms(now_ms() + CAST($lease_ms AS bigint))"
 const struct op op_task_renew = {
     .name = "task_renew",
     .params = "owner lease_ms",
     .is_write = true,
     .is_first = true,
     .is_upkeep = true,
-    .statements = {{.sql = "UPDATE tasks SET lease_ends_at ="
-			   " from_ms(now_ms() + CAST($lease_ms AS bigint))"
-			   " WHERE owner = $owner AND ended_at IS NULL RETURNING id",
+    .statements = {{.sql = RENEW " WHERE owner = $owner AND ended_at IS NULL RETURNING id",
+	.postgres =
+	    "WITH mine AS MATERIALIZED (SELECT id AS mine_id FROM tasks"
+	    " WHERE owner = $owner AND ended_at IS NULL ORDER BY id FOR NO KEY UPDATE) " RENEW
+	    " FROM mine WHERE tasks.id = mine.mine_id RETURNING id",
 	.is_answer = true}},
 };
 
@@ -364,6 +367,15 @@ put_change(struct op_call *call, const struct store_task_change *c, int64_t step
 }
 
 static int
+compare_changes(const void *a, const void *b)
+{
+	const struct store_task_change *x = *(const struct store_task_change *const *)a;
+	const struct store_task_change *y = *(const struct store_task_change *const *)b;
+
+	return strcmp(x->id, y->id);
+}
+
+static int
 compare_partitions(const void *a, const void *b)
 {
 	const struct store_task_change *x = *(const struct store_task_change *const *)a;
@@ -424,13 +436,20 @@ store_task_change(struct store *store, const struct store_task_change *changes, 
 	struct op_call call;
 
 	int64_t *steps = xcalloc(count + 1, sizeof(*steps));
+	const struct store_task_change **order =
+	    xcalloc(count + 1, sizeof(struct store_task_change *));
 
-	op_call_init(&call, &op_task_change);
-	op_put_count(&call, count);
 	for (size_t i = 0; i < count; i++) {
 		steps[i] = changes[i].is_taken ? own_step() : 0;
-		put_change(&call, &changes[i], steps[i]);
+		order[i] = &changes[i];
 	}
+	/* In one order, whoever locks them: op_task_renew does. */
+	qsort(order, count, sizeof(struct store_task_change *), compare_changes);
+	op_call_init(&call, &op_task_change);
+	op_put_count(&call, count);
+	for (size_t i = 0; i < count; i++)
+		put_change(&call, order[i], steps[order[i] - changes]);
+	free(order);
 	put_partitions(&call, changes, count);
 	put_hooks(&call, changes, count, steps);
 	free(steps);

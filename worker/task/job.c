@@ -13,7 +13,29 @@
 #include "common/log.h"
 #include "worker/task/task_impl.h"
 
-enum { ANSWER_MAX = 1 << 20, PATH_MAX_LEN = 512 };
+enum { ANSWER_MAX = 1 << 20, JOB_ID_MAX = 256, PATH_MAX_LEN = 3 * JOB_ID_MAX + 16 };
+
+/* ---- where it is ---- */
+
+/* The id is the provider's word: in a path it is a segment, whatever is in it (RFC 3986, 2.1). */
+static void
+path_of(const char *job_id, char out[PATH_MAX_LEN])
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+				    "-._~";
+	size_t len = (size_t)snprintf(out, PATH_MAX_LEN, "/videos/");
+
+	for (const char *c = job_id; *c != '\0' && len + 4 <= PATH_MAX_LEN; c++)
+		len += (size_t)snprintf(out + len, PATH_MAX_LEN - len,
+		    strchr(plain, *c) != NULL ? "%c" : "%%%02X", (unsigned char)*c);
+}
+
+static bool
+is_job_id(const char *id)
+{
+	return id != NULL && id[0] != '\0' && strlen(id) <= JOB_ID_MAX && strcmp(id, ".") != 0 &&
+	       strcmp(id, "..") != 0;
+}
 
 /* ---- what it says ---- */
 
@@ -119,7 +141,7 @@ begun(struct run *run, const json_t *job)
 	const char *id = text_of(job, "id");
 
 	run_account(run, &report);
-	if (id == NULL || strlen(id) > PATH_MAX_LEN / 2) {
+	if (!is_job_id(id)) {
 		run_fail(run, E_PROVIDER, "The provider's job has no id.", TASK_AGAIN, 0);
 		return;
 	}
@@ -250,7 +272,7 @@ job_start(struct run *run)
 	};
 
 	if (is_look)
-		snprintf(path, sizeof(path), "/videos/%s", run->task.job_id);
+		path_of(run->task.job_id, path);
 	snprintf(key, sizeof(key), "%s.%u.%u", run->task.id, run->task.runs, run->task.attempts);
 	run->ask = ask_start(run->tasks->of.providers, &question, &handlers, run);
 }
@@ -310,6 +332,6 @@ job_cancel(struct tasks *ts, const struct store_task *t)
 
 	if (t->job_id == NULL || t->provider == NULL || t->provider_model == NULL)
 		return;
-	snprintf(path, sizeof(path), "/videos/%s", t->job_id);
+	path_of(t->job_id, path);
 	ask_start(ts->of.providers, &question, &handlers, xstrdup(t->id));
 }

@@ -400,6 +400,47 @@ ask_money(struct run *run)
 		run->asks_tokens = true;
 }
 
+/* ---- the key that asked for it ---- */
+
+struct key_question {
+	struct tasks *tasks;
+	uint64_t run;
+};
+
+static void
+on_key(void *arg, int err, const struct store_key *key)
+{
+	struct key_question q = *(struct key_question *)arg;
+	struct run *run = idmap_get(q.tasks->runs, q.run);
+
+	free(arg);
+	if (run == NULL || run->state != RUN_MONEY)
+		return; /* it ends already */
+	if (err == 0 && key->revoked_at != 0)
+		run_fail(run, E_UNAUTHORIZED, "The key that asked for the task was revoked.",
+		    TASK_NEVER, 0);
+	else if (err != 0 && err != E_NOT_FOUND) /* a key of the configuration is not there */
+		run_fail(run, err, NULL, TASK_LATER, 0);
+	else
+		ask_money(run);
+}
+
+/* Keys of the record may have been revoked while the task waited. */
+static void
+ask_key(struct run *run)
+{
+	struct key_question *q;
+
+	if (run->task.key_id == NULL || !str_starts(str_of(run->task.key_id), STR("key_"))) {
+		ask_money(run);
+		return;
+	}
+	run->state = RUN_MONEY;
+	q = xmalloc(sizeof(*q));
+	*q = (struct key_question){run->tasks, run->handle};
+	store_key_get(run->tasks->of.store, run->task.key_id, on_key, q);
+}
+
 /* ---- the beginning ---- */
 
 static void
@@ -427,7 +468,7 @@ on_started(void *arg, int err, bool is_done)
 		run->state = RUN_CALL;
 		job_start(run);
 	} else
-		ask_money(run);
+		ask_key(run);
 }
 
 /* It runs when the record says so, or a task that kills its worker would not be known for it. */
