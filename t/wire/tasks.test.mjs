@@ -171,3 +171,17 @@ test('a key that is revoked while its task waits: the task does not run', async 
   assert.equal((await tasks.end(still.json.id)).status, 'succeeded');
   assert.deepEqual(tasks.upstream.requests.map(said), ['hold', 'still']);
 });
+
+test('a large result: whole in the record, cut in the news of it', async (t) => {
+  const text = 'x'.repeat(3 << 20);
+  const tasks = await start(t, (request, response) => (said(request) === 'large' ? json(response, answer(text)) : echo(request, response)));
+  const stream = await tasks.server.stream('/v1/events?topics=tasks:chat.completion', { key });
+  const { json: { id } } = await tasks.chat('large');
+  assert.equal((await tasks.end(id)).result.choices[0].message.content, text);
+  for await (const { event, data } of stream) {
+    if (event !== 'task.completed') continue;
+    assert.deepEqual([data.topic, data.data], [`task:${id}`, { is_cut: true, see: `task:${id}` }]);
+    break;
+  }
+  stream.close();
+});

@@ -7,6 +7,10 @@
 #include "common/clock.h"
 #include "worker/webhook/webhook.h"
 
+/* A larger result is not read for its news: they would be cut. Four times what an event may have,
+ * because spaces go when it is written anew. */
+enum { RESULT_READ_MAX = 4 * EVENTS_PAYLOAD_MAX };
+
 /* NULL: nobody is told of that. */
 static const char *
 name_of(const struct store_task *t, const struct said *s)
@@ -152,6 +156,26 @@ news_of(const struct store_task *t, const struct said *s, const char *name)
 	return news;
 }
 
+/* The payload; the caller frees. */
+static char *
+news_text(const struct store_task *t, const struct said *s, const char *name)
+{
+	struct buf cut = BUF_INIT;
+	json_t *news;
+	char *text;
+
+	if (s->result.len > RESULT_READ_MAX) {
+		buf_printf(&cut, "{\"is_cut\":true,\"see\":\"task:%s\"}", t->id);
+		text = xstrdup(cut.data);
+		buf_fini(&cut);
+		return text;
+	}
+	news = news_of(t, s, name);
+	text = json_dumps(news, JSON_COMPACT);
+	json_decref(news);
+	return text;
+}
+
 void
 news_publish(struct events *events, const struct store_task *t, const struct said *s)
 {
@@ -160,9 +184,7 @@ news_publish(struct events *events, const struct store_task *t, const struct sai
 
 	if (events == NULL || name == NULL)
 		return;
-	json_t *news = news_of(t, s, name);
-	char *text = json_dumps(news, JSON_COMPACT);
-	json_decref(news);
+	char *text = news_text(t, s, name);
 	snprintf(topic, sizeof(topic), "task:%s", t->id);
 	snprintf(also, sizeof(also), "tasks:%s", t->type);
 	const struct events_news told = {.topic = topic,
@@ -216,15 +238,13 @@ task_end_read(const struct store_task *t, struct arena *arena, struct events_new
 
 	if (!task_state_is_last(t->state) || name == NULL || is_settling(t))
 		return false;
-	json_t *news = news_of(t, &s, name);
-	char *text = json_dumps(news, JSON_COMPACT);
+	char *text = news_text(t, &s, name);
 	*ret = (struct events_news){.topic = arena_printf(arena, "task:%s", t->id),
 	    .app_id = arena_strdup(arena, str_of(t->app_id)),
 	    .name = name,
 	    .payload = str_of(arena_strdup(arena, str_of(text))),
 	    .flags = EVENTS_FINAL};
 	free(text);
-	json_decref(news);
 	return true;
 }
 
