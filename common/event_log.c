@@ -10,12 +10,12 @@
 
 enum { STATE_FREE, STATE_WRITING, STATE_DONE, STATE_VOID };
 enum { NUMBER_SHIFT = 24, ROW_SHIFT = 12, LIFE_SHIFT = 2, LIFE_MASK = 0x3ff, TRIES = 16 };
-enum { WANT_BITS = 4096, PARTS_MAX = EVENT_LOG_MAX / EVENT_LOG_SLOT_BYTES };
+enum { SUM_SHIFT = 32, WANT_BITS = 4096, PARTS_MAX = EVENT_LOG_MAX / EVENT_LOG_SLOT_BYTES };
 
 struct slot {
 	_Atomic uint64_t stamp;
 	_Atomic uint64_t keys[EVENT_LOG_KEYS]; /* 0 in the later pieces of an event */
-	_Atomic uint64_t len;                  /* of the whole event; 0 in the later pieces */
+	_Atomic uint64_t len; /* of the whole event, and above it its sum; 0 in the later pieces */
 };
 
 struct row {
@@ -53,6 +53,16 @@ event_log_key(struct str text)
 		hash = (hash ^ (unsigned char)text.p[i]) * UINT64_C(0x100000001b3);
 	hash ^= hash >> 32;
 	return hash != 0 ? hash : 1;
+}
+
+/*
+ * A writer that stood still for a whole lap, was given up meanwhile and goes on writes over the
+ * bytes of another: stamps do not show that, the sum does.
+ */
+static uint64_t
+len_and_sum(struct str bytes)
+{
+	return event_log_key(bytes) << SUM_SHIFT | bytes.len;
 }
 
 /* ---- stamps ---- */
@@ -150,7 +160,8 @@ write_all(struct shm *shm, struct shm_who me, uint64_t first, size_t parts,
 		for (int k = 0; k < EVENT_LOG_KEYS; k++)
 			atomic_store_explicit(
 			    &slot->keys[k], i == 0 ? keys[k] : 0, memory_order_relaxed);
-		atomic_store_explicit(&slot->len, i == 0 ? bytes.len : 0, memory_order_relaxed);
+		atomic_store_explicit(
+		    &slot->len, i == 0 ? len_and_sum(bytes) : 0, memory_order_relaxed);
 		is_whole =
 		    settle(shm, me, first + i, is_whole ? STATE_DONE : STATE_VOID) && is_whole;
 	}
@@ -251,7 +262,7 @@ bool
 event_log_read(const struct shm *shm, uint64_t number, struct buf *out)
 {
 	struct event_log *log = log_of(shm);
-	uint64_t len = atomic_load(&slot_of(log, number)->len);
+	uint64_t sum = atomic_load(&slot_of(log, number)->len), len = (uint32_t)sum;
 	size_t was = out->len;
 
 	if (!is_still(log, number) || len == 0 || len > EVENT_LOG_MAX)
@@ -266,6 +277,10 @@ event_log_read(const struct shm *shm, uint64_t number, struct buf *out)
 			out->len = was;
 			return false;
 		}
+	}
+	if (len_and_sum(str_sub(out->data + was, len)) != sum) {
+		out->len = was;
+		return false;
 	}
 	return true;
 }

@@ -11,7 +11,8 @@
  *
  * Writers take numbers by one atomic addition and claim slots by compare-and-swap, so none waits
  * for another. A number whose writer died is voided by whoever reads; a writer who finds its number
- * voided takes another. Nothing that a killed worker leaves is read as an event.
+ * voided takes another. Nothing that a killed worker leaves is read as an event, nor what one
+ * leaves that stood still for a whole lap and wrote on over others: each event has a sum.
  *
  * Beside it each row has a bitmap of what its worker wants to hear, so that only those are woken.
  */
@@ -45,7 +46,7 @@ enum event_log_at {
 	EVENT_LOG_LOST, /* overwritten */
 };
 enum event_log_at event_log_look(struct shm *, uint64_t number, uint64_t ret_keys[EVENT_LOG_KEYS]);
-/* Appends its bytes; false: overwritten meanwhile. */
+/* Appends its bytes; false: overwritten meanwhile, or by who was a lap late. */
 bool event_log_read(const struct shm *, uint64_t number, struct buf *out);
 /* Nobody came to write it: then nobody will. */
 void event_log_give_up(struct shm *, uint64_t number);

@@ -41,7 +41,7 @@
 
 #define SHM_MAGIC 0x31594c5241505359ULL
 
-enum { SHM_VERSION = 6, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
+enum { SHM_VERSION = 7, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
 
 /* Everything that must be equal in two binaries that share the memory; at last what need not be. */
 struct shm_shape {

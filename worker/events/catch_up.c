@@ -136,8 +136,10 @@ tell_from_log(struct events_catch_up *c, uint64_t from, uint64_t end, int64_t si
 		struct event *e = NULL;
 
 		c->is_gap = c->is_gap || at == EVENT_LOG_LOST;
-		if (at == EVENT_LOG_EVENT && may_be_of(c->sub, keys))
+		if (at == EVENT_LOG_EVENT && may_be_of(c->sub, keys)) {
 			e = read_event(ev, n);
+			c->is_gap = c->is_gap || e == NULL;
+		}
 		if (e != NULL && e->at_ms >= since_ms && is_of(c->sub, e))
 			is_there = tell(c, e);
 		event_unref(&e);

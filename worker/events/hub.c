@@ -215,11 +215,16 @@ is_wanted(const struct events *ev, const uint64_t keys[EVENT_LOG_KEYS])
 static void
 take(struct events *ev, uint64_t number)
 {
+	uint64_t keys[EVENT_LOG_KEYS];
 	struct event *e;
 
 	buf_clear(&ev->scratch);
-	if (!event_log_read(ev->shm, number, &ev->scratch))
-		return; /* the next look finds that it is lost */
+	if (!event_log_read(ev->shm, number, &ev->scratch)) {
+		/* Overwritten: the next look finds that it is lost. Spoilt: nobody else says so. */
+		if (event_log_look(ev->shm, number, keys) == EVENT_LOG_EVENT && ev->sub_count > 0)
+			events_all_lost(ev);
+		return;
+	}
 	e = event_parse(buf_str(&ev->scratch), ev->host, number);
 	if (e != NULL)
 		push(ev, e);

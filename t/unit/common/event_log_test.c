@@ -72,6 +72,35 @@ test_overwritten(void **state)
 	shm_free(&shm);
 }
 
+/* What a writer that was a lap late has written over is not read, neither as its nor as the
+ * other's. */
+static void
+test_spoilt(void **state)
+{
+	struct shm *shm = shm_create(1);
+	struct shm_who me;
+	uint64_t found[EVENT_LOG_KEYS];
+	struct buf out = BUF_INIT;
+	char bytes[EVENT_LOG_SLOT_BYTES + 100], *there;
+
+	(void)state;
+	assert_true(shm_row_claim(shm, 0, 1, &me));
+	memset(bytes, 'q', sizeof(bytes));
+	memcpy(bytes, "here it begins", 14);
+	assert_int_equal(event_log_add(shm, me, keys, str_sub(bytes, sizeof(bytes))), 1);
+	there = memmem(shm_event_log(shm), event_log_shm_bytes(1), "here it begins", 14);
+	assert_non_null(there);
+	memset(there, 'x', 20);
+	assert_int_equal(event_log_look(shm, 1, found), EVENT_LOG_EVENT);
+	assert_false(event_log_read(shm, 1, &out));
+	assert_int_equal(out.len, 0);
+	memcpy(there, bytes, 20);
+	assert_true(event_log_read(shm, 1, &out));
+	assert_memory_equal(out.data, bytes, sizeof(bytes));
+	buf_fini(&out);
+	shm_free(&shm);
+}
+
 /* A number that nobody writes is given up, and its writer takes another one. */
 static void
 test_given_up(void **state)
@@ -215,6 +244,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_read_back),
 	    cmocka_unit_test(test_overwritten),
+	    cmocka_unit_test(test_spoilt),
 	    cmocka_unit_test(test_given_up),
 	    cmocka_unit_test(test_wants),
 	    cmocka_unit_test(test_killed_writers),
