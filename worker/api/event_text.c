@@ -17,3 +17,21 @@ event_text_members(const struct event *e, struct buf *out)
 	else
 		buf_add_cstr(out, "null");
 }
+
+struct str
+event_text_of(struct event_text *t, const struct event *e)
+{
+	if (t->members.len == 0 || t->host != e->host || t->number != e->number) {
+		t->host = e->host;
+		t->number = e->number;
+		buf_clear(&t->members);
+		event_text_members(e, &t->members);
+	}
+	return buf_str(&t->members);
+}
+
+void
+event_text_fini(struct event_text *t)
+{
+	buf_fini(&t->members);
+}

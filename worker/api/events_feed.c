@@ -27,6 +27,8 @@ struct events_feeds {
 	struct api *api;
 	struct list all;
 	size_t count;
+	struct event_text text;
+	struct buf data; /* {text} */
 	struct loop_timer drain_step;
 	bool is_draining;
 };
@@ -79,13 +81,13 @@ static void
 on_event(struct events_sub *sub, struct event *e, struct str id)
 {
 	struct events_feed *f = container_of(sub, struct events_feed, sub);
-	struct buf data = BUF_INIT;
+	struct buf *data = &f->feeds->data;
 
-	buf_add_char(&data, '{');
-	event_text_members(e, &data);
-	buf_add_char(&data, '}');
-	bool is_taken = sse_send(f->sse, id, e->name, buf_str(&data));
-	buf_fini(&data);
+	buf_clear(data);
+	buf_add_char(data, '{');
+	buf_add_str(data, event_text_of(&f->feeds->text, e));
+	buf_add_char(data, '}');
+	bool is_taken = sse_send(f->sse, id, e->name, buf_str(data));
 	if (!is_taken && (e->flags & EVENTS_PROGRESS) == 0)
 		come_back(f);
 }
@@ -233,6 +235,8 @@ events_feeds_free(struct events_feeds **ref)
 	*ref = NULL;
 	check(list_empty(&feeds->all));
 	loop_timer_stop(feeds->api->loop, &feeds->drain_step);
+	event_text_fini(&feeds->text);
+	buf_fini(&feeds->data);
 	free(feeds);
 }
 

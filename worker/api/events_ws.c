@@ -21,6 +21,7 @@ struct events_sockets {
 	struct list all;
 	size_t count;
 	struct idmap *streams; /* struct events_stream */
+	struct event_text text;
 	struct loop_timer drain_step;
 };
 
@@ -153,7 +154,7 @@ on_event(struct events_sub *sub, struct event *e, struct str id)
 	buf_add_cstr(&b, "\",\"event\":\"");
 	buf_add_json_escaped(&b, e->name);
 	buf_add_cstr(&b, "\",");
-	event_text_members(e, &b);
+	buf_add_str(&b, event_text_of(&s->all->text, e));
 	buf_add_char(&b, '}');
 	tell(s, &b);
 	buf_fini(&b);
@@ -493,5 +494,6 @@ events_sockets_free(struct events_sockets **ref)
 	check(list_empty(&all->all));
 	loop_timer_stop(all->api->loop, &all->drain_step);
 	idmap_free(&all->streams);
+	event_text_fini(&all->text);
 	free(all);
 }
