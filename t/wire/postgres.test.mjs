@@ -216,7 +216,6 @@ test('connections that a firewall has forgotten cost nobody his request, however
     assert.equal(json.checks.store.available, true);
     await Promise.all(Array.from({ length: 40 }, () => newSession(server)));
   }
-  assert.doesNotMatch(server.output(), /store operation given up/);
 });
 
 test('cut again and again at any moment: well by itself afterwards', async (t) => {
