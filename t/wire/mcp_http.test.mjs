@@ -128,6 +128,7 @@ test('its sessions are ended with the workers: at a reload, and at the end; one 
   tools.http.prependListener('request', (req) => { if (req.method === 'DELETE') held.push(req.headers['mcp-session-id']); });
   tools.holds_delete = true;
   await server.stop();
+  await waitFor(() => held.length >= second.length, 'what was sent to be read');
   assert.deepEqual(held.sort(), [...second].sort());
 });
 
@@ -142,7 +143,7 @@ test('one that goes is told to the model, and is there again when it comes back'
   assert.equal(away.at(-1).event, 'turn.completed');
   await tools.start();
   await waitFor(async () => {
-    for (let i = 0; i < 6; i++) if (of(await run(server, '[[mock tool=web__add args={"a":1,"b":2}]]'), 'tool.result')[0].output !== 'sum 3') return false;
+    for (let i = 0; i < 6; i++) if (of(await run(server, '[[mock tool=web__add args={"a":1,"b":2}]]'), 'tool.result')[0]?.output !== 'sum 3') return false;
     return true;
   }, 'all workers to be connected again');
 });

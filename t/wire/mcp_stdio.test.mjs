@@ -14,7 +14,7 @@ for (const [era, revision] of [['legacy', '2025-11-25'], ['modern', '2026-07-28'
     const server = await start(t, [sdk('tools', era, { env: { GREETING: 'hello' } })]);
     await ready(server, 'tools');
     assert.match(server.output(), new RegExp(`mcp server ready server=tools revision=${revision} tools=6`));
-    assert.match(server.output(), /mcp server says server=tools text="begins as/);
+    await server.line(/mcp server says server=tools text="begins as/);
     const seen = [];
     for (let i = 0; i < 8; i++) seen.push(JSON.parse(await call(server, 'tools__where')));
     assert.equal(new Set(seen.map(({ pid }) => pid)).size, 1);
