@@ -15,7 +15,7 @@ setup(void **state)
 {
 	world_init(&w);
 	world_start(&w);
-	ts = (struct tasks){.of = {.loop = w.loop, .store = w.store}};
+	ts = (struct tasks){.of = {.loop = w.loop, .store = w.store, .conf = &w.conf}};
 	list_init(&ts.writes);
 	ts.write_again.on_fire = writes_on_again;
 	return 0;
