@@ -130,12 +130,16 @@ test('without Redis: a living host keeps its turns when another starts, a dead o
   const [a] = await startHosts(t, 1, url);
   const { id } = await newSession(a);
   const long = await newSession(a);
-  const { turn, events } = await beginTurn(a, id, { input: 'go [[mock tokens=400 interval=10]]' });
+  // It waits for its tool call, however long the other host takes to start.
+  const tools = [{ type: 'function', function: { name: 'weather', description: 'weather', parameters: { type: 'object' } } }];
+  const { turn, events } = await beginTurn(a, id, { input: '[[mock tool=weather args={}]]', tools });
   const here = reading(events);
+  const call = await waitFor(() => here.seen.find(({ event }) => event === 'tool.call'), 'a call');
   const [b] = await startHosts(t, 1, url);
   const refused = await b.request(`/v1/sessions/${id}/turns`, { key, body: { input: 'me too' } });
   assert.equal(refused.status, 409, refused.text);
   assert.equal((await b.request(`/v1/sessions/${id}/turns/${turn}/events`, { key })).status, 503, 'nobody can be reached there');
+  assert.equal((await a.request(`/v1/sessions/${id}/tool-results`, { key, body: { tool_call_id: call.data.tool_call_id, output: 1 } })).status, 202);
   await here.done;
   assert.equal(here.seen.at(-1).event, 'turn.completed');
   assert.equal((await turnOf(b, id, turn)).state, 'completed');

@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/err.h"
 #include "common/log.h"
+#include "worker/store/pg_pool.h"
 
 enum { HOST_ID_LEN = 16 };
 #define HEX "0123456789abcdef"
@@ -50,10 +51,11 @@ lease_ms(const struct leases *l)
 
 /* ---- what is known ---- */
 
+/* Another host may come back to the record later than this one, by all of the pool's back-off. */
 static bool
 is_trusted(const struct leases *l, uint64_t now_ms)
 {
-	return l->read_ms != 0 && now_ms - l->since_ms > lease_ms(l) &&
+	return l->read_ms != 0 && now_ms - l->since_ms > lease_ms(l) + PG_BACKOFF_MAX_MS &&
 	       now_ms - l->read_ms < lease_ms(l);
 }
 

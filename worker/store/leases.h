@@ -4,7 +4,8 @@
  * Private to worker/store; only where the record is shared (PostgreSQL). The first worker of a
  * host renews, every worker reads, three times within backplane.lease; the clock is the database's.
  * One that could not read for a while (the database was away, for others too perhaps) believes no
- * lease to be over until it has read for a whole lease again.
+ * lease to be over until it has read for a whole lease and the longest pause between two attempts
+ * to connect again.
  *
  * Elected is the first worker of the oldest living host; it believes so no longer than its lease
  * lasts. It declares lost the turns of hosts whose leases are over.
