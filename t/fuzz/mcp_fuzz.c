@@ -1,6 +1,6 @@
 /*
  * mcp_fuzz - JSON-RPC messages and batches, pages of lists, schemas, what is posted to us with its
- * headers, results on their way to clients.
+ * headers, results on their way to clients, ids of sessions and of questions.
  */
 #include <jansson.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 #include "worker/mcp/catalog.h"
 #include "worker/mcp/jsonrpc.h"
 #include "worker/mcp/posted.h"
+#include "worker/mcp/question_id.h"
 #include "worker/mcp/reply.h"
 #include "worker/mcp/schema.h"
 #include "worker/mcp/ticket.h"
@@ -180,6 +181,24 @@ check_ticket(struct str s)
 	check(!mcp_ticket_parse(s, STR("a key that the input does not know"), &t));
 }
 
+/* The id of an answer that was posted: what is taken for one of ours names the same place again. */
+static void
+check_question_id(struct str s)
+{
+	struct backplane_addr home, again;
+	char text[QUESTION_ID_MAX];
+	uint64_t handle, number;
+	struct jsonrpc m;
+
+	if (jsonrpc_parse(s, &m) == 0 && m.kind != JSONRPC_NOTIFICATION)
+		s = m.id;
+	if (!question_id_parse(s, &home, &handle))
+		return;
+	question_id_format(home, handle, text);
+	check(question_id_parse(str_of(text), &again, &number));
+	check(owner_equal(home, again) && number == handle);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -191,6 +210,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check_posted(s);
 	check_reply(s);
 	check_ticket(s);
+	check_question_id(s);
 	if (size > 0)
 		check_schema(s);
 	return 0;

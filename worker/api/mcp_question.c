@@ -9,16 +9,12 @@
  *
  * An answer counts only within the session that was asked.
  */
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/check.h"
 #include "common/idmap.h"
 #include "worker/api/mcp_impl.h"
-#include "worker/backplane/owner.h"
-
-enum { ID_MAX_LEN = OWNER_MAX + 20 };
+#include "worker/mcp/question_id.h"
 
 struct mcp_question {
 	struct list node;
@@ -105,31 +101,10 @@ refuse(const struct mcp_ask *a, uint64_t number)
 	mcp_answer(a->front->api->upstreams, a->upstream, number, &refusal);
 }
 
-/* "p.host.row.number.handle" in hex. */
 static void
-format_id(const struct mcp_question *q, char out[ID_MAX_LEN])
+format_id(const struct mcp_question *q, char out[QUESTION_ID_MAX])
 {
-	char owner[OWNER_MAX];
-
-	owner_format(backplane_self(q->ask->front->api->backplane), owner);
-	snprintf(out, ID_MAX_LEN, "\"p.%s.%" PRIx64 "\"", owner, q->handle);
-}
-
-static bool
-parse_id(struct str id, struct backplane_addr *ret_home, uint64_t *ret_handle)
-{
-	char text[ID_MAX_LEN], *dot, *end;
-
-	if (id.len < 5 || id.len >= sizeof(text) || memcmp(id.p, "\"p.", 3) != 0)
-		return false;
-	memcpy(text, id.p + 3, id.len - 4);
-	text[id.len - 4] = '\0';
-	dot = strrchr(text, '.');
-	if (dot == NULL || dot[1] == '\0' || strspn(dot + 1, "0123456789abcdef") != strlen(dot + 1))
-		return false;
-	*dot = '\0';
-	*ret_handle = strtoull(dot + 1, &end, 16);
-	return *end == '\0' && owner_parse(text, ret_home);
+	question_id_format(backplane_self(q->ask->front->api->backplane), q->handle, out);
 }
 
 /* NULL: it cannot be asked. */
@@ -140,7 +115,7 @@ put(struct mcp_ask *a, const char *method, struct str params)
 	struct sse *sse =
 	    is_legacy && (a->caps & mcp_question_needs(method)) != 0 ? mcp_ask_stream(a) : NULL;
 	struct buf b = BUF_INIT;
-	char id[ID_MAX_LEN];
+	char id[QUESTION_ID_MAX];
 
 	if (sse == NULL)
 		return NULL;
@@ -185,7 +160,7 @@ static void
 withdraw(struct mcp_question *q, struct sse *sse)
 {
 	struct buf params = BUF_INIT, b = BUF_INIT;
-	char id[ID_MAX_LEN];
+	char id[QUESTION_ID_MAX];
 
 	format_id(q, id);
 	buf_printf(&params, "{\"requestId\":%s}", id);
@@ -262,7 +237,7 @@ mcp_question_answer(struct mcp_front *front, uint64_t session, const struct json
 	struct backplane_addr home;
 	uint64_t handle;
 
-	if (session == 0 || !parse_id(answer->id, &home, &handle))
+	if (session == 0 || !question_id_parse(answer->id, &home, &handle))
 		return;
 	if (owner_equal(home, backplane_self(backplane))) {
 		take(front, session, handle, answer);
