@@ -109,7 +109,8 @@ describe('over both hosts', () => {
   test('streams on one host, posts on the other: changed lists are told to all of both', async () => {
     const session = await open(hosts[0]);
     await waitFor(() => web.requests.filter(({ headers }) => headers['mcp-method'] === 'subscriptions/listen').length >= 8, 'listen streams');
-    const streams = await Promise.all(Array.from({ length: 12 }, (_, i) => feed(hosts[i % 2], session)));
+    // Each of a session of its own: of several of one session one is told.
+    const streams = await Promise.all(Array.from({ length: 12 }, async (_, i) => feed(hosts[i % 2], await open(hosts[0]))));
     const told = streams.map(next);
     assert.equal((await post(hosts[1], call('web__add', { a: 1, b: 1 }), session)).status, 200);
     web.addTool('later');

@@ -302,6 +302,7 @@ mcp_front_new(struct api *api)
 	list_init(&front->menus);
 	mcp_questions_init(front);
 	front->notes = mcp_notes_new(front);
+	front->leads = mcp_leads_new(front);
 	front->feeds = mcp_feeds_new(front);
 	front->pairs = mcp_pairs_new(front);
 	front->life = mcp_life_new(front);
@@ -324,6 +325,7 @@ mcp_front_free(struct mcp_front **ref)
 		mcp_ask_drop(a);
 	mcp_items_changed(front);
 	mcp_feeds_free(&front->feeds);
+	mcp_leads_free(&front->leads);
 	mcp_pairs_free(&front->pairs);
 	mcp_questions_fini(front);
 	mcp_notes_free(&front->notes);

@@ -45,11 +45,19 @@ feed_free(struct mcp_feed *f)
 	f->front->feeds->count--;
 	if (f->is_pair)
 		mcp_pair_forget(f);
+	else if (f->session != 0)
+		mcp_lead_close(f);
 	loop_post_cancel(f->front->api->loop, &f->overflow);
 	if (f->has_key)
 		key_release(&f->key);
 	free(f->listen_id);
 	free(f);
+}
+
+struct list *
+mcp_feeds_all(struct mcp_front *front)
+{
+	return &front->feeds->all;
 }
 
 static void
@@ -96,6 +104,7 @@ mcp_feed_start(struct mcp_front *front, struct api_call *call, struct http_req *
 
 	f->session = t->nonce;
 	f->wishes = MCP_ALL_WISHES;
+	mcp_lead_open(f, t->nonce);
 	mcp_note_follow(f);
 	call_end(call);
 }
@@ -327,7 +336,7 @@ mcp_feeds_tell(struct mcp_front *front, enum mcp_kind kind)
 	list_for_safe (node, &front->feeds->all) {
 		struct mcp_feed *f = list_entry(node, struct mcp_feed, node);
 
-		if ((f->wishes & 1U << kind) != 0)
+		if ((f->wishes & 1U << kind) != 0 && mcp_feed_is_newest(f))
 			say(f, mcp_kind_info(kind)->changed, STR_NONE);
 	}
 }
@@ -352,8 +361,9 @@ mcp_feeds_pass_on(struct mcp_front *front, size_t server, const struct jsonrpc *
 		list_for (node, &front->feeds->all) {
 			struct mcp_feed *f = list_entry(node, struct mcp_feed, node);
 
-			if (is_message ? wants_message(f, server, level)
-				       : watches(f, server, buf_str(&uri)))
+			if (mcp_feed_is_newest(f) &&
+			    (is_message ? wants_message(f, server, level)
+					: watches(f, server, buf_str(&uri))))
 				say(f, m->method, m->params);
 		}
 	}

@@ -10,6 +10,7 @@
  *   mcp_own.c    tools of Parley itself; mcp_own_model.c, mcp_own_search.c and mcp_own_task.c are
  * such mcp_life.c   sessions of older clients: ids, those that have ended, requests taken back
  *   mcp_feed.c   the streams on which they are told what has changed
+ *   mcp_lead.c   which of a session's streams is told, where it has several
  *   mcp_note.c   what older ones want to be told beside: changes of resources, log messages
  *   mcp_pair.c   the two routes of 2024-11-05: such a stream, and messages whose answers go there
  */
@@ -33,6 +34,7 @@ struct mcp_front {
 	struct mcp_feeds *feeds; /* mcp_feed.c */
 	struct mcp_pairs *pairs; /* mcp_pair.c */
 	struct idmap *questions; /* mcp_question.c */
+	struct mcp_leads *leads; /* mcp_lead.c */
 	struct mcp_notes *notes; /* mcp_note.c */
 };
 
@@ -149,6 +151,11 @@ struct mcp_feed {
 	const struct conf_app *app;
 	struct list watched; /* resources */
 	struct sse *sse;
+	/* Of a session: mcp_lead.c. */
+	struct backplane_addr muter; /* whose stream is the newer one */
+	int64_t opened_ms;           /* wall clock */
+	bool is_second, is_muted;
+	bool has_seconds, has_others; /* .. here, at other workers; or had */
 	/* Of a pair. */
 	bool is_pair;
 	uint8_t caps;               /* enum in ticket.h, since initialize */
@@ -166,6 +173,8 @@ void mcp_feeds_watch(struct mcp_front *, uint64_t session, size_t server, struct
 void mcp_feeds_unwatch(struct mcp_front *, uint64_t session, struct str uri);
 /* What a server said that belongs to no request. */
 void mcp_feeds_pass_on(struct mcp_front *, size_t server, const struct jsonrpc *);
+struct list *mcp_feeds_all(struct mcp_front *);
+bool mcp_feed_is_newest(const struct mcp_feed *); /* it is the one to be told */
 enum { MCP_ALL_WISHES = (1 << MCP_KIND_COUNT) - 1 };
 struct mcp_feeds *mcp_feeds_new(struct mcp_front *);
 void mcp_feeds_free(struct mcp_feeds **);
@@ -175,6 +184,13 @@ void mcp_feed_listen(struct mcp_ask *);                   /* ends it: the stream
 void mcp_feeds_tell(struct mcp_front *, enum mcp_kind);   /* a list of that kind has changed */
 void mcp_feeds_end(struct mcp_front *, uint64_t session); /* of a session that has ended */
 void mcp_feeds_drain(struct mcp_front *);
+
+/* ---- mcp_lead.c ---- */
+
+struct mcp_leads *mcp_leads_new(struct mcp_front *);
+void mcp_leads_free(struct mcp_leads **);
+void mcp_lead_open(struct mcp_feed *, uint64_t session);
+void mcp_lead_close(struct mcp_feed *);
 
 /* ---- mcp_note.c ---- */
 

@@ -56,6 +56,7 @@ enum backplane_method {
 	BACKPLANE_WEBHOOK_WAKE, /* webhook: there is more than I take */
 	BACKPLANE_TASK_WAKE,    /* task: there may be something to claim */
 	BACKPLANE_TASK_CANCEL,  /* task: what you run is not wanted any more */
+	BACKPLANE_MCP_STREAM,   /* api: a session of a client has a stream here, or has none */
 	BACKPLANE_METHOD_COUNT = 64
 };
 
