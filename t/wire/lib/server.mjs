@@ -24,8 +24,8 @@ const log_line = /^\d{4}-\d\d-\d\dT\S+Z (DEBUG|INFO|ACCESS|WARN|ERROR) /;
 // What stands for lines that the log has left out: the first words of what a place says again and again.
 const repeated_line = /^((?:WARN|ERROR) +.+ )repeated=\d+( worker=\d+)?$/;
 // What every server may say: a host without Redis is told so at its start; a worker that could run had no core, which is the
-// machine's doing (one that waits for something else is "stalled").
-const always_allowed = [/WARN +backplane\b.*\blocal\b/, /WARN +worker starved /];
+// machine's doing (one that waits for something else is "stalled"), as is how long figures take.
+const always_allowed = [/WARN +backplane\b.*\blocal\b/, /WARN +worker starved /, /WARN +stats slow\b/];
 
 /** Maps merge, everything else replaces; undefined removes. */
 function merge(base, over) {
