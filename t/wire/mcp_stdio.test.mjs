@@ -83,6 +83,7 @@ for (const [what, change, is_same] of [
     let answered = 0;
     for (const one of calls) one.then(() => answered++, () => answered++);
     await waitFor(async () => sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_turns_live') === 12, 'calls under way');
+    const old = server.workers();
     await change(server);
     // The new workers reach the program, or one of theirs, at once.
     await gives(server, 'tools__add', { a: 1, b: 2 }, 'sum 3');
@@ -90,6 +91,9 @@ for (const [what, change, is_same] of [
     fs.writeFileSync(file, '');
     for (const text of await Promise.all(calls)) assert.equal(text, 'at last');
     if (!is_same) await waitFor(() => !is_alive(pid), 'the old program to end', 30000);
+    // The old worker that spoke to the program goes now, and takes with it what the new ones just ask it.
+    await waitFor(() => !old.some(is_alive), 'the end of the old workers', 30000);
+    await gives(server, 'tools__add', { a: 1, b: 2 }, 'sum 3');
     assert.equal(JSON.parse(await call(server, 'tools__where')).pid === pid, is_same);
   });
 }
