@@ -219,6 +219,6 @@ test('a revoked key is refused, and its streams and sockets end, on the other ho
     assert.equal((await chat.end()).code, 1008);
     assert.equal((await seen).at(-1).data.error.code, 'unauthorized');
     await waitFor(async () => (await Promise.all([1, 2, 3, 4, 5, 6].map(() => open(b, made.key)))).every(({ status }) => status === 401), 'its refusal');
-    assert.ok(Date.now() - from < 1500, `${Date.now() - from} ms`);
+    assert.ok(Date.now() - from < 5000, `${Date.now() - from} ms`);
   }
 });
