@@ -63,6 +63,25 @@ begin_video(struct conn *conn, const struct plan *plan)
 		"object", "video", "status", "queued", "progress", 0));
 }
 
+/* video_<begun>_<takes>_<fails>, as begin_video() has named it. */
+static bool
+video_parse(const char *id, long long *begun_ms, unsigned *takes_ms, int *fails)
+{
+	static const char prefix[] = "video_";
+	char *end;
+
+	if (strncmp(id, prefix, sizeof(prefix) - 1) != 0)
+		return false;
+	*begun_ms = strtoll(id + sizeof(prefix) - 1, &end, 10);
+	if (*end++ != '_')
+		return false;
+	*takes_ms = (unsigned)strtoul(end, &end, 10);
+	if (*end++ != '_')
+		return false;
+	*fails = (int)strtol(end, &end, 10);
+	return *end == '\0';
+}
+
 static void
 show_video(struct conn *conn, const char *id)
 {
@@ -70,7 +89,7 @@ show_video(struct conn *conn, const char *id)
 	unsigned takes_ms;
 	int fails;
 
-	if (sscanf(id, "video_%lld_%u_%d", &begun_ms, &takes_ms, &fails) != 3) {
+	if (!video_parse(id, &begun_ms, &takes_ms, &fails)) {
 		play_error(conn, 404, "invalid_request_error", "not_found", "no such video", NULL);
 		return;
 	}
