@@ -26,7 +26,7 @@
 #include "master/control.h"
 #include "master/serve.h"
 
-enum { WORKERS = 2, WAIT_MS = 10000, LISTENERS_MAX = 16 };
+enum { WORKERS = 2, WAIT_MS = 60000, LISTENERS_MAX = 16 };
 
 /* What the workers are told, and tell; shared by all processes of the test. */
 static struct play {
