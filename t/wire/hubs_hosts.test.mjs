@@ -47,34 +47,41 @@ async function newTask(n) {
 /** Comes back by itself, to any host, and asks again for what it has not heard the end of. */
 function follow(transport, ids) {
   const self = { transport, heard: new Map(), reconnected: 0, at: 0, is_stopping: false };
+  let connection, connecting;
+  const ended = (id) => self.heard.set(id, (self.heard.get(id) ?? 0) + 1);
   const missing = () => ids.filter((id) => !self.heard.has(id));
-  const url = () => `${hosts[self.at++ % hosts.length].url}/hubs/tasks`;
-  const connection = new signalR.HubConnectionBuilder().configureLogging(signalR.LogLevel.None)
-    .withUrl(url(), { transport: transports[transport], accessTokenFactory: () => keys.server }).build();
-  self.ended = (id) => self.heard.set(id, (self.heard.get(id) ?? 0) + 1);
-  for (const name of ['TaskCompleted', 'TaskFailed', 'TaskCancelled', 'TaskTimedOut']) connection.on(name, self.ended);
-  self.start = async () => {
-    while (!self.is_stopping) {
-      try {
-        await within(connection.start(), 'start', 10000);
-        for (const id of missing()) await within(connection.invoke('SubscribeToTask', id), 'subscribe', 10000);
-        return;
-      } catch {
-        connection.baseUrl = url();
-        await connection.stop().catch(() => {});
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }
+  const build = () => {
+    const fresh = new signalR.HubConnectionBuilder().configureLogging(signalR.LogLevel.None)
+      .withUrl(`${hosts[self.at++ % hosts.length].url}/hubs/tasks`, { transport: transports[transport], accessTokenFactory: () => keys.server }).build();
+    for (const name of ['TaskCompleted', 'TaskFailed', 'TaskCancelled', 'TaskTimedOut']) fresh.on(name, ended);
+    fresh.onclose(() => {
+      if (fresh !== connection || self.is_stopping) return; // one that never stood is tried again where it failed
+      self.reconnected++;
+      self.start();
+    });
+    return fresh;
   };
-  connection.onclose(() => {
-    if (self.is_stopping) return;
-    self.reconnected++;
-    connection.baseUrl = url();
-    self.back = self.start();
-  });
+  async function connect() {
+    while (!self.is_stopping) {
+      const fresh = build();
+      try {
+        await within(fresh.start(), 'start', 10000);
+        for (const id of missing()) await within(fresh.invoke('SubscribeToTask', id), 'subscribe', 10000);
+        if (fresh.state === signalR.HubConnectionState.Connected) {
+          connection = fresh;
+          return;
+        }
+      } catch {
+        // its host has just been killed, or is not there yet
+      }
+      await fresh.stop().catch(() => {});
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+  self.start = () => connecting ??= connect().finally(() => { connecting = undefined; });
   self.stop = async () => {
     self.is_stopping = true;
-    await self.back?.catch(() => {});
+    await connecting;
     await connection.stop();
   };
   return self;
