@@ -114,7 +114,8 @@ test('statements use their indexes', async () => {
     session_list_device_0: [5, /chat_sessions_device/],
     message_history_0: [3, /messages_position/],
     turn_live_0: [1, /turns_live|turns_request/],
-    turn_lose_all_0: [3, /turns_owner/],
+    turn_lose_all_0: [1, /turns_owner/],
+    turn_lose_all_2: [3, /turns_owner/],
   };
   for (const [name, [count, regex]] of Object.entries(wanted)) {
     const text = await plan(name, values(count));
