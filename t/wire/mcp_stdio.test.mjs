@@ -52,6 +52,32 @@ for (const [era, revision] of [['legacy', '2025-11-25'], ['modern', '2026-07-28'
   });
 }
 
+test('who speaks to it goes, again and again, and no call is lost', async (t) => {
+  const server = await start(t, [sdk('tools', 'legacy')]);
+  await ready(server, 'tools');
+  const { pid } = JSON.parse(await call(server, 'tools__where'));
+  let is_over = false;
+  const asked = Array.from({ length: 6 }, async () => {
+    const given = [];
+    while (!is_over) {
+      // A worker that has begun a moment ago may not know the tools yet: then the model is offered none.
+      const text = await call(server, 'tools__add', { a: 1, b: 2 });
+      if (text !== undefined) given.push(text);
+    }
+    return given;
+  });
+  for (let i = 0; i < 8; i++) {
+    const from = server.lines.length;
+    server.kill('SIGHUP');
+    await server.line(/reload done/, 30000, from);
+  }
+  is_over = true;
+  const given = (await Promise.all(asked)).flat();
+  assert.ok(given.length > 8, `${given.length} calls`);
+  assert.deepEqual(given.filter((text) => text !== 'sum 3'), []);
+  assert.equal(JSON.parse(await call(server, 'tools__where')).pid, pid);
+});
+
 test('a new binary starts its own, and the old one ends with the old server', async (t) => {
   const server = await start(t, [sdk('tools', 'legacy')]);
   await ready(server, 'tools');
@@ -83,7 +109,6 @@ for (const [what, change, is_same] of [
     let answered = 0;
     for (const one of calls) one.then(() => answered++, () => answered++);
     await waitFor(async () => sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_turns_live') === 12, 'calls under way');
-    const old = server.workers();
     await change(server);
     // The new workers reach the program, or one of theirs, at once.
     await gives(server, 'tools__add', { a: 1, b: 2 }, 'sum 3');
@@ -91,8 +116,6 @@ for (const [what, change, is_same] of [
     fs.writeFileSync(file, '');
     for (const text of await Promise.all(calls)) assert.equal(text, 'at last');
     if (!is_same) await waitFor(() => !is_alive(pid), 'the old program to end', 30000);
-    // The old worker that spoke to the program goes now, and takes with it what the new ones just ask it.
-    await waitFor(() => !old.some(is_alive), 'the end of the old workers', 30000);
     await gives(server, 'tools__add', { a: 1, b: 2 }, 'sum 3');
     assert.equal(JSON.parse(await call(server, 'tools__where')).pid === pid, is_same);
   });

@@ -4,7 +4,7 @@
  * give it their calls over the bus.
  *
  *   ASK     a worker begins: who speaks to programs?
- *   STATE   I do to this one; it is ready or not, and offers this
+ *   STATE   I do to this one; it is ready or not, and offers this. Who leaves waits for the answer
  *   CALL    a request, by the asker's number; answered when it is
  *   CANCEL  nobody waits for it any more
  *   SAID    a notification of it, on the way back; or a question of the server, or that it has
@@ -19,7 +19,7 @@
 #include "worker/backplane/owner.h"
 #include "worker/mcp/upstream_impl.h"
 
-enum { CALL_MARGIN_MS = 1000, NO_TIMEOUT_MS = 24 * 3600 * 1000 };
+enum { CALL_MARGIN_MS = 1000, LEAVE_MS = 1000, NO_TIMEOUT_MS = 24 * 3600 * 1000 };
 
 enum answer_kind { ANSWER_FAILED, ANSWER_RESULT, ANSWER_ERROR };
 
@@ -91,19 +91,32 @@ tell(const struct errands *r, struct backplane_addr to, enum backplane_method me
 		log_warn("mcp errand not told row=%u method=%d", to.who.row, method);
 }
 
+/* The next row of a worker that lives, from *row on, which is stepped past it. */
+static bool
+next_peer(const struct errands *r, uint32_t *row, struct backplane_addr *ret)
+{
+	struct shm_row_info info;
+
+	while (*row < shm_rows(r->all->of.shm)) {
+		uint32_t i = (*row)++;
+
+		if (i == r->all->of.who.row || !shm_row_get(r->all->of.shm, i, &info) ||
+		    info.state == SHM_DEAD || info.state == SHM_FREE)
+			continue;
+		*ret = backplane_self(r->all->of.backplane);
+		ret->who = info.who;
+		return true;
+	}
+	return false;
+}
+
 static void
 tell_all(const struct errands *r, enum backplane_method method, struct str payload)
 {
-	struct backplane_addr to = backplane_self(r->all->of.backplane);
-	struct shm_row_info row;
+	struct backplane_addr to;
 
-	for (uint32_t i = 0; i < shm_rows(r->all->of.shm); i++) {
-		if (i == r->all->of.who.row || !shm_row_get(r->all->of.shm, i, &row) ||
-		    row.state == SHM_DEAD || row.state == SHM_FREE)
-			continue;
-		to.who = row.who;
+	for (uint32_t row = 0; next_peer(r, &row, &to);)
 		tell(r, to, method, payload);
-	}
 }
 
 void
@@ -115,6 +128,34 @@ errands_announce(struct upstream *u)
 		return;
 	put_state(&b, u);
 	tell_all(u->all->errands, BACKPLANE_MCP_STATE, buf_str(&b));
+	buf_fini(&b);
+}
+
+static void
+on_left(void *arg, int err, struct str payload)
+{
+	struct mcp_upstreams *all = arg;
+
+	(void)err, (void)payload;
+	all->leaving--;
+}
+
+void
+errands_leave(struct upstream *u)
+{
+	struct errands *r = u->all->errands;
+	struct backplane_addr to;
+	struct buf b = BUF_INIT;
+
+	check(!stdio_link_has_pipes(u));
+	if (!is_shared(u))
+		return;
+	put_state(&b, u);
+	for (uint32_t row = 0; next_peer(r, &row, &to);) {
+		u->all->leaving++;
+		backplane_send_call(r->all->of.backplane, to, BACKPLANE_MCP_STATE, buf_str(&b),
+		    LEAVE_MS, on_left, u->all);
+	}
 	buf_fini(&b);
 }
 
@@ -190,9 +231,8 @@ take_state(struct upstream *u, struct str rest)
 }
 
 static void
-on_state(void *arg, const struct backplane_call *call)
+hear_state(struct errands *r, const struct backplane_call *call)
 {
-	struct errands *r = arg;
 	struct str rest = call->payload;
 	uint64_t program, is_ready;
 	struct upstream *u;
@@ -213,6 +253,16 @@ on_state(void *arg, const struct backplane_call *call)
 	}
 	u->speaker = call->from;
 	upstream_follow(u);
+}
+
+static void
+on_state(void *arg, const struct backplane_call *call)
+{
+	struct errands *r = arg;
+
+	hear_state(r, call);
+	if (call->call_id != 0)
+		backplane_reply(r->all->of.backplane, call->from, call->call_id, 0, STR_NONE);
 }
 
 /* Nobody waits for it any more, because its time is up or for another reason. */
@@ -281,6 +331,24 @@ take_answer(struct call *c, struct str rest)
 	return true;
 }
 
+/* Who was given it did not speak to the program any more, which has not seen it: it waits for who
+ * does, in its own time. */
+static void
+not_taken(struct call *c)
+{
+	struct upstream *u = c->upstream;
+
+	c->is_relayed = false;
+	if (u->step == STEP_OFF || u->step == STEP_PAUSE) {
+		call_fail(c, E_UNAVAILABLE, "The tool server is not reachable.");
+		return;
+	}
+	if (u->step == STEP_FOLLOW && owner_equal(u->speaker, c->carrier))
+		upstream_restart(u);
+	call_repeat(c);
+	calls_flush(u);
+}
+
 static void
 on_reply(void *arg, int err, struct str payload)
 {
@@ -295,6 +363,8 @@ on_reply(void *arg, int err, struct str payload)
 		call_fail(c, E_TIMEOUT, "The tool server did not answer in time.");
 	else if (err == E_GONE)
 		call_fail(c, E_GONE, "The worker that spoke to the tool server is gone.");
+	else if (err == E_UNAVAILABLE)
+		not_taken(c);
 	else if (err != 0)
 		call_fail(c, err, "The tool server is not reachable.");
 	else if (!take_answer(c, payload))

@@ -152,6 +152,13 @@ stdio_ask_restart(struct stdio *s, const struct upstream *u, uint64_t life)
 	tell(s, &m);
 }
 
+void
+stdio_leave(struct stdio *s)
+{
+	disconnect(s);
+	loop_timer_stop(s->all->of.loop, &s->again);
+}
+
 struct stdio *
 stdio_new(struct mcp_upstreams *all)
 {
@@ -172,8 +179,7 @@ stdio_free(struct stdio **ref)
 	if (s == NULL)
 		return;
 	*ref = NULL;
-	disconnect(s);
-	loop_timer_stop(s->all->of.loop, &s->again);
+	stdio_leave(s);
 	free(s->is_wanted);
 	free(s);
 }

@@ -461,6 +461,21 @@ stdio_end(struct upstream *u)
 	loop_post_cancel(u->all->of.loop, &u->pipes->notified);
 }
 
+/* Others may have given us calls that we have not read: they hear that we speak to it no more. */
+static void
+stdio_link_leave(struct upstream *u)
+{
+	struct stdio_link *l = u->pipes;
+
+	stdio_end(u);
+	mcp_cancel(u->all, l->life_call);
+	l->life_call = 0;
+	if (l->life == 0)
+		return;
+	close_pipes(l);
+	errands_leave(u);
+}
+
 static void
 stdio_fini(struct upstream *u)
 {
@@ -492,6 +507,7 @@ const struct transport stdio_transport = {
     .abandon = stdio_abandon,
     .notify = stdio_notify,
     .end = stdio_end,
+    .leave = stdio_link_leave,
     .hang = stdio_hang,
     .fini = stdio_fini,
 };

@@ -210,7 +210,8 @@ bool upstream_has_capability(const struct upstream *, const char *name, bool wit
 
 struct stdio *stdio_new(struct mcp_upstreams *);
 void stdio_free(struct stdio **);
-void stdio_want(struct stdio *, struct upstream *);           /* once */
+void stdio_leave(struct stdio *);                   /* the master may give all pipes to others */
+void stdio_want(struct stdio *, struct upstream *); /* once */
 void stdio_tell_era(struct stdio *, const struct upstream *); /* what was found out */
 /* The program does not answer: the master ends it and starts another. */
 void stdio_ask_restart(struct stdio *, const struct upstream *, uint64_t life);
@@ -230,6 +231,9 @@ struct errands *errands_new(struct mcp_upstreams *);
 void errands_free(struct errands **);
 void errands_ask(struct errands *);       /* all workers of the host: who speaks? */
 void errands_announce(struct upstream *); /* we do, and it is so */
+/* We do no longer, for good. all->leaving counts whom we wait for: what they had given us before
+ * they heard of it has been refused then, and goes to another. */
+void errands_leave(struct upstream *);
 void errands_send(struct call *);
 void errands_abandon(struct call *);
 

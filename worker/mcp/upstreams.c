@@ -196,6 +196,8 @@ mcp_upstreams_leave(struct mcp_upstreams *all)
 {
 	for (size_t i = 0; i < all->count; i++)
 		upstream_leave(all->all[i]);
+	if (all->stdio != NULL)
+		stdio_leave(all->stdio);
 }
 
 void
