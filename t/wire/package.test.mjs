@@ -1,7 +1,9 @@
 // `make install`, and the Debian package under a real systemd: it installs, starts, reloads, is upgraded while it serves, goes.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
+import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -9,7 +11,7 @@ import { request } from './lib/http.mjs';
 import { freePort } from './lib/port.mjs';
 import { build, root } from './lib/process.mjs';
 import { startSystemd } from './lib/systemd.mjs';
-import { waitFor } from './lib/wait.mjs';
+import { waitFor, within } from './lib/wait.mjs';
 
 const skip = !build.endsWith('/release') ? 'of the release build only' : spawnSync('dpkg-shlibdeps', ['--version']).status !== 0 && 'no dpkg-dev';
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-package-'));
@@ -17,7 +19,7 @@ const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-package-'));
 const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(MAKE|MFLAGS|KIND$|PARLEY_|T$|B$)/.test(name)));
 const make = (...args) => execFileSync('make', ['-s', ...args], { cwd: root, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 const deb = (version) => path.join(dir, `deb-${version}`, `parley_${version}_${execFileSync('dpkg', ['--print-architecture'], { encoding: 'utf8' }).trim()}.deb`);
-let machine, url;
+let machine, port, url;
 
 function makePackage(version) {
   const out = path.join(dir, `deb-${version}`);
@@ -26,8 +28,64 @@ function makePackage(version) {
 }
 
 const skipped = (t) => { if (machine?.skip) t.skip(machine.skip); return Boolean(machine?.skip); };
+// As `skipped`; and whatever a test before this one left behind, the service runs.
+async function isWithoutService(t) {
+  if (skipped(t)) return true;
+  await machine.run('systemctl', 'start', 'parleyd');
+  return false;
+}
 const live = async () => (await request(`${url}/health/live`)).status === 200;
 const pid = async () => Number(await machine.property('parleyd', 'MainPID'));
+const processes = async () => (await machine.run('pgrep', '-x', 'parleyd')).trim().split('\n').map(Number);
+
+/** Clients that ask one after the other until `fn` has ended and some more have been answered; each of them must be answered. */
+async function whileClientsAsk(fn) {
+  let is_over = false, answered = 0;
+  const clients = Array.from({ length: 8 }, async () => {
+    while (!is_over) {
+      assert.ok(await live());
+      answered++;
+    }
+  });
+  const more = () => {
+    const so_far = answered;
+    return waitFor(() => is_over || answered > so_far + 20, 'more requests');
+  };
+  try {
+    await Promise.race([more().then(fn).then(more), ...clients]);
+  } finally {
+    is_over = true;
+    await Promise.allSettled(clients);
+  }
+  await Promise.all(clients);
+}
+
+// Until its workers know (SIGKILL is theirs too, a moment later) they accept, and take with them whom they did: who is asked
+// about here connects when all of them have ended, or is in a queue that nobody accepts from any more.
+async function killMaster(master) {
+  const all = await processes();
+  await machine.run('kill', '-9', String(master));
+  await waitFor(async () => (await machine.try('ps', '-o', 'pid=', '-p', all.join(','))).code === 1, 'the end of all of them');
+}
+
+/** Workers that stand still accept nothing: these requests are in their queues, and stay there. Gives functions that wait for the status. */
+async function fillQueues(masters) {
+  const workers = (await processes()).filter((one) => !masters.includes(one)).map(String);
+  await machine.try('kill', '-STOP', ...workers); // one of an old master may have ended
+  await waitFor(async () => /^([TZ]\S*\s*)+$/.test(await machine.run('ps', '-o', 'stat=', '-p', workers.join(','))), 'their standstill');
+  return Promise.all(Array.from({ length: 16 }, async () => {
+    const socket = net.connect(port, '127.0.0.1').setEncoding('utf8');
+    await once(socket, 'connect');
+    socket.write('GET /health/live HTTP/1.1\r\nHost: parley\r\nConnection: close\r\n\r\n');
+    const whole = (async () => {
+      let text = '';
+      for await (const part of socket) text += part;
+      return text.split('\r\n')[0];
+    })();
+    whole.catch(() => {}); // asked for later
+    return () => within(whole, 'answer to a request in a queue', 30000);
+  }));
+}
 
 before(async () => {
   if (skip) return;
@@ -35,7 +93,7 @@ before(async () => {
   makePackage('0.1.1');
   machine = await startSystemd(null);
   if (machine.skip) return;
-  const port = await freePort();
+  port = await freePort();
   url = `http://127.0.0.1:${port}`;
   fs.mkdirSync(machine.file('/etc/systemd/system/parleyd.service.d'), { recursive: true });
   fs.writeFileSync(machine.file('/etc/systemd/system/parleyd.service.d/port.conf'), `[Service]\nEnvironment=PARLEY_LISTEN=127.0.0.1:${port} WORKERS=2 PARLEY_DRAIN__PAUSE=500ms\n`);
@@ -88,7 +146,7 @@ test('installed it runs: as its own account, with its sockets in systemd\'s keep
 });
 
 test('systemctl reload: a good file is taken, a bad one is refused and said so', { skip }, async (t) => {
-  if (skipped(t)) return;
+  if (await isWithoutService(t)) return;
   const file = machine.file('/etc/parley/parley.yaml'), good = fs.readFileSync(file, 'utf8');
   const main = await pid();
   fs.writeFileSync(file, `${good}\nmax_connections: 77\n`);
@@ -105,54 +163,32 @@ test('systemctl reload: a good file is taken, a bad one is refused and said so',
 });
 
 test('a killed master is replaced, with the same sockets: who connects meanwhile is served', { skip }, async (t) => {
-  if (skipped(t)) return;
+  if (await isWithoutService(t)) return;
   const main = await pid();
-  await machine.run('kill', '-9', String(main));
-  // Nothing listens to, but the socket is there: this waits in its queue.
-  assert.ok(await live());
+  await killMaster(main);
+  // Nobody accepts from it, but the socket is there: these wait in its queue.
+  await Promise.all(Array.from({ length: 8 }, async () => assert.ok(await live())));
   await waitFor(async () => await pid() !== main && await machine.property('parleyd', 'ActiveState') === 'active', 'the next master');
   assert.equal(await machine.property('parleyd', 'NRestarts'), '1');
 });
 
 test('an upgrade while requests come: the new program serves, and nobody was refused', { skip }, async (t) => {
-  if (skipped(t)) return;
-  let is_over = false, answered = 0;
-  const clients = Array.from({ length: 8 }, async () => {
-    while (!is_over) {
-      assert.ok(await live());
-      answered++;
-    }
-  });
-  await waitFor(() => answered > 20, 'requests');
+  if (await isWithoutService(t)) return;
   fs.copyFileSync(deb('0.1.1'), machine.file('/opt/new.deb'));
   const main = await pid();
-  await Promise.race([machine.run('dpkg', '-i', '/opt/new.deb'), ...clients]);
-  await waitFor(async () => await pid() !== main && await machine.property('parleyd', 'ActiveState') === 'active', 'the new master', 60000);
-  const so_far = answered;
-  await Promise.race([waitFor(() => answered > so_far + 20, 'more requests'), ...clients]);
-  is_over = true;
-  await Promise.all(clients);
+  await whileClientsAsk(async () => {
+    await machine.run('dpkg', '-i', '/opt/new.deb');
+    await waitFor(async () => await pid() !== main && await machine.property('parleyd', 'ActiveState') === 'active', 'the new master', 60000);
+  });
   assert.doesNotMatch(await machine.run('journalctl', '--no-pager'), /stopping pause_ms=/, 'handed over, not started anew');
   assert.match(await machine.run('dpkg-query', '-W', 'parley'), /0\.1\.1/);
 });
 
 test('systemctl restart while requests come: they wait for the next master, nobody is refused', { skip }, async (t) => {
-  if (skipped(t)) return;
-  let is_over = false, answered = 0;
-  const clients = Array.from({ length: 8 }, async () => {
-    while (!is_over) {
-      assert.ok(await live());
-      answered++;
-    }
-  });
+  if (await isWithoutService(t)) return;
   const main = await pid();
-  await waitFor(() => answered > 20, 'requests');
-  await Promise.race([machine.run('systemctl', 'restart', 'parleyd'), ...clients]);
+  await whileClientsAsk(() => machine.run('systemctl', 'restart', 'parleyd'));
   assert.notEqual(await pid(), main);
-  const so_far = answered;
-  await Promise.race([waitFor(() => answered > so_far + 20, 'more requests'), ...clients]);
-  is_over = true;
-  await Promise.all(clients);
   const journal = await machine.run('journalctl', '--no-pager', '-u', 'parleyd');
   assert.match(journal.slice(journal.lastIndexOf('stopping pause_ms=')), /INFO {2}draining[^]*INFO {2}listeners left to the next master[^]*INFO {2}stopped\n[^]*INFO {2}server ready/);
   assert.equal(await machine.property('parleyd', 'Result'), 'success');
@@ -161,24 +197,26 @@ test('systemctl restart while requests come: they wait for the next master, nobo
 });
 
 test('a new master that is killed right after it took over is replaced too, with the same sockets', { skip }, async (t) => {
-  if (skipped(t)) return;
+  if (await isWithoutService(t)) return;
   const main = await pid(), restarts = Number(await machine.property('parleyd', 'NRestarts'));
   await machine.run('parleyd', '--config', '/etc/parley/parley.yaml', 'upgrade');
   await waitFor(async () => await pid() !== main, 'the new main process');
   const next = await pid();
-  await machine.run('kill', '-9', String(next));
+  const queued = await fillQueues([main, next]);
+  await killMaster(next);
   assert.ok(await live(), 'it waits in a queue that is still there');
+  for (const answer of queued) assert.equal(await answer(), 'HTTP/1.1 200 OK');
   await waitFor(async () => ![0, main, next].includes(await pid()) && await machine.property('parleyd', 'ActiveState') === 'active', 'the next master', 60000);
   assert.equal(Number(await machine.property('parleyd', 'NRestarts')), restarts + 1);
   for (let i = 0; i < 20; i++) assert.ok(await live());
   // Nothing of the two before is left.
-  for (const gone of [main, next]) await waitFor(async () => (await machine.try('test', '-e', `/proc/${gone}`)).code === 1, `the end of ${gone}`);
+  for (const gone of [main, next]) assert.equal((await machine.try('test', '-e', `/proc/${gone}`)).code, 1, `the end of ${gone}`);
   const workers = (await machine.run('pgrep', '-P', String(await pid()))).trim().split('\n');
   assert.equal(workers.length, 2);
 });
 
 test('after an upgrade the new master is systemd\'s own child: stopped it drains, and the unit has not failed', { skip }, async (t) => {
-  if (skipped(t)) return;
+  if (await isWithoutService(t)) return;
   const main = await pid();
   await machine.run('parleyd', '--config', '/etc/parley/parley.yaml', 'upgrade');
   await waitFor(async () => await pid() !== main, 'the new main process');
@@ -201,7 +239,7 @@ test('after an upgrade the new master is systemd\'s own child: stopped it drains
 });
 
 test('removed it is stopped, purged it leaves nothing', { skip }, async (t) => {
-  if (skipped(t)) return;
+  if (await isWithoutService(t)) return;
   await machine.run('dpkg', '--remove', 'parley');
   const journal = await machine.run('journalctl', '--no-pager');
   assert.equal(await machine.property('parleyd', 'ActiveState'), 'inactive', journal);
