@@ -55,7 +55,7 @@ has_idled_long(const struct pg_pool *pool, const struct pg_slot *slot, uint64_t 
 bool
 pg_pool_trusts(const struct pg_pool *pool, const struct pg_slot *slot)
 {
-	return slot->since_ms > pool->doubt_ms || slot->born_ms >= pool->doubt_ms;
+	return slot->asked_at == pool->breaks;
 }
 
 /* The one with the fewest operations. One that is old is left to come to its end. */
@@ -123,6 +123,7 @@ pg_pool_wait_ms(const struct pg_pool *pool, uint64_t now_ms)
 void
 pg_pool_add(struct pg_pool *pool, struct pg_slot *slot)
 {
+	slot->asked_at = pool->breaks;
 	move(pool, slot, PG_CONNECTING);
 }
 
@@ -140,11 +141,11 @@ void
 pg_pool_check(struct pg_pool *pool, struct pg_slot *slot)
 {
 	check(slot->state == PG_IDLE);
+	slot->asked_at = pool->breaks;
 	move(pool, slot, PG_CHECKING);
 }
 
-/* It would be checked for ever, with check_after_ms 0 or where one broke in this millisecond: it
- * counts as heard of a moment later. */
+/* With check_after_ms 0 it would be checked for ever: it counts as heard of a moment later. */
 void
 pg_pool_checked(struct pg_pool *pool, struct pg_slot *slot, uint64_t now_ms)
 {
@@ -191,7 +192,7 @@ pg_pool_broken(struct pg_pool *pool, struct pg_slot *slot, uint64_t now_ms, uint
 	pg_pool_remove(pool, slot);
 	pool->is_careful = true;
 	if (was_open)
-		pool->doubt_ms = now_ms;
+		pool->breaks++;
 	/* Many break at once: only the first of them counts. */
 	if (was_open && pool->open_at_ms > now_ms)
 		return;

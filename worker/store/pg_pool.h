@@ -42,6 +42,7 @@ struct pg_slot {
 	unsigned depth;    /* operations on it */
 	uint64_t born_ms;  /* when it was opened */
 	uint64_t since_ms; /* when it was last heard of: since then it may be idle */
+	uint64_t asked_at; /* pool.breaks when it was asked what it has answered */
 };
 
 struct pg_pool {
@@ -54,7 +55,7 @@ struct pg_pool {
 	unsigned failures;       /* to open one, in a row */
 	bool is_careful;         /* something broke, and none was opened since */
 	uint64_t open_at_ms;     /* none is opened before */
-	uint64_t doubt_ms;       /* when one broke that was open, last: it may not be alone */
+	uint64_t breaks;         /* of those that were open: one that broke may not be alone */
 };
 
 enum pg_move {
@@ -86,7 +87,8 @@ void pg_pool_remove(struct pg_pool *, struct pg_slot *); /* closed; nothing is w
 /* Broken: it could not be opened, or was cut off. `random` is any number. */
 void pg_pool_broken(struct pg_pool *, struct pg_slot *, uint64_t now_ms, uint64_t random);
 
-/* Was heard of since one broke. */
+/* Has answered what it was asked since one broke last. An answer that comes later to what it was
+ * asked earlier proves nothing: it may have been on its way already. */
 bool pg_pool_trusts(const struct pg_pool *, const struct pg_slot *);
 
 unsigned pg_pool_ready(const struct pg_pool *);  /* connections that are open */
