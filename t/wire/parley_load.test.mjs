@@ -405,11 +405,12 @@ test('WebSockets of another server', async (t) => {
   assert.equal(lost.result.failed, 2);
 });
 
+// A program of a sanitizer reserves more than any limit.
 test('MCP: calls of a tool and lists, of both eras, sessions, and streams of them that are held', async (t) => {
   const tools = new Child(path.join(build, 'mock_mcp'), ['--listen', '127.0.0.1:0', '--tools', '7']);
   const [, address] = await tools.line(/listening (\S+)/);
   const mcp = await startServer(t, { mock: false, config: { workers: 2, mcp: { prefix: false, servers: [{ name: 'web', url: `http://${address}/mcp` },
-    { name: 'program', command: path.join(build, 'mock_mcp'), args: ['--stdio', '--legacy', '--tools', '1'], prefix: 'true' }] } } });
+    { name: 'program', command: path.join(build, 'mock_mcp'), args: ['--stdio', '--legacy', '--tools', '1'], prefix: 'true', max_memory: 0 }] } } });
   t.after(() => tools.stop());
   for (const name of ['web', 'program']) await waitFor(() => mcp.lines.filter((line) => line.includes(`mcp server ready server=${name} `)).length === 2, name);
   for (const args of [[], ['--legacy'], ['--tool', 'program__echo'], ['--method', 'tools/list'], ['--method', 'tools/list', '--legacy'], ['--method', 'initialize']]) {
