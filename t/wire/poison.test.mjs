@@ -53,7 +53,7 @@ test('a request that kills: who dies of it waits longer and longer, the same fin
   assert.equal((await server.request('/health/ready')).status, 200);
 
   const seen = deaths(server);
-  assert.ok(seen.length >= 5);
+  assert.ok(seen.length >= 4, 'all of one worker, or some of the other, too');
   for (const { request, under_way } of seen) assert.deepEqual([request, under_way], ['/v1/sessions', 'yes']);
   assert.equal(new Set(seen.map(({ fingerprint }) => fingerprint)).size, 1, 'the same input');
   assert.ok(!server.lines.some((line) => line.includes('boom')), 'not what is in it');
