@@ -100,7 +100,10 @@ function expectExplained(journal, proxy_log, killed) {
   const passed = Map.groupBy(readProxyLog(proxy_log), ({ client }) => client);
   const is_theirs = (at, { via }) => killed.some(({ at: killed_at, held }) => at >= killed_at - 1000 && held.has(via));
   const broken = [...journal.cuts, ...journal.answers.filter(({ status }) => ![0, 200, 503].includes(status))];
-  const strange = broken.filter(({ at, address }) => !(passed.get(address) ?? []).some((line) => is_theirs(at, line)));
+  // Of whom HAProxy says nothing at all, it gave nobody to us; with thousands that come back at once there may be a few.
+  const unsaid = broken.filter(({ address }) => !passed.has(address));
+  assert.ok(unsaid.length <= broken.length / 100, `of ${unsaid.length} of ${broken.length} cuts HAProxy says nothing`);
+  const strange = broken.filter(({ at, address }) => passed.has(address) && !passed.get(address).some((line) => is_theirs(at, line)));
   const known = strange.slice(0, 10).map((cut) => ({ ...cut, passed: passed.get(cut.address) }));
   assert.deepEqual(known, [], `${strange.length} of ${broken.length} cuts are not explained`);
   // Refusals of a socket's requests have no status.
