@@ -457,49 +457,45 @@ errands_answer(struct call *c, uint64_t question, const struct jsonrpc *answer)
 
 /* ---- calls of others ---- */
 
+/* What was said in a call goes back to who gave it to us. Takes text. question 0: about none. */
+static void
+say_back(const struct errand *e, uint64_t question, struct buf *text)
+{
+	struct buf b = BUF_INIT;
+
+	backplane_put_u64(&b, e->number);
+	backplane_put_u64(&b, question);
+	backplane_put_str(&b, buf_str(text));
+	tell(e->errands, e->from, BACKPLANE_MCP_SAID, buf_str(&b));
+	buf_fini(&b);
+	buf_fini(text);
+}
+
 static void
 on_errand_said(void *arg, const struct jsonrpc *m)
 {
-	struct errand *e = arg;
-	struct buf b = BUF_INIT, text = BUF_INIT;
+	struct buf text = BUF_INIT;
 
 	jsonrpc_add_notification(&text, m->method, m->params);
-	backplane_put_u64(&b, e->number);
-	backplane_put_u64(&b, 0);
-	backplane_put_str(&b, buf_str(&text));
-	tell(e->errands, e->from, BACKPLANE_MCP_SAID, buf_str(&b));
-	buf_fini(&b);
-	buf_fini(&text);
+	say_back(arg, 0, &text);
 }
 
 static void
 on_errand_question(void *arg, const struct jsonrpc *m, uint64_t question)
 {
-	struct errand *e = arg;
-	struct buf b = BUF_INIT, text = BUF_INIT;
+	struct buf text = BUF_INIT;
 
 	jsonrpc_add_request(&text, STR("0"), m->method, m->params);
-	backplane_put_u64(&b, e->number);
-	backplane_put_u64(&b, question);
-	backplane_put_str(&b, buf_str(&text));
-	tell(e->errands, e->from, BACKPLANE_MCP_SAID, buf_str(&b));
-	buf_fini(&b);
-	buf_fini(&text);
+	say_back(arg, question, &text);
 }
 
 static void
 on_errand_withdrawn(void *arg, uint64_t question)
 {
-	struct errand *e = arg;
-	struct buf b = BUF_INIT, text = BUF_INIT;
+	struct buf text = BUF_INIT;
 
 	jsonrpc_add_notification(&text, "notifications/cancelled", STR_NONE);
-	backplane_put_u64(&b, e->number);
-	backplane_put_u64(&b, question);
-	backplane_put_str(&b, buf_str(&text));
-	tell(e->errands, e->from, BACKPLANE_MCP_SAID, buf_str(&b));
-	buf_fini(&b);
-	buf_fini(&text);
+	say_back(arg, question, &text);
 }
 
 static void
