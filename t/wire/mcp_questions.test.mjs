@@ -2,32 +2,13 @@
 // from whichever of 4 workers it was posted to.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { Client } from '@modelcontextprotocol/sdk/client/index.js';
-import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
-import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import { CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema } from '@modelcontextprotocol/sdk/types.js';
+import { ElicitRequestSchema } from '@modelcontextprotocol/sdk/types.js';
+import { connect, headers, transports } from './lib/asked.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { startSessions } from './lib/mcp.mjs';
 import { everything, hostile, ready, run } from './lib/programs.mjs';
 import { keys, startServer } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
-
-const headers = { authorization: `Bearer ${keys.server}` };
-const transports = {
-  '/mcp': (server) => new StreamableHTTPClientTransport(new URL(`${server.url}/mcp`), { requestInit: { headers } }),
-  '/sse': (server) => new SSEClientTransport(new URL(`${server.url}/sse`), { requestInit: { headers }, eventSourceInit: { fetch: (url, init) => fetch(url, { ...init, headers: { ...init.headers, ...headers } }) } }),
-};
-
-/** A client with those capabilities, whose answers name it; asked counts. */
-async function connect(server, route, name, capabilities = { sampling: {}, elicitation: {}, roots: {} }) {
-  const client = new Client({ name: 'test', version: '1.0.0' }, { capabilities });
-  client.asked = 0;
-  if (capabilities.sampling) client.setRequestHandler(CreateMessageRequestSchema, () => { client.asked++; return { model: name, role: 'assistant', content: { type: 'text', text: `model of ${name}` } }; });
-  if (capabilities.elicitation) client.setRequestHandler(ElicitRequestSchema, () => { client.asked++; return { action: 'accept', content: { name } }; });
-  if (capabilities.roots) client.setRequestHandler(ListRootsRequestSchema, () => { client.asked++; return { roots: [{ uri: `file:///${name}` }] }; });
-  await client.connect(transports[route](server));
-  return client;
-}
 
 const say = async (client, name) => (await client.callTool({ name, arguments: {} })).content[0].text;
 
