@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { ElicitRequestSchema } from '@modelcontextprotocol/sdk/types.js';
-import { connect, headers, transports } from './lib/asked.mjs';
+import { connect, transports } from './lib/asked.mjs';
 import { ready } from './lib/programs.mjs';
 import { startRounds } from './lib/rounds.mjs';
 import { keys, startServer } from './lib/server.mjs';

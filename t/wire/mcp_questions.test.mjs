@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { ElicitRequestSchema } from '@modelcontextprotocol/sdk/types.js';
-import { connect, headers, transports } from './lib/asked.mjs';
+import { connect, transports } from './lib/asked.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { startSessions } from './lib/mcp.mjs';
 import { everything, hostile, ready, run } from './lib/programs.mjs';

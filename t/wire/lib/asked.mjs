@@ -5,7 +5,7 @@ import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/
 import { CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema } from '@modelcontextprotocol/sdk/types.js';
 import { keys } from './server.mjs';
 
-export const headers = { authorization: `Bearer ${keys.server}` };
+const headers = { authorization: `Bearer ${keys.server}` };
 export const transports = {
   '/mcp': (server) => new StreamableHTTPClientTransport(new URL(`${server.url}/mcp`), { requestInit: { headers } }),
   '/sse': (server) => new SSEClientTransport(new URL(`${server.url}/sse`), { requestInit: { headers }, eventSourceInit: { fetch: (url, init) => fetch(url, { ...init, headers: { ...init.headers, ...headers } }) } }),
