@@ -61,6 +61,10 @@ const struct op op_webhook_look = {
 	" THEN CAST($limit AS bigint) ELSE 1 END FROM webhook_endpoints AS e"                      \
 	" WHERE e.id = $endpoint_id), 0)" lock ") RETURNING " WEBHOOK_COLUMNS
 
+#define TAKE_PROBE(now)                                                                            \
+	"UPDATE webhook_endpoints SET probe_at = from_ms(now_ms() + CAST($lease_ms AS bigint))"    \
+	" WHERE id = $endpoint_id AND probe_at <= (" now ")"
+
 /* While the breaker is open, who is first takes one to try, and nobody else for the lease. */
 const struct op op_webhook_claim = {
     .name = "webhook_claim",
@@ -79,9 +83,9 @@ const struct op op_webhook_claim = {
 		.postgres = CLAIM("now() + interval '1 ms'", " FOR UPDATE OF w SKIP LOCKED"),
 		.each = 1,
 		.is_answer = true},
-	    {.sql = "UPDATE webhook_endpoints"
-		    " SET probe_at = from_ms(now_ms() + CAST($lease_ms AS bigint))"
-		    " WHERE id = $endpoint_id AND probe_at <= from_ms(now_ms())",
+	    /* The same moment as in the claim, or one more is let in during that millisecond. */
+	    {.sql = TAKE_PROBE("from_ms(now_ms())"),
+		.postgres = TAKE_PROBE("now() + interval '1 ms'"),
 		.each = 1},
 	},
 };
