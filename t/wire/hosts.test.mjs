@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { after, before, test } from 'node:test';
+import { isAlone, isUp } from './lib/hosts.mjs';
 import { collect } from './lib/http.mjs';
 import { sharedPostgres, startPostgres } from './lib/postgres.mjs';
 import { startRedis } from './lib/redis.mjs';
@@ -171,6 +172,40 @@ test('the record is away for longer than a lease: nobody is taken for dead when 
     assert.equal(seen.at(-1).event, 'turn.completed', JSON.stringify(seen.at(-1)));
   }
   assert.equal(await mine.sql(`SELECT count(*) FROM turns WHERE error_code = 'worker_lost'`), '0');
+});
+
+test('who waits for a turn of a host that cannot be reached hears its end from the record', async (t) => {
+  const own = await startRedis(t);
+  const url = await postgres.newDatabase();
+  const hosts = await Promise.all([1, 2].map(() => startServer(t, { mock, config: { workers: 2, store: { url, pool_size: 2 }, backplane: { url: own.url } } })));
+  for (const host of hosts) host.expectLog(/backplane degraded/);
+  const [a, b] = hosts;
+  await Promise.all(hosts.map(isUp));
+  const tools = [{ type: 'function', function: { name: 'weather', description: 'weather', parameters: { type: 'object' } } }];
+  const begin = async () => {
+    const { id } = await newSession(a);
+    const { turn, events } = await beginTurn(a, id, { input: '[[mock tool=weather args={}]]', tools });
+    const here = reading(events);
+    const call = await waitFor(() => here.seen.find(({ event }) => event === 'tool.call'), 'a call');
+    return { id, turn, here, call };
+  };
+  const wait = ({ id, turn }, seconds) => b.request(`/v1/sessions/${id}/turns/${turn}?wait=${seconds}`, { key, limit_ms: 60000 });
+  const give = async ({ id, call, here }) => {
+    const { status, text } = await a.request(`/v1/sessions/${id}/tool-results`, { key, body: { tool_call_id: call.data.tool_call_id, output: 1 } });
+    assert.equal(status, 202, text);
+    await here.done;
+    assert.equal(here.seen.at(-1).event, 'turn.completed');
+  };
+  // Its answer is lost: Redis goes while it waits.
+  const early = await begin();
+  const waiting = wait(early, 3);
+  await own.kill();
+  await Promise.all(hosts.map((host) => isAlone(host)));
+  const late = await begin();
+  const waits = [waiting, wait(late, 30)];
+  for (const turn of [early, late]) await give(turn);
+  for (const { status, json, text } of await Promise.all(waits)) assert.deepEqual([status, json.state], [200, 'completed'], text);
+  assert.equal((await wait(await begin(), 1)).status, 503, 'nobody knows what becomes of it');
 });
 
 test('one host sweeps for all; when it dies as a whole the other does', async (t) => {

@@ -16,6 +16,7 @@
 
 enum {
 	RETRY_MS = 50,
+	RETRY_MAX_MS = 500,   /* each try asks the record */
 	FIND_MS = 3000,       /* a turn between two owners, or none */
 	CANCEL_WAIT_MS = 800, /* a cancel is answered when the record has it, or by then */
 };
@@ -30,6 +31,7 @@ struct question {
 	enum question_kind kind;
 	struct id session_id, turn_id, call_id;
 	uint64_t wait_until_ms, give_up_ms;
+	uint32_t tries; /* since its owner could not be reached */
 	bool is_record_only;
 	char *result; /* JSON of the output, or the error's text */
 	bool is_error;
@@ -95,6 +97,17 @@ ask_again(struct question *q, uint64_t delay_ms)
 		answer_question(q, E_OWNER_UNAVAILABLE, NULL, false);
 	else
 		loop_timer_set(loop, &q->timer, delay_ms);
+}
+
+/* The owner cannot be reached: the record hears of its end, or of the turn's. */
+static void
+ask_record_later(struct question *q)
+{
+	uint64_t delay_ms = (uint64_t)RETRY_MS << (q->tries < 4 ? q->tries : 4);
+
+	q->tries++;
+	q->is_record_only = true;
+	ask_again(q, delay_ms < RETRY_MAX_MS ? delay_ms : RETRY_MAX_MS);
 }
 
 static struct question *
@@ -232,11 +245,14 @@ on_peer_answer(void *arg, int err, struct str payload)
 
 	if (q == NULL)
 		return;
-	if (err == E_NOT_FOUND || err == E_GONE) {
-		bool is_news = err == E_NOT_FOUND && !q->is_record_only;
-
+	bool is_silent = err == E_OWNER_UNAVAILABLE && q->kind == ASKS_STATE;
+	if ((err == E_NOT_FOUND || is_silent) && !q->is_record_only) {
 		q->is_record_only = true;
-		ask_again(q, is_news ? 0 : RETRY_MS);
+		ask_again(q, 0);
+		return;
+	}
+	if (err == E_NOT_FOUND || err == E_GONE || (err == E_BUSY && wait_left_ms(q) > 0)) {
+		ask_record_later(q);
 		return;
 	}
 	if (err == 0 && q->kind == ASKS_STATE) {
