@@ -96,18 +96,13 @@ function compare(host, journal) {
 }
 
 /** Every connection that broke was passed on over one that a killed worker had. */
-function expectExplained(journal, proxy_log, killed, note) {
+function expectExplained(journal, proxy_log, killed) {
   const passed = Map.groupBy(readProxyLog(proxy_log), ({ client }) => client);
   const is_theirs = (at, { via }) => killed.some(({ at: killed_at, held }) => at >= killed_at - 1000 && held.has(via));
   const broken = [...journal.cuts, ...journal.answers.filter(({ status }) => ![0, 200, 503].includes(status))];
-  // Of whom HAProxy says nothing at all, it gave nobody to us; with thousands that come back at once there may be a few.
-  const unsaid = broken.filter(({ address }) => !passed.has(address));
-  assert.ok(unsaid.length <= broken.length / 100, `of ${unsaid.length} of ${broken.length} cuts HAProxy says nothing`);
-  const strange = broken.filter(({ at, address }) => passed.has(address) && !passed.get(address).some((line) => is_theirs(at, line)));
-  const known = strange.slice(0, 10).map((cut) => ({ ...cut, passed: passed.get(cut.address) }));
-  // On a machine that has other work, one of a thousand sessions was cut for a reason that is not found yet: it is told, and no more are borne.
-  if (strange.length > 0) note(`${strange.length} of ${broken.length} cuts are not explained: ${JSON.stringify(known)}`);
-  assert.ok(strange.length <= sessions / 1000, `${strange.length} of ${broken.length} cuts are not explained: ${JSON.stringify(known)}`);
+  const strange = broken.filter(({ at, address }) => !passed.get(address)?.some((line) => is_theirs(at, line)));
+  const known = strange.slice(0, 10).map((cut) => ({ ...cut, passed: passed.get(cut.address) ?? [] }));
+  assert.deepEqual(known, [], `${strange.length} of ${broken.length} cuts are not explained`);
   // Refusals of a socket's requests have no status.
   const odd = journal.answers.filter(({ status, code }) => status === 0 && !/^(draining|owner_unavailable|store_unavailable|server_at_capacity)$/.test(code));
   assert.deepEqual(odd.slice(0, 10), []);
@@ -190,7 +185,7 @@ test('thousands chat through a reload, a new binary, killed workers and a drain'
   const journal = readJournal(journal_file);
   assert.equal((await request(`${front.url}/health/ready`)).status, 200);
 
-  expectExplained(journal, proxy_log, killed, note);
+  expectExplained(journal, proxy_log, killed);
   const refused = journal.answers.filter(({ at, code }) => at < stopped_at && code === 'draining');
   assert.deepEqual(refused.slice(0, 10), [], 'nobody is refused by a reload or an upgrade');
   assert.equal(summary.unexplained, 0, '503 without Retry-After');

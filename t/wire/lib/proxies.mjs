@@ -28,7 +28,7 @@ async function startProxy(name, program, text, args, port, log = null) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), `parley-${name}-`));
   const file = path.join(dir, `${name}.conf`);
   fs.writeFileSync(file, text(dir));
-  // A file takes every line at once; of what a pipe does not take HAProxy says nothing.
+  // A file takes every line at once; what a pipe does not take HAProxy loses without a word.
   const wrap = log ? ['sh', '-c', `exec "$@" >${log}`, 'sh'] : [];
   const proxy = new Child(program, args(file, dir), { cwd: dir, wrap });
   proxy.end = async () => {
@@ -77,6 +77,8 @@ export async function startHaproxy([first, second], { maxconn = 1000, log = null
     '10.0.0.11:8443': first.tls_address ?? first.address, '10.0.0.12:8443': second.tls_address ?? second.address,
     'bind :80\n': `bind 127.0.0.1:${port}\n`, 'bind :8443': `bind 127.0.0.1:${tls_port}`, 'maxconn 100000': `maxconn ${maxconn}`,
     'mode http\n': log ? `mode http\n    ${log_format}\n` : 'mode http\n',
+    // A thread that finds another writing to the log drops its line.
+    'global\n': log ? 'global\n    nbthread 1\n' : 'global\n',
   }).replace(/^(\s+default-server check) port 8080 (.*)$/m, '$1 $2')
     .replace(/(backend parley_tls[\s\S]*)/, (part) => [first, second].reduce(
       (all, host) => all.replace(`${host.tls_address ?? host.address}\n`, (line) => `${line.trimEnd()} port ${host.port}\n`), `${part}\n`));
