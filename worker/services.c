@@ -236,8 +236,8 @@ mcp_stop(struct services *s)
 static int
 webhooks_init(struct services *s)
 {
-	s->webhooks = webhooks_new(s->loop, s->client, s->handoff->conf, s->store, s->backplane,
-	    shm_workers(s->handoff->shm));
+	s->webhooks = webhooks_new(
+	    s->loop, s->client, s->handoff->conf, s->store, s->backplane, s->handoff->shm);
 	return 0;
 }
 

@@ -1,9 +1,12 @@
 // A ledger outside while workers, a host and PostgreSQL die in the middle of a thousand webhooks: each comes at least once,
 // under its id, in the order of its stream, and none is lost.
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
 import { startHosts } from './lib/hosts.mjs';
-import { startPostgres } from './lib/postgres.mjs';
+import { sharedPostgres, startPostgres } from './lib/postgres.mjs';
 import { startReceiver } from './lib/receiver.mjs';
 import { startRedis } from './lib/redis.mjs';
 import { keys, startServer } from './lib/server.mjs';
@@ -95,4 +98,44 @@ test('a worker, PostgreSQL and a host are killed in the middle of a thousand', {
   await hosts[1].stop({ signal: 'SIGKILL' });
   await isAllDelivered(hosts[0]);
   checkLedger(t, receiver, await known(hosts[0]), 1000);
+});
+
+/** An endpoint that answers nobody until it is told to; a lease lasts for longer than the tests. */
+async function startSilent(t) {
+  const receiver = await startReceiver(t, { secret });
+  let is_silent = true;
+  receiver.respond = (request, response) => { if (!is_silent) response.end('ok'); };
+  receiver.speak = () => { is_silent = false; };
+  receiver.conf = { ...webhooks(receiver), timeout: '90s' };
+  return receiver;
+}
+
+for (const kind of ['SQLite', 'PostgreSQL']) {
+  test(`what killed workers had claimed is sent by others at once, in its order, over ${kind}`, { timeout: 200000 }, async (t) => {
+    const receiver = await startSilent(t);
+    const url = kind === 'SQLite' ? undefined : await (await sharedPostgres()).newDatabase();
+    const server = await startServer(t, { mock: false, config: { store: { url }, webhooks: receiver.conf } });
+    for (const regex of away) server.expectLog(regex);
+    await send(server, 40, 8);
+    await waitFor(() => new Set(receiver.ids()).size === 8, 'the first of each stream', 30000);
+    receiver.speak();
+    for (const slot of [0, 1, 2, 3]) await server.replaced(slot, server.killWorker(slot));
+    await isAllDelivered(server);
+    checkLedger(t, receiver, await known(server), 40);
+  });
+}
+
+test('a host that was killed sends at once what its former life had claimed, over SQLite', { timeout: 200000 }, async (t) => {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-record-'));
+  process.on('exit', () => fs.rmSync(dir, { recursive: true, force: true }));
+  const receiver = await startSilent(t);
+  const config = { store: { url: `sqlite:${dir}/parley.db` }, webhooks: receiver.conf };
+  const former = await startServer(t, { mock: false, config });
+  await send(former, 20, 4);
+  await waitFor(() => new Set(receiver.ids()).size === 4, 'the first of each stream', 30000);
+  await former.stop({ signal: 'SIGKILL' });
+  receiver.speak();
+  const server = await startServer(t, { mock: false, config });
+  await isAllDelivered(server);
+  checkLedger(t, receiver, await known(server), 20);
 });

@@ -457,9 +457,15 @@ struct store_webhook_want {
 	const char *endpoint_id;
 	uint32_t limit; /* one only while the breaker tries */
 };
-/* Nobody else gets them for lease_ms. By ascending endpoint_id. Of equal order_key the first. */
-void store_webhook_claim(struct store *, const struct store_webhook_want *, size_t count,
-    uint64_t lease_ms, store_on_webhooks *, void *arg);
+/* Nobody else gets them for lease_ms, unless the owner's are given to others. By ascending
+ * endpoint_id. Of equal order_key the first. */
+void store_webhook_claim(struct store *, const char *owner, const struct store_webhook_want *,
+    size_t count, uint64_t lease_ms, store_on_webhooks *, void *arg);
+/* What an owner that is dead has claimed is anybody's; or what owners with another prefix have
+ * (SQLite's record is one host's). How many that were. */
+void store_webhook_release(struct store *, const char *owner, store_on_count *, void *arg);
+void store_webhook_release_former(
+    struct store *, const char *host_prefix, store_on_count *, void *arg);
 
 struct store_webhook_result {
 	const char *id;

@@ -49,7 +49,7 @@ const struct op op_webhook_look = {
 };
 
 #define CLAIM(now, lock)                                                                           \
-	"UPDATE webhooks SET claim = claim + 1,"                                                   \
+	"UPDATE webhooks SET claim = claim + 1, owner = $owner,"                                   \
 	" due_at = from_ms(now_ms() + CAST($lease_ms AS bigint)) WHERE id IN"                      \
 	" (SELECT w.id FROM webhooks AS w WHERE w.state = 'pending'"                               \
 	" AND w.endpoint_id = $endpoint_id AND w.due_at <= (" now ") AND NOT EXISTS"               \
@@ -68,7 +68,7 @@ const struct op op_webhook_look = {
 /* While the breaker is open, who is first takes one to try, and nobody else for the lease. */
 const struct op op_webhook_claim = {
     .name = "webhook_claim",
-    .params = "lease_ms",
+    .params = "lease_ms owner",
     .groups = {"endpoint_id limit"},
     .is_write = true,
     .statements =
@@ -90,6 +90,42 @@ const struct op op_webhook_claim = {
 	},
 };
 
+/*
+ * What is claimed is due later, so that of however many that wait only those are read. The owner
+ * is looked at twice, for its last words may be on their way into the record.
+ */
+#define RELEASE(now, whose)                                                                        \
+	"UPDATE webhooks SET claim = claim + 1, owner = NULL, due_at = from_ms(now_ms())"          \
+	" WHERE state = 'pending' AND " whose " AND id IN (SELECT w.id FROM"                       \
+	" (WITH RECURSIVE step(id) AS (SELECT min(endpoint_id) FROM webhooks"                      \
+	" WHERE state = 'pending' UNION ALL SELECT (SELECT min(endpoint_id) FROM webhooks"         \
+	" WHERE state = 'pending' AND endpoint_id > step.id) FROM step"                            \
+	" WHERE step.id IS NOT NULL) SELECT id AS endpoint FROM step WHERE id IS NOT NULL)"        \
+	" AS found JOIN webhooks AS w ON w.endpoint_id = found.endpoint"                           \
+	" WHERE w.state = 'pending' AND w.due_at > " now " AND w." whose ")"
+#define OF_OWNER  "owner = $owner"
+#define OF_FORMER "owner NOT LIKE CAST($host_prefix AS text) || '%'"
+
+const struct op op_webhook_release = {
+    .name = "webhook_release",
+    .params = "owner",
+    .is_write = true,
+    .is_upkeep = true,
+    .statements = {{.sql = RELEASE("now_ms()", OF_OWNER),
+	.postgres = RELEASE("now()", OF_OWNER),
+	.is_answer = true}},
+};
+
+const struct op op_webhook_release_former = {
+    .name = "webhook_release_former",
+    .params = "host_prefix",
+    .is_write = true,
+    .is_upkeep = true,
+    .statements = {{.sql = RELEASE("now_ms()", OF_FORMER),
+	.postgres = RELEASE("now()", OF_FORMER),
+	.is_answer = true}},
+};
+
 #define IF_TRIED(name, type)                                                                       \
 #name " = CASE WHEN CAST($wr_tried AS bigint) = 1 THEN CAST($wr_" #name " AS " type ")"    \
 	      " ELSE " #name " END"
@@ -106,7 +142,7 @@ const struct op op_webhook_settle = {
     .is_write = true,
     .statements =
 	{
-	    {.sql = "UPDATE webhooks SET state = $wr_state,"
+	    {.sql = "UPDATE webhooks SET state = $wr_state, owner = NULL,"
 		    " attempts = attempts + CAST($wr_tried AS bigint),"
 		    " due_at = from_ms(now_ms() + CAST($wr_due_in AS bigint)),"
 		    " ended_at = CASE WHEN CAST($wr_state AS text) = 'pending' THEN NULL"
@@ -177,8 +213,8 @@ const struct op op_webhook_get = {
 };
 
 #define AS_NEW                                                                                     \
-	"state = 'pending', attempts = 0, claim = claim + 1, due_at = from_ms(now_ms()),"          \
-	" ended_at = NULL"
+	"state = 'pending', attempts = 0, claim = claim + 1, owner = NULL,"                        \
+	" due_at = from_ms(now_ms()), ended_at = NULL"
 
 const struct op op_webhook_resend = {
     .name = "webhook_resend",
@@ -409,19 +445,44 @@ store_webhook_look(struct store *store, const char *after, uint32_t limit,
 }
 
 void
-store_webhook_claim(struct store *store, const struct store_webhook_want *wants, size_t count,
-    uint64_t lease_ms, store_on_webhooks *on_webhooks, void *arg)
+store_webhook_claim(struct store *store, const char *owner, const struct store_webhook_want *wants,
+    size_t count, uint64_t lease_ms, store_on_webhooks *on_webhooks, void *arg)
 {
 	struct op_call call;
 
 	op_call_init(&call, &op_webhook_claim);
 	op_put_int(&call, (int64_t)lease_ms);
+	op_put_text(&call, owner);
 	op_put_count(&call, count);
 	for (size_t i = 0; i < count; i++) {
 		op_put_text(&call, wants[i].endpoint_id);
 		op_put_int(&call, wants[i].limit);
 	}
 	store_run(store, &call, decode_webhooks, (store_callback *)on_webhooks, arg);
+}
+
+static void
+release(struct store *store, const struct op *op, const char *whose, store_on_count *on_count,
+    void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, op);
+	op_put_text(&call, whose);
+	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);
+}
+
+void
+store_webhook_release(struct store *store, const char *owner, store_on_count *on_count, void *arg)
+{
+	release(store, &op_webhook_release, owner, on_count, arg);
+}
+
+void
+store_webhook_release_former(
+    struct store *store, const char *host_prefix, store_on_count *on_count, void *arg)
+{
+	release(store, &op_webhook_release_former, host_prefix, on_count, arg);
 }
 
 static void

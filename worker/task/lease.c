@@ -20,23 +20,13 @@
 
 enum {
 	TEND_MS = 1000,
-	DEAD_LOOK_MS = 50,
-	DEAD_LATER_MS = 400,
-	DEAD_PATIENCE_MS = 20000, /* then its leases have to end */
-	TAKEN_MAX = 500,          /* as many as the record gives at once */
+	DEAD_LATER_MS = 400, /* the others look whether something is left */
+	DEAD_AGAIN_MS = 500,
+	TAKEN_MAX = 500, /* as many as the record gives at once */
 	SWEEP_TENDS = 30,
 	QUEUE_LOOK_TENDS = 2,
 	SWEEP_MAX = 500,
 	DRAIN_MARGIN_MS = 1500,
-};
-
-struct dead {
-	struct list node;
-	struct tasks *tasks;
-	struct shm_who who;
-	struct loop_timer look;
-	uint64_t since_ms;
-	bool has_waited;
 };
 
 /* ---- our own ---- */
@@ -183,66 +173,35 @@ on_overdue(void *arg, int err, const struct store_task *tasks, size_t count)
 /* ---- workers of this host that have died ---- */
 
 static void
-dead_free(struct dead *d)
-{
-	loop_timer_stop(d->tasks->of.loop, &d->look);
-	list_del(&d->node);
-	free(d);
-}
-
-static void
 on_owned(void *arg, int err, const struct store_task *tasks, size_t count)
 {
-	struct dead *d = arg;
-	struct tasks *ts = d->tasks;
+	struct death *death = arg;
 
 	if (err == 0)
-		lose_all(ts, tasks, count, "worker_dead");
+		lose_all(container_of(death_of(death), struct tasks, deaths), tasks, count,
+		    "worker_dead");
 	if (err != 0 || count >= TAKEN_MAX)
-		loop_timer_set(ts->of.loop, &d->look, DEAD_LOOK_MS * 10);
+		death_again(death, DEAD_AGAIN_MS);
 	else
-		dead_free(d);
+		death_end(death);
 }
 
-/* The first of those who have heard of it; the others look a little later whether something is
- * left, for who is first by now may be a successor that has heard nothing. */
 static void
-on_dead_look(struct loop_timer *timer)
+on_death(struct deaths *deaths, struct death *death, const char *owner)
 {
-	struct dead *d = container_of(timer, struct dead, look);
-	struct tasks *ts = d->tasks;
-	char owner[OWNER_MAX];
+	struct tasks *ts = container_of(deaths, struct tasks, deaths);
 
-	if (shm_is_alive(ts->of.shm, d->who)) {
-		if (loop_now_ms(ts->of.loop) - d->since_ms > DEAD_PATIENCE_MS)
-			dead_free(d);
-		else
-			loop_timer_set(ts->of.loop, timer, DEAD_LOOK_MS);
-	} else if (!d->has_waited && !shm_is_first(ts->of.shm, ts->self.who)) {
-		d->has_waited = true;
-		loop_timer_set(ts->of.loop, timer, DEAD_LATER_MS);
-	} else {
-		owner_format((struct backplane_addr){ts->self.host, d->who}, owner);
-		store_task_owned(ts->of.store, owner, on_owned, d);
-	}
+	store_task_owned(ts->of.store, owner, on_owned, death);
 }
 
+/* What it had ended without telling. */
 static void
 on_peer_gone(void *arg, struct backplane_addr peer)
 {
 	struct tasks *ts = arg;
-	struct dead *d;
 
-	if (peer.host != ts->self.host)
-		return;
-	d = xcalloc(1, sizeof(*d));
-	d->tasks = ts;
-	d->who = peer.who;
-	d->since_ms = loop_now_ms(ts->of.loop);
-	d->look.on_fire = on_dead_look;
-	list_add_tail(&ts->dead, &d->node);
-	loop_timer_set(ts->of.loop, &d->look, 0);
-	untold_of_worker(ts, d->who);
+	if (peer.host == ts->self.host)
+		untold_of_worker(ts, peer.who);
 }
 
 /* ---- what one does for all ---- */
@@ -360,7 +319,12 @@ lease_init(struct tasks *ts)
 {
 	char prefix[OWNER_MAX];
 
-	list_init(&ts->dead);
+	ts->deaths = (struct deaths){.loop = ts->of.loop,
+	    .shm = ts->of.shm,
+	    .backplane = ts->of.backplane,
+	    .later_ms = DEAD_LATER_MS,
+	    .on_death = on_death};
+	deaths_start(&ts->deaths);
 	ts->renew.on_fire = on_renew;
 	ts->tend.on_fire = on_tend;
 	ts->drain_end.on_fire = on_drain_end;
@@ -380,6 +344,5 @@ lease_fini(struct tasks *ts)
 	loop_timer_stop(ts->of.loop, &ts->renew);
 	loop_timer_stop(ts->of.loop, &ts->tend);
 	loop_timer_stop(ts->of.loop, &ts->drain_end);
-	list_for_safe (node, &ts->dead)
-		dead_free(list_entry(node, struct dead, node));
+	deaths_stop(&ts->deaths);
 }

@@ -20,6 +20,7 @@
 #include "common/idmap.h"
 #include "common/list.h"
 #include "common/strmap.h"
+#include "worker/backplane/deaths.h"
 #include "worker/backplane/owner.h"
 #include "worker/provider/ask.h"
 #include "worker/provider/relay.h"
@@ -101,7 +102,7 @@ struct tasks {
 	/* lease.c */
 	struct loop_timer renew, tend, drain_end;
 	bool is_renewing;
-	struct list dead;
+	struct deaths deaths;
 	uint64_t well_since_ms; /* the record answers; 0: it does not */
 	unsigned tends, looks;
 

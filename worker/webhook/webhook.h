@@ -7,9 +7,10 @@
  *   send     at most webhooks.connections to one host, the workers of this host together
  *   settle   what became of them, many at once: delivered, again later, dead
  *
- * Any worker of any host does this; who dies has only leases, and they end. Nothing is kept here
- * that the record does not have. An endpoint that is slow or dead holds its own webhooks up and no
- * others: each has its own queue and its own share of connections.
+ * Any worker of any host does this; who dies has only leases: others of its host give back what a
+ * worker had, and of a host they end. Nothing is kept here that the record does not have. An
+ * endpoint that is slow or dead holds its own webhooks up and no others: each has its own queue and
+ * its own share of connections.
  */
 #ifndef WORKER_WEBHOOK_WEBHOOK_H
 #define WORKER_WEBHOOK_WEBHOOK_H
@@ -22,9 +23,9 @@
 struct events;
 struct webhooks;
 
-/* All are borrowed; workers: of this host. Nothing is sent before webhooks_start(). */
+/* All are borrowed. Nothing is sent before webhooks_start(). */
 struct webhooks *webhooks_new(struct loop *, struct client *, const struct conf *, struct store *,
-    struct backplane *, uint32_t workers);
+    struct backplane *, struct shm *);
 /* What becomes of deliveries is told there; before the start. NULL: nowhere. */
 void webhooks_use_events(struct webhooks *, struct events *);
 void webhooks_start(struct webhooks *);

@@ -5,6 +5,7 @@
  *   target.c    an endpoint as this worker knows it: its queue, its share of a host's connections
  *   send.c      one request
  *   settle.c    results, on their way to the record
+ *   orphans.c   what dead workers had claimed
  *   news.c      what becomes of deliveries, as events
  *   upkeep.c    what is counted and what is over; by one worker of all
  */
@@ -13,6 +14,8 @@
 
 #include "common/list.h"
 #include "common/strmap.h"
+#include "worker/backplane/deaths.h"
+#include "worker/backplane/owner.h"
 #include "worker/webhook/verdict.h"
 #include "worker/webhook/webhook.h"
 
@@ -37,7 +40,9 @@ struct webhooks {
 	const struct conf_webhooks *conf;
 	struct store *store;
 	struct backplane *backplane;
-	uint64_t workers; /* of this host: they share a host's connections */
+	struct shm *shm;
+	char owner[OWNER_MAX]; /* who claims */
+	uint64_t workers;      /* of this host: they share a host's connections */
 
 	struct strmap *targets; /* by endpoint's id */
 	struct strmap *hosts;   /* by "scheme://name:port" */
@@ -61,6 +66,8 @@ struct webhooks {
 	struct list settling; /* on their way to the record */
 	struct loop_timer settle;
 	bool is_settling;
+
+	struct deaths deaths; /* orphans.c */
 
 	struct loop_timer upkeep;
 	uint64_t swept_ms;
@@ -130,6 +137,10 @@ void send_messages(struct target *, struct list *messages, size_t count);
 /* settle.c: its result is set, it is in no list */
 void settle_message(struct message *);
 void settle_stop(struct webhooks *);
+
+/* orphans.c */
+void orphans_start(struct webhooks *);
+void orphans_stop(struct webhooks *);
 
 /* news.c */
 void news_attempt(struct webhooks *, const struct message *); /* its result is set */

@@ -80,7 +80,7 @@ tell_others(struct webhooks *w)
 {
 	uint64_t now_ms = loop_now_ms(w->loop);
 
-	if (w->backplane == NULL || now_ms - w->told_others_ms < QUIET_MS)
+	if (now_ms - w->told_others_ms < QUIET_MS)
 		return;
 	w->told_others_ms = now_ms;
 	backplane_broadcast(w->backplane, BACKPLANE_WEBHOOK_WAKE, STR_NONE, NULL, NULL);
@@ -141,7 +141,7 @@ claim(struct webhooks *w)
 	qsort(w->wanted, w->wanted_count, sizeof(*w->wanted), by_id);
 	for (size_t i = 0; i < w->wanted_count; i++)
 		wants[i] = (struct store_webhook_want){w->wanted[i]->id, target_room(w->wanted[i])};
-	store_webhook_claim(w->store, wants, w->wanted_count, lease_ms(w), on_claimed, w);
+	store_webhook_claim(w->store, w->owner, wants, w->wanted_count, lease_ms(w), on_claimed, w);
 	free(wants);
 }
 
@@ -314,7 +314,7 @@ webhooks_of_event(const struct conf_webhooks *conf, const struct webhook_event *
 
 struct webhooks *
 webhooks_new(struct loop *loop, struct client *client, const struct conf *conf, struct store *store,
-    struct backplane *backplane, uint32_t workers)
+    struct backplane *backplane, struct shm *shm)
 {
 	struct webhooks *w = xcalloc(1, sizeof(*w));
 
@@ -323,13 +323,16 @@ webhooks_new(struct loop *loop, struct client *client, const struct conf *conf, 
 	w->conf = &conf->webhooks;
 	w->store = store;
 	w->backplane = backplane;
-	w->workers = workers > 0 ? workers : 1;
+	w->shm = shm;
+	w->workers = shm_workers(shm);
+	owner_format(backplane_self(backplane), w->owner);
 	w->targets = strmap_new();
 	w->hosts = strmap_new();
 	w->wanted = xcalloc(LOOK_ENDPOINTS, sizeof(struct target *));
 	w->look.on_fire = on_look;
 	list_init(&w->results);
 	list_init(&w->settling);
+	orphans_start(w);
 	return w;
 }
 
@@ -337,8 +340,7 @@ void
 webhooks_start(struct webhooks *w)
 {
 	w->is_running = true;
-	if (w->backplane != NULL)
-		backplane_serve(w->backplane, BACKPLANE_WEBHOOK_WAKE, on_wake, w);
+	backplane_serve(w->backplane, BACKPLANE_WEBHOOK_WAKE, on_wake, w);
 	w->is_known = w->conf->endpoints.n == 0;
 	upkeep_start(w);
 	webhooks_look_in(w, 0);
@@ -376,6 +378,7 @@ webhooks_free(struct webhooks **ref)
 	*ref = NULL;
 	loop_timer_stop(w->loop, &w->look);
 	upkeep_stop(w);
+	orphans_stop(w);
 	settle_stop(w);
 	for (size_t cursor = 0; strmap_next(w->targets, &cursor, &key, &value);)
 		target_free(value);

@@ -138,14 +138,29 @@ add(const char *endpoint, const char *order, const char *event)
 }
 
 static size_t
-claim(const char *endpoint, uint32_t limit, uint64_t lease_ms)
+claim_as(const char *owner, const char *endpoint, uint32_t limit, uint64_t lease_ms)
 {
 	struct store_webhook_want want = {endpoint, limit};
 
 	world_expect(&w);
-	store_webhook_claim(w.store, &want, 1, lease_ms, on_webhooks, NULL);
+	store_webhook_claim(w.store, owner, &want, 1, lease_ms, on_webhooks, NULL);
 	world_wait(&w);
 	return got.count;
+}
+
+static size_t
+claim(const char *endpoint, uint32_t limit, uint64_t lease_ms)
+{
+	return claim_as("a.1.1", endpoint, limit, lease_ms);
+}
+
+static uint64_t
+release(const char *owner)
+{
+	world_expect(&w);
+	store_webhook_release(w.store, owner, on_count, NULL);
+	world_wait(&w);
+	return got.number;
 }
 
 static size_t
@@ -246,6 +261,51 @@ test_a_lease_that_is_over_is_anybodys(void **state)
 	assert_string_equal(get(id).state, "delivered");
 	settle(&second, AGAIN, 5, 60000);
 	assert_string_equal(get(id).state, "delivered");
+}
+
+static void
+test_what_a_dead_owner_had_is_anybodys(void **state)
+{
+	const char *id = add("whe_1", "task_a", "x");
+	struct row first, second;
+
+	add("whe_1", "task_a", "y");
+	add("whe_2", NULL, "x");
+	add("whe_3", NULL, "x");
+	assert_int_equal(claim_as("a.1.1", "whe_1", 10, LEASE_MS), 1);
+	first = got.rows[0];
+	assert_int_equal(claim_as("a.1.1", "whe_2", 10, LEASE_MS), 1);
+	assert_int_equal(claim_as("a.2.2", "whe_3", 10, LEASE_MS), 1);
+	assert_int_equal(release("a.3.3"), 0);
+	assert_int_equal(release("a.1.1"), 2);
+	assert_int_equal(release("a.1.1"), 0);
+	assert_int_equal(claim("whe_3", 10, LEASE_MS), 0);
+	assert_int_equal(claim("whe_2", 10, LEASE_MS), 1);
+	assert_int_equal(claim_as("a.2.2", "whe_1", 10, LEASE_MS), 1);
+	second = got.rows[0];
+	assert_string_equal(second.id, id); /* still the first in its order */
+	settle(&first, AGAIN, 5, 60000);    /* the dead one's word comes late: */
+	assert_int_equal(get(id).attempts, 0);
+	settle(&second, AGAIN, 5, 60000);
+	assert_int_equal(get(id).attempts, 1);
+	assert_int_equal(release("a.2.2"), 1); /* not what waits for its next attempt */
+}
+
+static void
+test_what_a_former_life_had_is_anybodys(void **state)
+{
+	add("whe_1", NULL, "x");
+	add("whe_2", NULL, "x");
+	add("whe_3", NULL, "x");
+	assert_int_equal(claim_as("a.1.1", "whe_1", 10, LEASE_MS), 1);
+	assert_int_equal(claim_as("b.1.1", "whe_2", 10, LEASE_MS), 1);
+	world_expect(&w);
+	store_webhook_release_former(w.store, "b.", on_count, NULL);
+	world_wait(&w);
+	assert_int_equal(got.number, 1);
+	assert_int_equal(claim("whe_1", 10, LEASE_MS), 1);
+	assert_int_equal(claim("whe_2", 10, LEASE_MS), 0);
+	assert_int_equal(claim("whe_3", 10, LEASE_MS), 1);
 }
 
 static void
@@ -447,6 +507,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    T(test_claimed_once_and_delivered),
 	    T(test_a_lease_that_is_over_is_anybodys),
+	    T(test_what_a_dead_owner_had_is_anybodys),
+	    T(test_what_a_former_life_had_is_anybodys),
 	    T(test_in_order),
 	    T(test_the_breaker),
 	    T(test_dead_ones_are_sent_again),
