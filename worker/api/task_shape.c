@@ -9,7 +9,7 @@
 #include "worker/api/shapes.h"
 #include "worker/api/task_hook.h"
 
-enum { IDEMPOTENCY_KEY_MAX = 255, PROMPT_MAX = 32 << 10 };
+enum { IDEMPOTENCY_KEY_MAX = 255, PROMPT_MAX = 32 << 10, FULL_RETRY_S = 5 };
 
 json_t *
 shape_task(const struct store_task *t, bool with_result)
@@ -50,6 +50,8 @@ on_created(void *arg, int err, const struct store_task *existing)
 		o->on_ordered(o->call, &o->task, true);
 	else if (err == E_DUPLICATE && existing != NULL)
 		o->on_ordered(o->call, existing, false);
+	else if (err == E_QUEUE_FULL)
+		call_reply_retry(o->call, err, FULL_RETRY_S, NULL);
 	else
 		call_reply_error(o->call, err, NULL, NULL);
 }

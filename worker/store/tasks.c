@@ -57,6 +57,29 @@ const struct op op_task_create_once = {
     .constraints = {{"tasks_request", "tasks.app_id, tasks.idempotency_key", E_BUSY}},
 };
 
+const struct op op_task_of_request = {
+    .name = "task_of_request",
+    .params = "app_id idempotency_key",
+    .statements =
+	{{.sql = SELECT_REQUEST, .expect = OP_ONE, .err = E_NOT_FOUND, .is_answer = true}},
+};
+
+/* By two indexes: of what may be claimed, now or later, and of what waits for another of its
+ * partition. */
+const struct op op_task_waiting = {
+    .name = "task_waiting",
+    .params = "app_id limit",
+    .is_slow = true,
+    .statements = {{.sql = "SELECT (SELECT count(*) FROM (SELECT 1 FROM tasks"
+			   " WHERE app_id = $app_id AND due_at IS NOT NULL LIMIT $limit) AS due)"
+			   " + (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE app_id = $app_id"
+			   " AND partition_key IS NOT NULL AND ended_at IS NULL"
+			   " AND due_at IS NULL AND owner IS NULL LIMIT $limit) AS behind)",
+	.expect = OP_ONE,
+	.err = E_INTERNAL,
+	.is_answer = true}},
+};
+
 const struct op op_task_get = {
     .name = "task_get",
     .params = "id app_id",
@@ -233,6 +256,41 @@ store_task_create(
 	if (t->endpoint != NULL)
 		webhook_endpoint_put(&call, t->endpoint);
 	store_run(store, &call, decode_task, (store_callback *)on_task, arg);
+}
+
+void
+store_task_of_request(struct store *store, const char *app_id, const char *idempotency_key,
+    store_on_task *on_task, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_task_of_request);
+	op_put_text(&call, app_id);
+	op_put_text(&call, idempotency_key);
+	store_run(store, &call, decode_task, (store_callback *)on_task, arg);
+}
+
+static void
+decode_number(struct op_rows *rows, store_callback *callback, void *arg)
+{
+	struct op_value v[OP_VALUES_MAX];
+	uint64_t n = 0;
+
+	if (rows->err == 0 && op_rows_next(rows, v))
+		n = (uint64_t)op_int(&v[0]);
+	((store_on_count *)callback)(arg, rows->err, n);
+}
+
+void
+store_task_waiting(
+    struct store *store, const char *app_id, uint32_t limit, store_on_count *on_count, void *arg)
+{
+	struct op_call call;
+
+	op_call_init(&call, &op_task_waiting);
+	op_put_text(&call, app_id);
+	op_put_int(&call, limit);
+	store_run(store, &call, decode_number, (store_callback *)on_count, arg);
 }
 
 void

@@ -57,6 +57,15 @@ struct store_task_new {
 /* E_DUPLICATE: the idempotency key was used by this app: that task. Else err 0 and NULL. */
 void store_task_create(struct store *, const struct store_task_new *, store_on_task *, void *arg);
 
+/* What the idempotency key was used for. E_NOT_FOUND. */
+void store_task_of_request(
+    struct store *, const char *app_id, const char *idempotency_key, store_on_task *, void *arg);
+
+/* How many of an app wait: anybody may claim them, now or later, or they stand behind others of
+ * their partition. From limit on it is not counted exactly. */
+void store_task_waiting(
+    struct store *, const char *app_id, uint32_t limit, store_on_count *, void *arg);
+
 /* E_NOT_FOUND: also another app's. app_id NULL: any. */
 void store_task_get(struct store *, const char *id, const char *app_id, store_on_task *, void *arg);
 

@@ -264,6 +264,7 @@ on_tend(struct loop_timer *timer)
 
 	loop_timer_set(ts->of.loop, timer, TEND_MS);
 	look_at_queue(ts);
+	quotas_forget_idle(ts);
 	if (!store_is_available(ts->of.store))
 		ts->well_since_ms = 0;
 	else if (ts->well_since_ms == 0)

@@ -58,7 +58,8 @@ bool task_state_is_last(const char *state);
 enum { TASK_END_SETTLE_MS = 4000 };
 bool task_end_read(const struct store_task *, struct arena *, struct events_news *ret);
 
-/* stripe is chosen here, and the workers are told when it is stored. As store_task_create(). */
+/* stripe is chosen here, and the workers are told when it is stored. As store_task_create(), but
+ * what the order points at stays until on_task; E_QUEUE_FULL: tasks.max_queued of its app wait. */
 void tasks_create(struct tasks *, const struct store_task_new *, store_on_task *, void *arg);
 /* The task as it is afterwards; has_changed: it had not ended. Its owner hears of it at once and
  * stops the provider. E_NOT_FOUND. */

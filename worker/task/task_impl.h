@@ -3,6 +3,7 @@
  *
  *   tasks.c   all of a worker's; the verbs for who asks; waiting for an end
  *   queue.c   what is claimed, when, and in whose turn it runs
+ *   quota.c    how many of an app may wait
  *   write.c   the one way into the record, and who is told
  *   run.c     a task that runs: its money, its time, its end, another attempt
  *   call.c    the kind that is one call of a model
@@ -106,7 +107,16 @@ struct tasks {
 	uint64_t well_since_ms; /* the record answers; 0: it does not */
 	unsigned tends, looks;
 
-	struct list untold; /* untold.c */
+	struct list untold;    /* untold.c */
+	struct strmap *quotas; /* quota.c, by app_id */
+};
+
+/* An order that asks whether one more of its app may wait. Embedded in the caller's. */
+struct quota_ask {
+	struct list node;
+	struct quota *quota; /* NULL: none is held */
+	/* 0 or E_QUEUE_FULL; perhaps from inside quota_enter(). */
+	void (*on_quota)(struct quota_ask *, int err);
 };
 
 /* What is said of a task; texts are copied. */
@@ -148,6 +158,13 @@ void queue_later(struct tasks *, uint64_t delay_ms);         /* .. then */
 void queue_go_on(struct tasks *);                            /* a place is free */
 void queue_adopt(struct tasks *, const struct store_task *); /* ours, without our knowing */
 struct run *run_of(struct tasks *, const char *id);
+
+/* quota.c */
+void quotas_init(struct tasks *);
+void quotas_fini(struct tasks *);
+void quotas_forget_idle(struct tasks *);
+void quota_enter(struct tasks *, struct quota_ask *, const char *app_id);
+void quota_leave(struct quota_ask *); /* after a 0: the record has it, or not */
 
 /* run.c */
 struct run *run_new(struct tasks *, const struct store_task *);

@@ -65,6 +65,8 @@ struct asked {
 	struct tasks *tasks;
 	struct id id;
 	char *app_id, *reason;
+	struct store_task_new order;
+	struct quota_ask quota;
 	unsigned tries;
 	store_on_task *on_task;
 	store_on_task_changed *on_changed;
@@ -95,10 +97,36 @@ on_created(void *arg, int err, const struct store_task *existing)
 {
 	struct asked *a = arg;
 
+	quota_leave(&a->quota);
 	if (err == 0)
 		queue_hint_all(a->tasks);
 	a->on_task(a->arg, err, existing);
 	asked_free(a);
+}
+
+/* What was ordered once is not ordered again. */
+static void
+on_full(void *arg, int err, const struct store_task *existing)
+{
+	struct asked *a = arg;
+
+	err = err == 0 ? E_DUPLICATE : err == E_NOT_FOUND ? E_QUEUE_FULL : err;
+	a->on_task(a->arg, err, err == E_DUPLICATE ? existing : NULL);
+	asked_free(a);
+}
+
+static void
+on_quota(struct quota_ask *quota, int err)
+{
+	struct asked *a = container_of(quota, struct asked, quota);
+	struct store *store = a->tasks->of.store;
+
+	if (err == 0)
+		store_task_create(store, &a->order, on_created, a);
+	else if (a->order.idempotency_key != NULL)
+		store_task_of_request(store, a->app_id, a->order.idempotency_key, on_full, a);
+	else
+		on_full(a, E_NOT_FOUND, NULL);
 }
 
 /* Of one partition the same stripe, else any. */
@@ -116,12 +144,13 @@ stripe_of(const struct tasks *ts, const struct store_task_new *t)
 void
 tasks_create(struct tasks *ts, const struct store_task_new *t, store_on_task *on_task, void *arg)
 {
-	struct store_task_new striped = *t;
 	struct asked *a = asked_new(ts, t->app_id, arg);
 
 	a->on_task = on_task;
-	striped.stripe = stripe_of(ts, t);
-	store_task_create(ts->of.store, &striped, on_created, a);
+	a->order = *t;
+	a->order.stripe = stripe_of(ts, t);
+	a->quota.on_quota = on_quota;
+	quota_enter(ts, &a->quota, a->app_id);
 }
 
 /* ---- one that is not wanted any more ---- */
@@ -388,6 +417,7 @@ tasks_new(const struct tasks_of *of)
 	ts->write_again.on_fire = writes_on_again;
 	backplane_serve(of->backplane, BACKPLANE_TASK_CANCEL, on_cancel_message, ts);
 	queue_init(ts);
+	quotas_init(ts);
 	untold_init(ts);
 	lease_init(ts);
 	return ts;
@@ -427,6 +457,7 @@ tasks_free(struct tasks **ref)
 	lease_fini(ts);
 	untold_fini(ts);
 	queue_fini(ts);
+	quotas_fini(ts);
 	writes_free(ts);
 	strmap_free(&ts->by_id);
 	idmap_free(&ts->runs);

@@ -662,6 +662,51 @@ lists_are_newest_first_and_without_the_old(void **state)
 	assert_int_equal(got.stats.queued, 2);
 }
 
+static uint64_t
+waiting(const char *app, uint32_t limit)
+{
+	expect();
+	store_task_waiting(w.store, app, limit, on_count, NULL);
+	world_wait(&w);
+	return got.n;
+}
+
+static void
+those_who_wait_are_counted(void **state)
+{
+	static const char *const ids[] = {"task_1", "task_2", "task_3", "task_4", "task_5"};
+
+	assert_int_equal(waiting("a", 100), 0);
+	for (int i = 0; i < 5; i++)
+		create(ids[i], "a", i < 2 ? NULL : "p");
+	create("task_6", "b", NULL);
+	assert_int_equal(waiting("a", 100), 5);
+	assert_int_equal(waiting("b", 100), 1);
+	assert_true(waiting("a", 2) >= 2);
+	assert_int_equal(claim(ME, 5), 4); /* of the partition one */
+	assert_int_equal(waiting("a", 100), 2);
+	assert_int_equal(waiting("b", 100), 0);
+	assert_int_equal(cancel("task_5", "p"), 1);
+	assert_int_equal(waiting("a", 100), 1);
+	assert_int_equal(end("task_3", "p", get("task_3")->fence), 1); /* the next may be claimed */
+	assert_int_equal(waiting("a", 100), 1);
+	assert_int_equal(release(ME), 3);
+	assert_int_equal(waiting("a", 100), 3);
+}
+
+static void
+what_a_request_was_used_for(void **state)
+{
+	create_of("task_1", "a", NULL, "once", LONG_MS);
+	for (int i = 0; i < 2; i++) {
+		expect();
+		store_task_of_request(w.store, i == 0 ? "a" : "b", "once", on_task, NULL);
+		world_wait(&w);
+		assert_int_equal(got.err, i == 0 ? 0 : E_NOT_FOUND);
+		assert_int_equal(got.has_task, i == 0);
+	}
+}
+
 int
 main(void)
 {
@@ -681,6 +726,8 @@ main(void)
 	    T(who_cancels_decides),
 	    T(what_has_failed_can_be_begun_anew),
 	    T(lists_are_newest_first_and_without_the_old),
+	    T(those_who_wait_are_counted),
+	    T(what_a_request_was_used_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
