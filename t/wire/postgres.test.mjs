@@ -58,7 +58,7 @@ const isUp = async (server) => (await server.request('/health/ready')).status ==
 const serves = (server) => waitFor(async () => (await server.request('/v1/sessions', { key, body: {} })).status === 201, 'a session again', 15000);
 
 for (const isolation of ['as installed', 'serializable']) test(`the suite of the store, over PostgreSQL, isolation ${isolation}`, async () => {
-  for (const [name, least] of [['store/store_test', 19], ['store/hosts_ops_test', 4], ['store/budget_test', 7], ['store/answers_test', 4], ['store/webhooks_test', 9], ['store/tasks_test', 11], ['usage/holds_test', 5], ['store/pg_order_test', 1]]) {
+  for (const [name, least] of [['store/store_test', 19], ['store/hosts_ops_test', 4], ['store/budget_test', 7], ['store/answers_test', 4], ['store/webhooks_test', 9], ['store/tasks_test', 11], ['usage/holds_test', 5], ['usage/usage_test', 4], ['store/pg_order_test', 1]]) {
     const url = await shared.newDatabase();
     const database = new URL(url).pathname.slice(1);
     if (isolation !== 'as installed') await shared.sql(`ALTER DATABASE ${database} SET default_transaction_isolation = '${isolation}'`, 'postgres');

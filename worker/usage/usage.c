@@ -1,6 +1,7 @@
 /* usage - see usage.h. */
 #include "worker/usage/usage.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "common/arena.h"
@@ -11,13 +12,17 @@
 #include "common/metric.h"
 
 /* PROMPT_MS: what an advance covered leaves it with its usage. */
-enum { AGAIN_MS = 500, PROMPT_MS = 20 };
+enum { AGAIN_MS = 500, AGAIN_MAX_MS = 32000, PROMPT_MS = 20 };
 
 struct row {
 	struct list node;
 	struct arena arena;
 	struct store_usage usage;
 	uint64_t hold;
+	unsigned refusals; /* of it alone: it goes alone again */
+	/* How many others the record had taken when it refused this one, alone or not, for the
+	 * first time; one more than that. 0: never. */
+	uint64_t refused_at;
 };
 
 struct usages {
@@ -27,6 +32,8 @@ struct usages {
 	struct holds *holds;
 	struct list waiting, written; /* written: asked of the record, one batch at a time */
 	size_t count;                 /* in both */
+	size_t most;                  /* that go at once; halved by a refusal, doubled again */
+	uint64_t taken;               /* by the record */
 	bool is_draining;
 	struct loop_timer timer;
 };
@@ -58,6 +65,93 @@ keep(struct row *r, const char *text)
 	return text != NULL ? arena_strdup(&r->arena, str_of(text)) : NULL;
 }
 
+/* ---- what the record does not take ---- */
+
+/* Not for now, as when it is away, but for what it was asked. */
+static bool
+is_refusal(int err)
+{
+	return err == E_INTERNAL || err == E_INVALID_VALUE || err == E_PAYLOAD_TOO_LARGE;
+}
+
+/* What was held for it becomes its usage when the hold's lease is over. */
+static void
+lose(struct usages *us, struct row *r, int err)
+{
+	const struct store_usage *u = &r->usage;
+
+	log_error("usage refused id=%s app=%s key=%s model=%s turn=%s input=%" PRIu64
+		  " output=%" PRIu64 " cost_micros=%" PRId64 " reason=%s",
+	    u->id, log_quote(str_of(u->app_id)).s, u->key_id != NULL ? u->key_id : "-",
+	    log_quote(str_of(u->model)).s, u->turn_id != NULL ? u->turn_id : "-", u->input_tokens,
+	    u->output_tokens, u->cost_micros, err_info(err)->code);
+	metric_add(METRIC_USAGE_REFUSED, 0, 0, 1);
+	hold_forget(us->holds, r->hold);
+	row_free(us, r);
+}
+
+/*
+ * A row that was refused alone is the reason itself, if its values are, or if the record has taken
+ * others since: a table that nobody may write would refuse all of them. Until that is known it
+ * waits behind the others.
+ */
+static void
+refused_alone(struct usages *us, struct row *r, int err)
+{
+	bool takes_others = us->taken >= r->refused_at;
+
+	if (err != E_INTERNAL || takes_others || (r->refusals > 0 && us->is_draining)) {
+		lose(us, r, err);
+		return;
+	}
+	list_del(&r->node);
+	list_add_tail(&us->waiting, &r->node);
+	r->refusals++;
+}
+
+/* From the last: they stay in order. */
+static void
+take_back(struct usages *us)
+{
+	struct row *r;
+
+	while (!list_empty(&us->written)) {
+		r = list_entry(us->written.prev, struct row, node);
+		list_del(&r->node);
+		list_add_head(&us->waiting, &r->node);
+	}
+}
+
+static uint64_t
+again_ms(const struct row *r)
+{
+	return r->refusals < 7 ? AGAIN_MS << (r->refusals - 1) : AGAIN_MAX_MS;
+}
+
+/* Halves until the row that it is for is alone. */
+static void
+on_refused(struct usages *us, int err)
+{
+	struct row *next;
+	size_t n = 0;
+
+	list_for (node, &us->written) {
+		struct row *r = list_entry(node, struct row, node);
+
+		if (r->refused_at == 0)
+			r->refused_at = us->taken + 1;
+		n++;
+	}
+	if (n == 1) {
+		refused_alone(us, list_first(&us->written, struct row, node), err);
+	} else {
+		take_back(us);
+		us->most = (n + 1) / 2;
+	}
+	if ((next = list_first(&us->waiting, struct row, node)) != NULL)
+		loop_timer_set(us->loop, &us->timer, next->refusals > 0 ? again_ms(next) : 0);
+}
+
 /* ---- writing ---- */
 
 static void
@@ -66,17 +160,19 @@ on_written(void *arg, int err)
 	struct usages *us = arg;
 	struct row *r;
 
+	if (is_refusal(err)) {
+		on_refused(us, err);
+		return;
+	}
 	if (err != 0) {
 		log_warn("usage not written rows=%zu reason=%s", us->count, err_info(err)->code);
-		while (!list_empty(&us->written)) { /* from the last: they stay in order */
-			r = list_entry(us->written.prev, struct row, node);
-			list_del(&r->node);
-			list_add_head(&us->waiting, &r->node);
-		}
+		take_back(us);
 		loop_timer_set(us->loop, &us->timer, AGAIN_MS);
 		return;
 	}
+	us->most *= 2;
 	while ((r = list_first(&us->written, struct row, node)) != NULL) {
+		us->taken++;
 		hold_forget(us->holds, r->hold);
 		row_free(us, r);
 	}
@@ -84,11 +180,21 @@ on_written(void *arg, int err)
 		loop_timer_set(us->loop, &us->timer, 0);
 }
 
+static size_t
+batch(struct usages *us)
+{
+	size_t max = (size_t)us->conf->usage.batch;
+
+	if (us->most == 0 || us->most > max)
+		us->most = max;
+	return us->most;
+}
+
 static void
 on_timer(struct loop_timer *timer)
 {
 	struct usages *us = container_of(timer, struct usages, timer);
-	size_t max = (size_t)us->conf->usage.batch, n = 0;
+	size_t max = batch(us), n = 0;
 	const struct store_usage **rows;
 	struct row *r;
 
@@ -96,9 +202,13 @@ on_timer(struct loop_timer *timer)
 		return;
 	rows = xcalloc(max, sizeof(*rows));
 	while (n < max && (r = list_first(&us->waiting, struct row, node)) != NULL) {
+		if (r->refusals > 0 && n > 0)
+			break;
 		list_del(&r->node);
 		list_add_tail(&us->written, &r->node);
 		rows[n++] = &r->usage;
+		if (r->refusals > 0)
+			break;
 	}
 	store_usage_add(us->store, rows, n, on_written, us);
 	free(rows);

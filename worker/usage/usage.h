@@ -2,7 +2,8 @@
  * usage - the rows of what model calls used, on their way to the record.
  *
  * Rows without a hold wait for each other (usage.interval, usage.batch); they go as one write,
- * which is repeated until the record has taken it; ids make repetition harmless. What a row says is
+ * which is repeated until the record has taken it; ids make repetition harmless. A row that the
+ * record refuses for itself is found by halving, logged, counted and left out. What a row says is
  * counted in the metrics when the row is made, so that both tell the same. Rows of turns are
  * written with their turns: usage_count() counts them, and that is all they have to do with this.
  */
