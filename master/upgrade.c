@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "common/check.h"
+#include "common/list.h"
 #include "common/log.h"
 #include "common/proto.h"
 #include "master/reap.h"
@@ -26,13 +27,20 @@
 #include "master/spawn.h"
 #include "master/timer.h"
 
+struct passed { /* what the socket had no room for */
+	struct list node;
+	uint32_t slot;
+	int fd;
+};
+
 struct upgrade {
 	const struct upgrade_handlers *handlers;
 	void *arg;
 	pid_t pid;       /* of the new master */
 	pid_t nurse;     /* 0: it has gone */
 	int fd, news_fd; /* to the one, from the other */
-	struct event *on_talk, *deadline;
+	struct event *on_talk, *on_room, *deadline;
+	struct list passing; /* of struct passed, one for each slot at most */
 	uint64_t end_ms;
 	char *reason; /* why it was given up; NULL: it was not */
 	bool is_ready;
@@ -170,14 +178,61 @@ upgrade_hand_over(struct upgrade *u)
 	say(u->fd, PROTO_READY);
 }
 
-void
-upgrade_pass(struct upgrade *u, uint32_t slot, int fd)
+/* ---- a socket for each slot: of many slots more than fit at once ---- */
+
+static int
+pass(struct upgrade *u, uint32_t slot, int fd)
 {
 	struct proto_message m = {.type = PROTO_HANDOFF, .slot = slot};
 	int err = proto_send_fd(u->fd, &m, fd);
 
-	if (err != 0)
+	if (err != 0 && err != -EAGAIN)
 		log_warn("sockets not passed slot=%u error=\"%s\"", slot, strerror(-err));
+	return err;
+}
+
+static void
+passed_free(struct passed *p)
+{
+	list_del(&p->node);
+	close(p->fd);
+	free(p);
+}
+
+static void
+on_room(evutil_socket_t fd, short what, void *arg)
+{
+	struct upgrade *u = arg;
+	struct passed *p;
+
+	(void)fd, (void)what;
+	while ((p = list_first(&u->passing, struct passed, node)) != NULL) {
+		if (pass(u, p->slot, p->fd) == -EAGAIN) {
+			check(event_add(u->on_room, NULL) == 0);
+			return;
+		}
+		passed_free(p);
+	}
+}
+
+void
+upgrade_pass(struct upgrade *u, uint32_t slot, int fd)
+{
+	struct passed *p;
+	int own;
+
+	if (list_empty(&u->passing) && pass(u, slot, fd) != -EAGAIN)
+		return;
+	own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (own < 0) {
+		log_warn("sockets not passed slot=%u error=\"%s\"", slot, strerror(errno));
+		return;
+	}
+	p = xcalloc(1, sizeof(*p));
+	p->slot = slot;
+	p->fd = own;
+	list_add_tail(&u->passing, &p->node);
+	check(event_add(u->on_room, NULL) == 0);
 }
 
 void
@@ -245,6 +300,9 @@ upgrade_new(struct event_base *base, const struct upgrade_order *o, struct beque
 	timer_set(u->deadline, o->timeout_ms);
 	u->on_talk = event_new(base, u->fd, EV_READ | EV_PERSIST, on_talk, u);
 	check(u->on_talk != NULL && event_add(u->on_talk, NULL) == 0);
+	list_init(&u->passing);
+	u->on_room = event_new(base, u->fd, EV_WRITE, on_room, u);
+	check(u->on_room != NULL);
 	log_info("upgrade started pid=%d binary=%s", (int)pid, o->binary);
 	return u;
 }
@@ -257,7 +315,10 @@ upgrade_free(struct upgrade **ref)
 	if (u == NULL)
 		return;
 	*ref = NULL;
+	list_for_safe (node, &u->passing)
+		passed_free(list_entry(node, struct passed, node));
 	event_free(u->on_talk);
+	event_free(u->on_room);
 	event_free(u->deadline);
 	dismiss_nurse(u);
 	close(u->fd);
