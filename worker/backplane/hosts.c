@@ -11,8 +11,10 @@
 #include "worker/backplane/inbox.h"
 #include "worker/backplane/members.h"
 #include "worker/backplane/owner.h"
+#include "worker/backplane/reconnect.h"
 
-/* KEYS: the registry. ARGV: who is alive, the lease in ms. All that are registered. */
+/* KEYS: the registry. ARGV: who is alive, how many ms of silence are a death. All that are
+ * registered. */
 static const char beat_script[] = "local t = redis.call('TIME') "
 				  "local now = t[1] * 1000 + math.floor(t[2] / 1000) "
 				  "redis.call('ZADD', KEYS[1], now, ARGV[1]) "
@@ -49,13 +51,20 @@ struct hosts {
 
 /* ---- heartbeats ---- */
 
+/* Whose connection has broken comes back as late as its back-off lets it: that is no death. */
+static uint64_t
+silence_ms(const struct hosts *h)
+{
+	return h->conf->lease_ms + RECONNECT_MAX_MS;
+}
+
 /* A registry that may just have been emptied tells nothing until everybody had time to come back.
  */
 static bool
 is_trusted(const struct hosts *h, uint64_t now_ms)
 {
-	return h->since_ms != 0 && now_ms - h->since_ms > h->conf->lease_ms &&
-	       now_ms - h->members.asked_ms < h->conf->lease_ms;
+	return h->since_ms != 0 && now_ms - h->since_ms > silence_ms(h) &&
+	       now_ms - h->members.asked_ms < silence_ms(h);
 }
 
 static void
@@ -92,13 +101,13 @@ on_beaten(void *arg, const redisReply *reply)
 static void
 beat(struct hosts *h)
 {
-	char lease[24];
+	char silence[24];
 
 	if (h->is_beating)
 		return;
-	snprintf(lease, sizeof(lease), "%llu", (unsigned long long)h->conf->lease_ms);
+	snprintf(silence, sizeof(silence), "%llu", (unsigned long long)silence_ms(h));
 	const struct str argv[] = {STR("EVAL"), str_of(beat_script), STR("1"),
-	    buf_str(&h->registry), str_of(h->name), str_of(lease)};
+	    buf_str(&h->registry), str_of(h->name), str_of(silence)};
 	h->beat_ms = loop_now_ms(h->loop);
 	h->is_beating = redis_command(h->redis, ARRAY_LEN(argv), argv, on_beaten, h);
 }

@@ -27,7 +27,7 @@ struct hosts_handlers {
 	    void *arg, struct backplane_addr from, uint16_t method, struct str payload);
 	/* Nobody listens where this call went. */
 	void (*on_undelivered)(void *arg, uint64_t call_id);
-	/* No heartbeat within backplane.lease, or it has signed off. */
+	/* No heartbeat within backplane.lease and the longest back-off, or it has signed off. */
 	void (*on_gone)(void *arg, struct backplane_addr);
 	/* Connected again: what was sent meanwhile has not come. */
 	void (*on_resumed)(void *arg);

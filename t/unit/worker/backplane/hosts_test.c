@@ -11,6 +11,10 @@
 #include "t/unit/redis_server.h"
 #include "worker/backplane/backplane.h"
 #include "worker/backplane/limits.h"
+#include "worker/backplane/owner.h"
+#include "worker/backplane/reconnect.h"
+
+enum { LEASE_MS = 30000, CLOCKS_MS = 50 }; /* CLOCKS_MS: how far Redis's and ours may part */
 
 static struct redis_server server;
 static struct loop *loop;
@@ -18,7 +22,7 @@ static struct conf_backplane conf = {.key_prefix = "t:",
     .ca_file = "",
     .connect_timeout_ms = 2000,
     .command_timeout_ms = 500,
-    .lease_ms = 30000,
+    .lease_ms = LEASE_MS,
     .max_commands = 10000,
     .max_queue_bytes = 4 << 20};
 
@@ -151,8 +155,16 @@ setup_patient(void **state)
 }
 
 static int
+setup_short_lease(void **state)
+{
+	conf.lease_ms = 1000;
+	return setup_patient(state);
+}
+
+static int
 teardown(void **state)
 {
+	conf.lease_ms = LEASE_MS;
 	host_close(&a);
 	host_close(&b);
 	loop_free(&loop);
@@ -282,6 +294,42 @@ test_registry(void **state)
 	assert_true(pump_until(loop, is_alone, NULL));
 	host_open(&b);
 	assert_true(pump_until(loop, are_up, NULL));
+}
+
+static void
+on_gone(void *arg, struct backplane_addr peer)
+{
+	const struct backplane_addr stranger = {.host = 0xabc, .who = {1, 1}};
+
+	if (owner_equal(peer, stranger))
+		++*(unsigned *)arg;
+}
+
+/* Its last heartbeat was just now: its connection may have broken, and wait before it tries again.
+ */
+static void
+add_stranger(void)
+{
+	redisReply *r = redis_server_ask(&server, "TIME");
+	char command[128];
+
+	assert_int_equal(r->elements, 2);
+	snprintf(command, sizeof(command), "ZADD t:workers %lld 0000000000000abc.1.1",
+	    atoll(r->element[0]->str) * 1000 + atoll(r->element[1]->str) / 1000);
+	freeReplyObject(r);
+	redis_server_tell(&server, command);
+}
+
+static void
+test_who_connects_again_is_not_dead(void **state)
+{
+	uint64_t begin_ms = clock_mono_ms();
+	unsigned gone = 0;
+
+	backplane_on_peer_gone(a.backplane, on_gone, &gone);
+	add_stranger();
+	assert_true(pump_until(loop, is_set, &gone));
+	assert_true(clock_mono_ms() - begin_ms + CLOCKS_MS >= conf.lease_ms + RECONNECT_MAX_MS);
 }
 
 /* ---- windows ---- */
@@ -609,6 +657,8 @@ main(void)
 	    TEST(test_messages_are_bounded),
 	    TEST(test_owners),
 	    TEST(test_registry),
+	    cmocka_unit_test_setup_teardown(
+		test_who_connects_again_is_not_dead, setup_short_lease, teardown),
 	    TEST(test_windows_hold_over_hosts),
 	    TEST(test_costs),
 	    TEST(test_several_windows),
