@@ -288,7 +288,7 @@ serve(struct worker *w)
 }
 
 /* With requests still in progress (the time was up, the master is gone) nothing is freed: it all
- * points at each other, and the kernel does it faster. */
+ * points at each other, and the kernel does it faster. Only other hosts are told. */
 static void
 end(struct worker *w)
 {
@@ -296,6 +296,8 @@ end(struct worker *w)
 
 	if (is_idle)
 		services_stop(&w->services);
+	else
+		backplane_leave(w->services.backplane);
 	look_after_log(w);
 	tell_master(w, PROTO_BYE, 0);
 	if (!is_idle)

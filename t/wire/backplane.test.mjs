@@ -10,7 +10,7 @@ import { collect } from './lib/http.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { freePort } from './lib/port.mjs';
 import { build } from './lib/process.mjs';
-import { sharedPostgres } from './lib/postgres.mjs';
+import { sharedPostgres, startPostgres } from './lib/postgres.mjs';
 import { startRedis } from './lib/redis.mjs';
 import { is_last_event, keys, newSession, plainProvider, startMock, startServer, streamTurn } from './lib/server.mjs';
 import { certificate } from './lib/tls.mjs';
@@ -226,6 +226,28 @@ test('a host that ends signs off, and its workers are no members any more', asyn
     // Nobody else reads this registry, so no lease ends: what is gone has said so.
     assert.equal(await registry(i), '0');
   }
+});
+
+test('a host whose drain is over before its work is done signs off, too', { timeout: 120000 }, async (t) => {
+  const postgres = await startPostgres(t);
+  const host = await startHost(t, {
+    backplane: { url: redis.unix_url, key_prefix: 'late:' }, drain: { pause: '0s', timeout: '1s' }, store: { url: postgres.url, acquire_timeout: '30s' },
+  });
+  host.expectLog(/store |sweep|turns? |keys |lease/);
+  await isUp(host);
+  await waitFor(async () => (await redis.command('ZCARD', 'late:workers')) === '4', 'four workers in the registry');
+  postgres.signalAll('SIGSTOP');
+  try {
+    // They wait for the record, and with them each worker that has one.
+    const asked = Array.from({ length: 16 }, () => host.request('/v1/sessions', { key: keys.client, body: {} }).catch(() => {}));
+    await waitFor(async () => sumOf(parseMetrics((await host.request('/metrics')).text), 'parley_connections') >= 16, 'requests that wait', 30000);
+    await host.stop();
+    await Promise.all(asked);
+  } finally {
+    postgres.signalAll('SIGCONT');
+  }
+  assert.ok(host.lines.some((line) => /worker drain time is up .*busy=/.test(line)), host.lines.join('\n'));
+  assert.equal(await redis.command('ZCARD', 'late:workers'), '0');
 });
 
 test('the sample of an account in Redis allows all that this took', async () => {

@@ -266,6 +266,13 @@ free_lists(struct backplane *b)
 }
 
 void
+backplane_leave(struct backplane *b)
+{
+	if (b->hosts != NULL)
+		hosts_leave(b->hosts);
+}
+
+void
 backplane_free(struct backplane **at)
 {
 	struct backplane *b = *at;

@@ -63,6 +63,8 @@ enum backplane_method {
 /* NULL: no bus (logged). Freeing drops the calls under way: nobody is called back. */
 struct backplane *backplane_new(struct loop *, struct shm *, struct shm_who me);
 void backplane_free(struct backplane **);
+/* For a worker that ends at once, with what it was at: other hosts need not wait for its lease. */
+void backplane_leave(struct backplane *);
 struct backplane_addr backplane_self(const struct backplane *);
 
 /* Begins to reach other hosts, if conf has an URL; it is borrowed. It goes on for itself: nothing

@@ -398,6 +398,13 @@ hosts_sign_off(struct hosts *h, struct backplane_addr addr)
 }
 
 void
+hosts_leave(struct hosts *h)
+{
+	hosts_sign_off(h, h->self);
+	redis_say_last(h->redis);
+}
+
+void
 hosts_free(struct hosts **ref)
 {
 	struct hosts *h = *ref;

@@ -51,6 +51,8 @@ bool hosts_find_owner(struct hosts *, const struct id *, backplane_on_owner *, v
 
 /* A worker of this host has ended: the others need not wait for its lease. */
 void hosts_sign_off(struct hosts *, struct backplane_addr);
+/* This one ends at once, with what it was at: signs off; nothing is sent after it. */
+void hosts_leave(struct hosts *);
 size_t hosts_count(const struct hosts *); /* workers in the registry, as last read */
 /* Ready workers of this host without their Redis; of a host that is to have one. */
 uint32_t hosts_workers_away(const struct shm *);

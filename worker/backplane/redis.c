@@ -219,6 +219,13 @@ redis_new(struct loop *loop, const struct conf_backplane *conf, const char *own_
 }
 
 void
+redis_say_last(struct redis *r)
+{
+	r->is_ending = true;
+	redis_link_settle(r->commands, FAREWELL_MS);
+}
+
+void
 redis_free(struct redis **ref)
 {
 	struct redis *r = *ref;
@@ -226,8 +233,7 @@ redis_free(struct redis **ref)
 	if (r == NULL)
 		return;
 	*ref = NULL;
-	r->is_ending = true;
-	redis_link_settle(r->commands, FAREWELL_MS);
+	redis_say_last(r);
 	redis_link_free(&r->commands);
 	redis_link_free(&r->inbox);
 	redis_io_tls_free(&r->tls);

@@ -28,7 +28,9 @@ struct redis_handlers {
 /* NULL: the configuration cannot work (logged). channels and conf are borrowed. */
 struct redis *redis_new(struct loop *, const struct conf_backplane *, const char *own_channel,
     const char *channel_of_all, const struct redis_handlers *, void *arg);
-void redis_free(struct redis **); /* sends what waits, calls nobody */
+void redis_free(struct redis **); /* redis_say_last() */
+/* Sends what waits, for a tenth of a second at most; calls nobody, and is good for no more. */
+void redis_say_last(struct redis *);
 
 enum redis_state redis_state(const struct redis *);
 const char *redis_reason(const struct redis *); /* why it is not UP; "" when it never was */
