@@ -154,8 +154,12 @@ test('Last-Event-ID of another turn, unknown turns', async () => {
   const { id } = await newSession(server);
   const other = await newSession(server);
   const turn = check_ids(await streamTurn(server, id, { input: 'x' }));
-  const bad = await server.request(turn_url(id, turn, '/events'), { key: keys.client, headers: { 'last-event-id': 'turn_x.1' } });
-  assert.equal(bad.status, 400);
+  // No event can follow the last number that there is.
+  for (const last of ['turn_x.1', `${turn}.${2n ** 63n}`, `${turn}.${2n ** 64n - 1n}`, `${turn}.${2n ** 64n}`, `${turn}.-1`]) {
+    const bad = await server.request(turn_url(id, turn, '/events'), { key: keys.client, headers: { 'last-event-id': last } });
+    assert.equal(bad.status, 400, last);
+  }
+  assert.equal((await server.request(turn_url(id, turn, '/events'), { key: keys.client, headers: { 'last-event-id': `${turn}.${2n ** 63n - 1n}` } })).status, 204);
   for (const url of [turn_url(id, 'turn_01234567890123456789abcdef', '/events'), turn_url(other.id, turn, '/events'), turn_url(other.id, turn), turn_url(id, 'nonsense')]) {
     assert.equal((await server.request(url, { key: keys.client })).status, 404, url);
   }

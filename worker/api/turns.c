@@ -159,7 +159,8 @@ turn_show(struct api_call *call, struct http_req *req)
 
 /* ---- GET .../turns/{turn}/events ---- */
 
-/* Last-Event-ID is <turn>.<seq> of this turn; it wins over ?after=. */
+/* Last-Event-ID is <turn>.<seq> of this turn; it wins over ?after=, and is no larger: what comes
+ * after it has a number, too. */
 static bool
 read_after(struct api_call *call, struct http_req *req, uint64_t *ret_after)
 {
@@ -168,7 +169,8 @@ read_after(struct api_call *call, struct http_req *req, uint64_t *ret_after)
 	if (last.p == NULL || last.len == 0)
 		return query_count(call, req, "after", 0, INT64_MAX, ret_after);
 	struct str turn = str_split(&last, '.');
-	if (str_eq(turn, id_str(&call->turn_id)) && str_to_u64(last, ret_after))
+	if (str_eq(turn, id_str(&call->turn_id)) && str_to_u64(last, ret_after) &&
+	    *ret_after <= INT64_MAX)
 		return true;
 	call_reply_error(call, E_INVALID_REQUEST, "Last-Event-ID",
 	    "Last-Event-ID must be an event id of this turn.");
