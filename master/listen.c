@@ -232,14 +232,20 @@ listeners_grow(struct listeners *l, uint32_t slots)
 	l->slots = slots;
 }
 
+/* An inherited one whose path is gone (a private /tmp ends with its service) nobody would find. */
 static int
 open_unix(struct listeners *l, const struct inherit_wish *wish, struct inherit *in)
 {
+	const char *path = wish->address.un.sun_path;
 	bool is_foreign = false;
 	int fd = inherit_take(in, wish, &is_foreign);
 
+	if (fd >= 0 && !is_foreign && access(path, F_OK) != 0) {
+		close(fd);
+		fd = -1;
+	}
 	if (fd < 0)
-		fd = listen_unix(wish->address.un.sun_path, l->unix_mode, l->backlog);
+		fd = listen_unix(path, l->unix_mode, l->backlog);
 	if (fd < 0)
 		return fd;
 	add(l, (enum listen_kind)wish->kind, SLOT_ALL, fd, true);

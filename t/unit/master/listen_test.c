@@ -326,9 +326,63 @@ adopt_more_than_slots_and_close_the_strange(void)
 	listeners_close(&l);
 }
 
+/* Of the store, as the name says: one of a socket unit is left as it is. */
+static struct listeners *
+adopt_unix(const char *path)
+{
+	char text[160];
+
+	setenv("LISTEN_FDNAMES", "parley-http", 1);
+	snprintf(text, sizeof(text), "listen: [\"unix:%s\"]\n", path);
+	return open_text(text);
+}
+
+static bool
+is_reachable(const char *path)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	strcpy(un.sun_path, path);
+	return connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0;
+}
+
+static void
+adopt_a_unix_socket(void)
+{
+	struct handoff_listener of[ROOM];
+	char path[96];
+
+	snprintf(path, sizeof(path), "%s/kept.sock", dir);
+	int fds[] = {listen_unix(path, 0600, 4)};
+	hand_over(fds, 1);
+	struct listeners *l = adopt_unix(path);
+	CHILD_ASSERT(l != NULL && listeners_of_slot(l, 0, SLOTS, of) == 1 && of[0].fd == 3);
+	CHILD_ASSERT(is_reachable(path));
+	listeners_close(&l);
+}
+
+static void
+open_a_unix_path_that_is_gone(void)
+{
+	struct handoff_listener of[ROOM];
+	char path[96];
+
+	snprintf(path, sizeof(path), "%s/gone.sock", dir);
+	int fds[] = {listen_unix(path, 0600, 4)};
+	unlink(path);
+	hand_over(fds, 1);
+	struct listeners *l = adopt_unix(path);
+	CHILD_ASSERT(l != NULL && listeners_of_slot(l, 0, SLOTS, of) == 1);
+	CHILD_ASSERT(is_reachable(path));
+	listeners_close(&l);
+}
+
 static void
 test_inherited_sockets(void **state)
 {
+	in_child(adopt_a_unix_socket);
+	in_child(open_a_unix_path_that_is_gone);
 	in_child(adopt_one_that_can_be_joined);
 	in_child(share_one_that_cannot_be_joined);
 	in_child(adopt_more_than_slots_and_close_the_strange);
