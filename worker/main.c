@@ -2,9 +2,13 @@
  * main - a worker process: its start and end, and its talk with the master. What
  * it serves is services.c's. The loop runs everything; nothing here blocks.
  *
- *   START -> SERVE --DRAIN--> DRAIN -> exit 0
- *              |                |
- *              +--master gone---+--> exit at once
+ *   START -> WAIT -> SERVE --DRAIN--> DRAIN -> exit 0
+ *             |        |                |
+ *             +--------+--master gone---+--> exit at once
+ *
+ * It WAITs until it knows what tool servers offer, so that no turn goes without their tools, for
+ * mcp.start_wait at most; where there is none it does not. Meanwhile connections queue at its
+ * listeners, of which its predecessor serves those of a slot that has one.
  */
 #include <signal.h>
 #include <stdatomic.h>
@@ -30,8 +34,8 @@ struct worker {
 	struct loop *loop;
 	struct services services;
 	struct loop_watch master;
-	struct loop_timer load, drain_look, drain_end;
-	bool is_draining, has_closed, has_left;
+	struct loop_timer load, wait_end, drain_look, drain_end;
+	bool is_open, is_draining, has_closed, has_left;
 	bool must_end;     /* whatever is under way: the time is up, or the master is gone */
 	uint64_t log_lost; /* counted so far */
 	int status;
@@ -101,10 +105,14 @@ on_drain_end(struct loop_timer *t)
 	loop_stop(w->loop);
 }
 
-/* Again with less time: only the end comes nearer. */
+static void open_doors(struct worker *);
+
+/* Again with less time: only the end comes nearer. Who waits in the queue of one that has not
+ * opened yet is answered, too. */
 static void
 drain(struct worker *w, int64_t time_ms)
 {
+	open_doors(w);
 	loop_timer_set(w->loop, &w->drain_end, time_ms > 0 ? (uint64_t)time_ms : 0);
 	if (w->is_draining)
 		return;
@@ -120,6 +128,7 @@ drain(struct worker *w, int64_t time_ms)
 static void
 on_handoff(struct worker *w, enum proto_handoff what, int fd)
 {
+	open_doors(w);
 	if (what == PROTO_GIVE)
 		api_give_sockets(&w->services.api, fd);
 	else
@@ -267,20 +276,69 @@ tell_config(struct worker *w)
 	buf_fini(&text);
 }
 
+/* ---- from START to SERVE ---- */
+
 static void
-serve(struct worker *w)
+open_doors(struct worker *w)
 {
 	const struct handoff *h = w->handoff;
 	const struct conf *conf = h->conf;
 
+	if (w->is_open)
+		return;
+	w->is_open = true;
+	loop_timer_stop(w->loop, &w->wait_end);
+	mcp_upstreams_on_settled(w->services.upstreams, NULL, NULL);
+	if (services_open(&w->services) < 0) {
+		log_flush();
+		_exit(EXIT_FAILURE);
+	}
 	ops_set_state(w->services.ops, OPS_READY);
-	shm_row_set_state(h->shm, h->who, SHM_READY);
 	log_info("worker ready slot=%u max_connections=%lld queue_size=%lld backlog=%lld", h->slot,
 	    (long long)conf->max_connections, (long long)conf->connection_queue_size,
 	    (long long)conf->backlog);
 	tell_master(w, PROTO_READY, 0);
 	tell_config(w);
 	loop_timer_set(w->loop, &w->load, LOAD_INTERVAL_MS);
+}
+
+static void
+on_settled(void *arg)
+{
+	open_doors(arg);
+}
+
+static void
+on_wait_end(struct loop_timer *t)
+{
+	struct worker *w = container_of(t, struct worker, wait_end);
+
+	log_info("worker waits no longer for tool servers slot=%u", w->handoff->slot);
+	open_doors(w);
+}
+
+/* What workers tell all others reaches those that the table calls ready: from here on nothing of it
+ * may be missed, or the answers to what the services have asked would be old. */
+static void
+open_when_settled(struct worker *w)
+{
+	const struct conf *conf = w->handoff->conf;
+	uint64_t most_ms = conf->watchdog.start_timeout_ms / 2;
+	uint64_t wait_ms = conf->mcp.start_wait_ms < most_ms ? conf->mcp.start_wait_ms : most_ms;
+
+	shm_row_set_state(w->handoff->shm, w->handoff->who, SHM_READY);
+	if (wait_ms == 0 || mcp_upstreams_are_settled(w->services.upstreams)) {
+		open_doors(w);
+		return;
+	}
+	mcp_upstreams_on_settled(w->services.upstreams, on_settled, w);
+	loop_timer_set(w->loop, &w->wait_end, wait_ms);
+}
+
+static void
+serve(struct worker *w)
+{
+	open_when_settled(w);
 	/* The last round may have begun something, a look into the record: that ends first. */
 	do
 		loop_run(w->loop);
@@ -312,6 +370,7 @@ worker_main(const struct handoff *handoff)
 	struct worker w = {
 	    .handoff = handoff,
 	    .load.on_fire = on_load,
+	    .wait_end.on_fire = on_wait_end,
 	    .drain_look.on_fire = on_drain_look,
 	    .drain_end.on_fire = on_drain_end,
 	    .master.on_ready = on_master,

@@ -355,12 +355,6 @@ http_init(struct services *s)
 	return 0;
 }
 
-static int
-http_start(struct services *s)
-{
-	return http_server_start(s->http);
-}
-
 static void
 http_drain(struct services *s)
 {
@@ -449,7 +443,7 @@ ops_stop(struct services *s)
 	ops_free(&s->ops);
 }
 
-/* Who accepts comes after those whose routes it serves: start is in this order. */
+/* Who accepts comes after those whose routes it serves, and is opened apart. */
 static const struct service table[] = {
     {"backplane", backplane_init, NULL, NULL, NULL, backplane_stop},
     {"events", events_init, NULL, NULL, NULL, events_stop},
@@ -467,7 +461,7 @@ static const struct service table[] = {
     {"http", http_init, NULL, NULL, http_is_idle, http_stop},
     {"api", api_init, NULL, api_start_drain, api_has_nothing_to_do, api_stop},
     {"ops", ops_init, NULL, ops_drain, NULL, ops_stop},
-    {"listen", NULL, http_start, http_drain, NULL, NULL},
+    {"listen", NULL, NULL, http_drain, NULL, NULL},
 };
 
 int
@@ -482,6 +476,12 @@ services_start(struct services *s)
 			return -1;
 	}
 	return 0;
+}
+
+int
+services_open(struct services *s)
+{
+	return http_server_start(s->http);
 }
 
 void

@@ -40,9 +40,12 @@ struct services {
 	struct ops *ops;
 };
 
-/* Makes all of them, then starts them. 0, or a negative number: one of them could not and has
- * logged why, and the half that stands can only be left to the kernel. */
+/* Makes all of them, then starts them; nobody is let in yet. 0, or a negative number: one of them
+ * could not and has logged why, and the half that stands can only be left to the kernel. */
 int services_start(struct services *);
+
+/* Connections are accepted from now on; once. 0, or a negative number, likewise. */
+int services_open(struct services *);
 
 /* No new work; what is under way goes on. */
 void services_drain(struct services *);

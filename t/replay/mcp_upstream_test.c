@@ -750,6 +750,81 @@ test_asks(void **state)
 	accept_posted(i + 1);
 }
 
+/* ---- the start ---- */
+
+static void
+on_settled(void *arg)
+{
+	++*(unsigned *)arg;
+}
+
+static void
+test_settled_when_listed(void **state)
+{
+	unsigned told = 0;
+
+	mcp_upstreams_on_settled(upstreams, on_settled, &told);
+	reply(0, DISCOVERED);
+	assert_false(mcp_upstreams_are_settled(upstreams));
+	assert_int_equal(told, 0);
+	reply(1, TOOLS("a"));
+	assert_true(mcp_upstreams_are_settled(upstreams));
+	assert_int_equal(told, 1);
+	assert_string_equal(tool(0), "web__a");
+	/* It goes and comes: that is nobody's start. */
+	call();
+	fake_client_end(last(), CLIENT_CONNECT_FAILED);
+	fake_loop_advance(1000);
+	assert_int_equal(state_now(), MCP_UPSTREAM_CONNECTING);
+	assert_true(mcp_upstreams_are_settled(upstreams));
+	become_modern();
+	assert_int_equal(told, 1);
+}
+
+static void
+test_settled_when_away(void **state)
+{
+	unsigned told = 0;
+
+	mcp_upstreams_on_settled(upstreams, on_settled, &told);
+	fake_client_refuse(0, 503, "", "");
+	fake_loop_settle();
+	assert_true(mcp_upstreams_are_settled(upstreams));
+	assert_int_equal(told, 1);
+	fake_loop_advance(1000);
+	become_modern();
+	assert_int_equal(told, 1);
+}
+
+static void
+test_settled_too_late(void **state)
+{
+	unsigned told = 0;
+
+	mcp_upstreams_on_settled(upstreams, on_settled, &told);
+	fake_loop_advance(9000);
+	assert_false(mcp_upstreams_are_settled(upstreams));
+	mcp_upstreams_on_settled(upstreams, NULL, NULL);
+	become_modern();
+	assert_int_equal(told, 0);
+}
+
+/* One that is not used is not waited for. */
+static void
+test_settled_without(void **state)
+{
+	struct conf none = conf;
+	struct conf_mcp_server off = server;
+
+	off.enabled = false;
+	none.mcp.servers.v = &off;
+	struct mcp_upstreams *all = mcp_upstreams_new(&(struct mcp_upstreams_of){
+	    .loop = loop, .client = client, .conf = &none, .who = {0, 1}});
+	mcp_upstreams_start(all);
+	assert_true(mcp_upstreams_are_settled(all));
+	mcp_upstreams_free(&all);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -774,6 +849,10 @@ main(void)
 	    TEST(test_resume),
 	    TEST(test_asks_for_ever),
 	    TEST(test_asks),
+	    TEST(test_settled_when_listed),
+	    TEST(test_settled_when_away),
+	    TEST(test_settled_too_late),
+	    TEST(test_settled_without),
 	};
 
 	log_open(&(struct log_conf){.level = LOG_ERROR});

@@ -53,17 +53,16 @@ for (const [era, revision] of [['legacy', '2025-11-25'], ['modern', '2026-07-28'
 }
 
 test('who speaks to it goes, again and again, and no call is lost', async (t) => {
-  const server = await start(t, [sdk('tools', 'legacy')]);
+  const server = await start(t, [sdk('tools', 'legacy')], { mcp: { start_wait: '15s' } });
   await ready(server, 'tools');
   const { pid } = JSON.parse(await call(server, 'tools__where'));
+  // Whoever has been given its pipes says so in a line of its own.
+  const given_to = () => server.lines.filter((line) => /mcp server ready server=tools .* prompts=/.test(line)).length;
+  const before = given_to();
   let is_over = false;
   const asked = Array.from({ length: 6 }, async () => {
     const given = [];
-    while (!is_over) {
-      // A worker that has begun a moment ago may not know the tools yet: then the model is offered none.
-      const text = await call(server, 'tools__add', { a: 1, b: 2 });
-      if (text !== undefined) given.push(text);
-    }
+    while (!is_over) given.push(await call(server, 'tools__add', { a: 1, b: 2 }));
     return given;
   });
   for (let i = 0; i < 8; i++) {
@@ -76,6 +75,9 @@ test('who speaks to it goes, again and again, and no call is lost', async (t) =>
   assert.ok(given.length > 8, `${given.length} calls`);
   assert.deepEqual(given.filter((text) => text !== 'sum 3'), []);
   assert.equal(JSON.parse(await call(server, 'tools__where')).pid, pid);
+  // Once in a reload, not once for each worker: they go to one that has just come, not to the next that goes.
+  const moves = given_to() - before;
+  assert.ok(moves >= 1 && moves <= 12, `${moves} moves`);
 });
 
 test('a new binary starts its own, and the old one ends with the old server', async (t) => {

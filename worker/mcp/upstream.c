@@ -40,6 +40,10 @@ upstream_enter(struct upstream *u, enum step step)
 
 	log_debug("mcp server=%s from=%s to=%s", u->conf->name, names[u->step], names[step]);
 	u->step = step;
+	if (!u->is_settled && (step == STEP_READY || step == STEP_FOLLOW || step == STEP_PAUSE)) {
+		u->is_settled = true;
+		mcp_upstreams_settled(u->all);
+	}
 	metric_gauge_set(METRIC_MCP_UP, u->label, 0, step == STEP_READY || step == STEP_FOLLOW);
 }
 

@@ -41,6 +41,11 @@ struct mcp_upstreams *mcp_upstreams_new(const struct mcp_upstreams_of *);
 void mcp_upstreams_free(struct mcp_upstreams **);
 void mcp_upstreams_start(struct mcp_upstreams *);          /* begins to connect */
 bool mcp_upstreams_are_idle(const struct mcp_upstreams *); /* no request is in progress */
+/* Of each server it is known what it offers, or that it could not be reached at the first attempt:
+ * who waits for more waits for what may never come. */
+bool mcp_upstreams_are_settled(const struct mcp_upstreams *);
+/* Told once, when they are. They are not yet. NULL: nobody waits any more. */
+void mcp_upstreams_on_settled(struct mcp_upstreams *, void (*on_settled)(void *arg), void *arg);
 /* We go, and nobody asks for anything any more: servers that have a session with us are told, which
  * takes a second at most and is in progress until then. */
 void mcp_upstreams_leave(struct mcp_upstreams *);

@@ -76,7 +76,9 @@ struct mcp_upstreams {
 	struct list watchers;
 	struct mcp_view *views[MCP_KIND_COUNT];
 	struct list old_views; /* until the loop turns */
-	struct loop_post drop_views;
+	struct loop_post drop_views, settled;
+	void (*on_settled)(void *arg); /* NULL: nobody waits */
+	void *settled_arg;
 	struct stdio *stdio;     /* NULL: no server with a command */
 	struct errands *errands; /* likewise */
 	mcp_on_news *on_news;    /* NULL: nobody listens */
@@ -94,6 +96,7 @@ struct upstream {
 	struct backplane_addr speaker; /* in FOLLOW */
 	unsigned label;                /* of metrics */
 	enum step step;
+	bool is_settled; /* it was ready, or has failed, once */
 	bool has_failed; /* its last attempt: what follows is logged quietly */
 	struct loop_timer pause_timer;
 	uint64_t backoff_ms; /* the next one */
@@ -162,6 +165,7 @@ struct call {
 /* ---- upstreams.c ---- */
 
 void mcp_upstreams_changed(struct mcp_upstreams *, size_t server, enum mcp_kind);
+void mcp_upstreams_settled(struct mcp_upstreams *); /* one more of them */
 
 /* ---- call.c ---- */
 

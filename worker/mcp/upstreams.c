@@ -143,6 +143,43 @@ mcp_upstreams_on_changed(struct mcp_upstreams *all, mcp_on_changed *on_changed, 
 	list_add_tail(&all->watchers, &w->node);
 }
 
+/* ---- the start ---- */
+
+bool
+mcp_upstreams_are_settled(const struct mcp_upstreams *all)
+{
+	for (size_t i = 0; i < all->count; i++) {
+		if (all->all[i]->transport != NULL && !all->all[i]->is_settled)
+			return false;
+	}
+	return true;
+}
+
+static void
+run_settled(struct loop_post *post)
+{
+	struct mcp_upstreams *all = container_of(post, struct mcp_upstreams, settled);
+	void (*on_settled)(void *arg) = all->on_settled;
+
+	all->on_settled = NULL;
+	if (on_settled != NULL)
+		on_settled(all->settled_arg);
+}
+
+void
+mcp_upstreams_settled(struct mcp_upstreams *all)
+{
+	if (all->on_settled != NULL && mcp_upstreams_are_settled(all))
+		loop_post(all->of.loop, &all->settled);
+}
+
+void
+mcp_upstreams_on_settled(struct mcp_upstreams *all, void (*on_settled)(void *arg), void *arg)
+{
+	all->on_settled = on_settled;
+	all->settled_arg = arg;
+}
+
 /* ---- life ---- */
 
 static bool
@@ -165,6 +202,7 @@ mcp_upstreams_new(const struct mcp_upstreams_of *of)
 	all->of = *of;
 	all->calls = idmap_new();
 	all->drop_views.run = run_drop;
+	all->settled.run = run_settled;
 	list_init(&all->watchers);
 	list_init(&all->old_views);
 	all->count = of->conf->mcp.servers.n;
@@ -215,6 +253,7 @@ mcp_upstreams_free(struct mcp_upstreams **ref)
 	for (enum mcp_kind k = 0; k < MCP_KIND_COUNT; k++)
 		mcp_view_free(&all->views[k]);
 	loop_post_cancel(all->of.loop, &all->drop_views);
+	loop_post_cancel(all->of.loop, &all->settled);
 	drop_old_views(all);
 	list_for_safe (node, &all->watchers)
 		free(list_entry(node, struct watcher, node));

@@ -1,6 +1,7 @@
 /*
  * main_test - a worker process as the master sees it: ready, load, drain, bye; and
- * its end when the master is gone. The worker is real, forked, on a socket of its own.
+ * its end when the master is gone; and all of it while it still waits for a tool server
+ * that says nothing. The worker is real, forked, on a socket of its own.
  */
 #include "t/unit/unit.h"
 
@@ -30,6 +31,7 @@ static struct {
 	struct shm_who who;
 	struct handoff_listener listener;
 	struct sockaddr_in addr;
+	int tools_fd; /* a tool server that never answers; -1: there is none */
 	int master_fd;
 	pid_t pid;
 } host;
@@ -50,11 +52,11 @@ listen_somewhere(struct sockaddr_in *ret)
 
 /* The demo setup, with a database of its own. */
 static struct conf *
-load_conf(void)
+load_conf(const char *text)
 {
 	char url[64];
 	struct conf_override own = {"store.url", url, "the test"};
-	struct conf_source source = {.overrides = &own, .override_count = 1};
+	struct conf_source source = {.text = str_of(text), .overrides = &own, .override_count = 1};
 	struct buf errors = BUF_INIT;
 	struct conf *conf;
 
@@ -81,12 +83,12 @@ remove_dir(void)
 	rmdir(host.dir);
 }
 
-static int
-setup(void **state)
+static void
+begin(const char *text)
 {
 	int fds[2];
 
-	host.conf = load_conf();
+	host.conf = load_conf(text);
 	host.shm = shm_create(1);
 	assert_non_null(host.shm);
 	host.listener = (struct handoff_listener){.is_loopback = true};
@@ -113,6 +115,42 @@ setup(void **state)
 		exit(worker_main(&h));
 	}
 	close(fds[1]);
+}
+
+static int
+setup(void **state)
+{
+	host.tools_fd = -1;
+	begin("");
+	return 0;
+}
+
+/* With a tool server that connects and says nothing. */
+static void
+begin_waiting(const char *start_wait)
+{
+	struct sockaddr_in addr;
+	char text[256];
+
+	host.tools_fd = listen_somewhere(&addr);
+	snprintf(text, sizeof(text),
+	    "watchdog: {start_timeout: 10m}\nmcp: {start_wait: %s, servers: [{name: mute, url: "
+	    "\"http://127.0.0.1:%u/mcp\"}]}\n",
+	    start_wait, ntohs(addr.sin_port));
+	begin(text);
+}
+
+static int
+setup_waiting(void **state)
+{
+	begin_waiting("1m");
+	return 0;
+}
+
+static int
+setup_waiting_briefly(void **state)
+{
+	begin_waiting("300ms");
 	return 0;
 }
 
@@ -123,6 +161,8 @@ teardown(void **state)
 		kill(host.pid, SIGKILL);
 		waitpid(host.pid, NULL, 0);
 	}
+	if (host.tools_fd >= 0)
+		close(host.tools_fd);
 	close(host.listener.fd);
 	if (host.master_fd >= 0)
 		close(host.master_fd);
@@ -202,6 +242,24 @@ exit_status(void)
 	return -1;
 }
 
+static void
+expect_asks_tools(void)
+{
+	struct pollfd p = {.fd = host.tools_fd, .events = POLLIN};
+
+	assert_int_equal(poll(&p, 1, 30000), 1);
+}
+
+/* For a minute, of which little has passed. */
+static void
+expect_waiting(void)
+{
+	struct pollfd p = {.fd = host.master_fd, .events = POLLIN};
+
+	expect_asks_tools();
+	assert_int_equal(poll(&p, 1, 0), 0); /* it has not said that it is ready */
+}
+
 #define GET(path) "GET " path " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 static void
@@ -267,6 +325,53 @@ test_ends_when_the_master_is_gone(void **state)
 	assert_true(clock_mono_ms() - start_ms < 1000);
 }
 
+static void
+test_waits_no_longer_than_it_may(void **state)
+{
+	expect_asks_tools();
+	/* Who has come meanwhile is answered then. */
+	assert_non_null(strstr(ask(GET("/health/live"), NULL), " 200 "));
+	hear(PROTO_READY);
+	hear(PROTO_LOAD);
+}
+
+static void
+test_drains_while_it_waits(void **state)
+{
+	static const char request[] = GET("/health/live");
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char answer[64] = "";
+
+	expect_waiting();
+	assert_int_equal(connect(fd, (struct sockaddr *)&host.addr, sizeof(host.addr)), 0);
+	assert_int_equal(write(fd, request, strlen(request)), strlen(request));
+	atomic_store(shm_word(host.shm, SHM_WORD_IS_DRAINING), 1);
+	say(PROTO_DRAIN, 5000);
+	hear(PROTO_BYE);
+	assert_int_equal(exit_status(), 0);
+	/* Who was in its queue has been answered. */
+	assert_true(read(fd, answer, sizeof(answer) - 1) > 0);
+	assert_non_null(strstr(answer, " 200 "));
+	close(fd);
+}
+
+static void
+test_drain_of_no_time_ends_the_wait(void **state)
+{
+	expect_waiting();
+	say(PROTO_DRAIN, 0);
+	assert_int_equal(exit_status(), 0);
+}
+
+static void
+test_ends_when_the_master_is_gone_while_it_waits(void **state)
+{
+	expect_waiting();
+	close(host.master_fd);
+	host.master_fd = -1;
+	assert_true(WIFEXITED(exit_status()));
+}
+
 int
 main(void)
 {
@@ -276,6 +381,13 @@ main(void)
 	    cmocka_unit_test_setup_teardown(test_drains_and_ends, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_drain_of_no_time_ends_at_once, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_ends_when_the_master_is_gone, setup, teardown),
+	    cmocka_unit_test_setup_teardown(
+		test_waits_no_longer_than_it_may, setup_waiting_briefly, teardown),
+	    cmocka_unit_test_setup_teardown(test_drains_while_it_waits, setup_waiting, teardown),
+	    cmocka_unit_test_setup_teardown(
+		test_drain_of_no_time_ends_the_wait, setup_waiting, teardown),
+	    cmocka_unit_test_setup_teardown(
+		test_ends_when_the_master_is_gone_while_it_waits, setup_waiting, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

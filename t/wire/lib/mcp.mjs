@@ -4,7 +4,7 @@
 //   const tools = await startSessions(t);      // 2025-11-25, initialize and Mcp-Session-Id
 //   const tools = await startOldStream(t);     // 2024-11-05, GET /sse and POST /messages
 //
-// Each has url, calls (names of the tools called), and verbs that tests need. All offer the same tools: add, fail, picture,
+// Each has url, calls (names of the tools called), and verbs that tests need; delay_ms makes it slow, is_mute silent. All offer the same tools: add, fail, picture,
 // numbers, slow (answers when released), and a tool that appears with addTool().
 import { once } from 'node:events';
 import http from 'node:http';
@@ -60,9 +60,10 @@ class ToolServer {
   async listen(t, handler) {
     this.http = http.createServer((req, res) => {
       this.requests.push({ method: req.method, path: req.url, headers: req.headers });
-      if (this.holds_delete && req.method === 'DELETE') return;
+      if (this.is_mute || (this.holds_delete && req.method === 'DELETE')) return;
       if (this.refuse) { res.writeHead(this.refuse).end(); return; }
-      handler(req, res);
+      if (this.delay_ms) setTimeout(() => handler(req, res), this.delay_ms);
+      else handler(req, res);
     });
     this.http.listen(this.port ?? 0, '127.0.0.1');
     await once(this.http, 'listening');
