@@ -53,7 +53,8 @@ struct tool_servers {
 	struct shm *shm;
 	int fd;
 	struct event *on_connection;
-	struct list programs, guests, seats;
+	struct list programs, seats;
+	struct list guests; /* newest first: who has come last stays longest */
 	struct event *stop_now;
 	void (*on_stopped)(void *arg);
 	void *arg;
@@ -319,7 +320,7 @@ on_connection(evutil_socket_t fd, short what, void *arg)
 	g->slot = NO_SLOT;
 	g->on_message = event_new(ts->base, got, EV_READ | EV_PERSIST, on_message, g);
 	check(g->on_message != NULL && event_add(g->on_message, NULL) == 0);
-	list_add_tail(&ts->guests, &g->node);
+	list_add_head(&ts->guests, &g->node);
 }
 
 /* ---- verbs ---- */
