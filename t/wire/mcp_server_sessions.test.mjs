@@ -7,6 +7,7 @@ import { ToolListChangedNotificationSchema } from '@modelcontextprotocol/sdk/typ
 import { startModern } from './lib/mcp.mjs';
 import { everything, ready } from './lib/programs.mjs';
 import { keys, startServer } from './lib/server.mjs';
+import { holders } from './lib/sockets.mjs';
 import { waitFor } from './lib/wait.mjs';
 
 const request = (method, params, id = 1) => ({ jsonrpc: '2.0', id, method, ...(params ? { params } : {}) });
@@ -146,36 +147,69 @@ test('a worker that starts knows which sessions have ended, and takes those that
   for (let i = 0; i < 24; i++) assert.equal((await post(server, request('ping'), alive.id)).status, 200);
 });
 
-test('of several streams of a session one is told, wherever they are; when it ends the next', async (t) => {
+/**
+ * A session, on a server with a tool server that changes its list: open() is one more stream of it, once() changes the list until
+ * one stream is told of that, which it gives.
+ */
+async function watched(t) {
   const web = await startModern(t);
   const server = await startServer(t, { config: { mcp: { servers: [{ name: 'web', url: web.url }] } } });
   await ready(server, 'web');
   await waitFor(() => web.requests.filter(({ headers }) => headers['mcp-method'] === 'subscriptions/listen').length >= 4, 'listen streams');
   const { id } = await open(server);
+  let told = [], changes = 0;
+  return {
+    server,
+    open: async () => {
+      const [stream] = await feeds(server, id, 1);
+      (async () => { for await (const { data } of stream) if (data.method === 'notifications/tools/list_changed') told.push(stream); })().catch(() => {}); // it is closed
+      return stream;
+    },
+    // What was closed or opened before may still be on its way.
+    once: () => waitFor(async () => {
+      told = [];
+      web.addTool(`later_${changes++}`);
+      await waitFor(() => told.length > 0, 'somebody to be told', 5000).catch(() => {});
+      await waitFor(async () => (await post(server, request('tools/list'), id)).json.result.tools.some(({ name }) => name === `web__later_${changes - 1}`), 'the change', 30000);
+      return told.length === 1 && told[0];
+    }, 'one of them to be told', 60000),
+  };
+}
+
+test('of several streams of a session one is told, wherever they are; when it ends the next', async (t) => {
+  const session = await watched(t);
   const streams = [];
-  let told, changes = 0;
-  for (let i = 0; i < 8; i++) {
-    const stream = (await feeds(server, id, 1))[0];
-    streams.push(stream);
-    (async () => { for await (const { data } of stream) if (data.method === 'notifications/tools/list_changed') told.push(stream); })().catch(() => {}); // we close it
-  }
-  /** Changes the list until that is told once; before, what was closed or opened may still be on its way. */
-  const once = () => waitFor(async () => {
-    told = [];
-    web.addTool(`later_${changes++}`);
-    await waitFor(() => told.length > 0, 'somebody to be told', 5000).catch(() => {});
-    await waitFor(async () => (await post(server, request('tools/list'), id)).json.result.tools.some(({ name }) => name === `web__later_${changes - 1}`), 'the change', 30000);
-    return told.length === 1;
-  }, 'one of them to be told', 60000);
-  told = [];
+  for (let i = 0; i < 8; i++) streams.push(await session.open());
   while (streams.length > 0) {
-    await once();
-    const [stream] = told;
+    const stream = await session.once();
     assert.ok(streams.includes(stream));
-    for (let i = 0; i < 2; i++) { await once(); assert.deepEqual(told, [stream]); }
+    for (let i = 0; i < 2; i++) assert.equal(await session.once(), stream);
     streams.splice(streams.indexOf(stream), 1);
     stream.close();
   }
+});
+
+test('the worker of the stream that is told dies: one at another worker is told from then on', async (t) => {
+  const { server, open: openOne, once } = await watched(t);
+  const streams = [];
+  let held;
+  await waitFor(async () => {
+    streams.push(await openOne());
+    held = holders(server.port, server.workers());
+    return streams.length >= 6 && new Set(streams.map(({ local_port }) => held.get(local_port))).size > 1;
+  }, 'streams at several workers', 30000);
+  const pid = held.get((await once()).local_port);
+  const left = streams.filter(({ local_port }) => held.get(local_port) !== pid);
+  const slot = server.workers().indexOf(pid);
+  assert.equal(server.killWorker(slot), pid);
+  await server.replaced(slot, pid);
+  // Until they have told each other whose is the newest it may be now one, now another.
+  await waitFor(async () => {
+    const [one, again] = [await once(), await once()];
+    for (const stream of [one, again]) assert.ok(left.includes(stream));
+    return one === again;
+  }, 'one of them to be told', 60000);
+  for (const stream of left) stream.close();
 });
 
 const listen = (server) => server.stream('/mcp', { key: keys.server, body: { jsonrpc: '2.0', id: 'l', method: 'subscriptions/listen', params: { notifications: { toolsListChanged: true }, _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28', 'io.modelcontextprotocol/clientCapabilities': {} } } },
