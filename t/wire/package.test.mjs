@@ -11,6 +11,7 @@ import { request } from './lib/http.mjs';
 import { freePort } from './lib/port.mjs';
 import { build, root } from './lib/process.mjs';
 import { startSystemd } from './lib/systemd.mjs';
+import { certificate } from './lib/tls.mjs';
 import { waitFor, within } from './lib/wait.mjs';
 
 const skip = !build.endsWith('/release') ? 'of the release build only' : spawnSync('dpkg-shlibdeps', ['--version']).status !== 0 && 'no dpkg-dev';
@@ -19,7 +20,7 @@ const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-package-'));
 const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(MAKE|MFLAGS|KIND$|PARLEY_|T$|B$)/.test(name)));
 const make = (...args) => execFileSync('make', ['-s', ...args], { cwd: root, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 const deb = (version) => path.join(dir, `deb-${version}`, `parley_${version}_${execFileSync('dpkg', ['--print-architecture'], { encoding: 'utf8' }).trim()}.deb`);
-let machine, port, url;
+let machine, port, url, doors;
 
 function makePackage(version) {
   const out = path.join(dir, `deb-${version}`);
@@ -34,16 +35,18 @@ async function isWithoutService(t) {
   await machine.run('systemctl', 'start', 'parleyd');
   return false;
 }
+const kept = 2 + 2 + 1; // a socket for each of two slots, of them one more with TLS; a Unix socket is everybody's
 const live = async () => (await request(`${url}/health/live`)).status === 200;
 const pid = async () => Number(await machine.property('parleyd', 'MainPID'));
 const processes = async () => (await machine.run('pgrep', '-x', 'parleyd')).trim().split('\n').map(Number);
 
-/** Clients that ask one after the other until `fn` has ended and some more have been answered; each of them must be answered. */
+/** Clients at each door that ask one after the other until `fn` has ended and some more have been answered; each of them must be answered. */
 async function whileClientsAsk(fn) {
   let is_over = false, answered = 0;
-  const clients = Array.from({ length: 8 }, async () => {
+  const clients = Array.from({ length: 9 }, async (_, i) => {
+    const [at, options] = doors[i % doors.length];
     while (!is_over) {
-      assert.ok(await live());
+      assert.equal((await request(`${at}/health/live`, { ...options, limit_ms: 30000 })).status, 200);
       answered++;
     }
   });
@@ -96,7 +99,14 @@ before(async () => {
   port = await freePort();
   url = `http://127.0.0.1:${port}`;
   fs.mkdirSync(machine.file('/etc/systemd/system/parleyd.service.d'), { recursive: true });
-  fs.writeFileSync(machine.file('/etc/systemd/system/parleyd.service.d/port.conf'), `[Service]\nEnvironment=PARLEY_LISTEN=127.0.0.1:${port} WORKERS=2 PARLEY_DRAIN__PAUSE=500ms\n`);
+  const tls_port = await freePort(), files = certificate(dir, 'tls'), there = { certificate: '/etc/parley-test.crt', key: '/etc/parley-test.key' };
+  for (const name of ['certificate', 'key']) {
+    fs.copyFileSync(files[name], machine.file(there[name]));
+    fs.chmodSync(machine.file(there[name]), 0o644);
+  }
+  doors = [[url, {}], [`https://127.0.0.1:${tls_port}`, { ca: fs.readFileSync(files.certificate) }], ['http://localhost', { socketPath: machine.file('/run/parley/http.sock') }]];
+  fs.writeFileSync(machine.file('/etc/systemd/system/parleyd.service.d/port.conf'), `[Service]\nEnvironment=PARLEY_LISTEN=127.0.0.1:${port},unix:/run/parley/http.sock WORKERS=2 PARLEY_DRAIN__PAUSE=500ms
+Environment=PARLEY_TLS__LISTEN=127.0.0.1:${tls_port} PARLEY_TLS__CERTIFICATE=${there.certificate} PARLEY_TLS__KEY=${there.key}\n`);
 });
 after(async () => {
   if (machine && !machine.skip) await machine.end();
@@ -136,8 +146,8 @@ test('installed it runs: as its own account, with its sockets in systemd\'s keep
   assert.equal(await machine.property('parleyd', 'ActiveState'), 'active');
   assert.equal(await machine.property('parleyd', 'UnitFileState'), 'enabled');
   assert.equal(await machine.property('parleyd', 'StatusText'), 'running, 2 of 2 workers ready');
-  assert.equal(await machine.property('parleyd', 'NFileDescriptorStore'), '2');
-  assert.ok(await live());
+  assert.equal(await machine.property('parleyd', 'NFileDescriptorStore'), String(kept));
+  for (const [at, options] of doors) assert.equal((await request(`${at}/health/live`, options)).status, 200, at);
   assert.equal((await request(`${url}/health/ready`)).status, 200);
   const account = (await machine.run('id', '-u', 'parley')).trim();
   assert.match(await machine.run('ps', '-o', 'uid=', '-C', 'parleyd'), new RegExp(`^( *${account}\n){3}$`));
@@ -192,8 +202,8 @@ test('systemctl restart while requests come: they wait for the next master, nobo
   const journal = await machine.run('journalctl', '--no-pager', '-u', 'parleyd');
   assert.match(journal.slice(journal.lastIndexOf('stopping pause_ms=')), /INFO {2}draining[^]*INFO {2}listeners left to the next master[^]*INFO {2}stopped\n[^]*INFO {2}server ready/);
   assert.equal(await machine.property('parleyd', 'Result'), 'success');
-  // The store has what is in use, no more: one socket for each of two slots.
-  assert.equal(await machine.property('parleyd', 'NFileDescriptorStore'), '2');
+  // The store has what is in use, no more.
+  assert.equal(await machine.property('parleyd', 'NFileDescriptorStore'), String(kept));
 });
 
 test('a new master that is killed right after it took over is replaced too, with the same sockets', { skip }, async (t) => {
