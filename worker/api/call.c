@@ -100,11 +100,13 @@ call_secret(const struct http_req *req, bool by_query)
 	return STR_NONE;
 }
 
-static void
-add_rate_headers(struct http_req *req, const struct limiter_verdict *v)
+void
+call_add_limit(struct http_req *req, const struct limiter_verdict *v)
 {
 	char text[24];
 
+	if (v->limit == 0)
+		return;
 	snprintf(text, sizeof(text), "%u", v->limit);
 	http_add_header(req, "X-RateLimit-Limit", text);
 	snprintf(text, sizeof(text), "%u", v->remaining);
@@ -129,7 +131,7 @@ call_reply_limit(struct api_call *call, const struct limiter_verdict *v, const c
 	struct buf message = BUF_INIT, limit = BUF_INIT;
 
 	if (req != NULL) {
-		add_rate_headers(req, v);
+		call_add_limit(req, v);
 		call_add_retry_after(req, rate_retry_after_s(v));
 	}
 	refusal_message(v, unit, &message);
@@ -140,10 +142,20 @@ call_reply_limit(struct api_call *call, const struct limiter_verdict *v, const c
 	buf_fini(&limit);
 }
 
+void
+call_refuse_limit(
+    struct api *api, struct http_req *req, const struct limiter_verdict *v, const char *unit)
+{
+	struct api_call *call = call_new(api, NULL);
+
+	call->http = http_handle(req);
+	call_reply_limit(call, v, unit);
+}
+
 static void
 refuse_rate(struct http_req *req, const struct limiter_verdict *v, const char *message)
 {
-	add_rate_headers(req, v);
+	call_add_limit(req, v);
 	http_reply_retry(req, E_RATE_LIMITED, rate_retry_after_s(v), message);
 }
 
@@ -216,8 +228,7 @@ enter_route(struct api_call *call, struct http_req *req)
 		call_reply_limit(call, &r->verdict, r->unit);
 		return;
 	}
-	if (r->verdict.limit > 0)
-		add_rate_headers(req, &r->verdict);
+	call_add_limit(req, &r->verdict);
 	bool is_later = http_doing_request(req);
 	call->endpoint->handler(call, req);
 	if (is_later)

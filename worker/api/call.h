@@ -81,8 +81,12 @@ void call_reply_json(struct api_call *, int status, json_t *); /* takes the refe
 void call_reply_error(struct api_call *, int err, const char *param, const char *message);
 void call_reply_retry(struct api_call *, int err, uint32_t retry_after_s, const char *message);
 void call_add_retry_after(struct http_req *, uint32_t seconds);
-/* 429 with what the verdict says of the limit; unit as of struct rate_ask. */
+void call_add_limit(struct http_req *, const struct limiter_verdict *); /* nothing without one */
+/* 429 with what the verdict says of the limit; unit as of struct rate_ask. The latter for a request
+ * that has no call. */
 void call_reply_limit(struct api_call *, const struct limiter_verdict *, const char *unit);
+void call_refuse_limit(
+    struct api *, struct http_req *, const struct limiter_verdict *, const char *unit);
 /* The error shape with one more member at the top; takes the reference. message NULL: the error's
  * own. */
 void call_reply_error_with(

@@ -539,6 +539,8 @@ hub_conn_new(struct hubs *hubs, const struct hub_conn_of *of)
 	c->carrier = (uint8_t)of->carrier;
 	c->kind = (uint8_t)of->who->kind;
 	c->app_id = of->who->app_id != NULL ? xstrdup(of->who->app_id) : NULL;
+	if (of->carrier == HUB_BY_SOCKET)
+		c->rate_own = rate_of_key(of->who, of->network).own;
 	c->made_ms = c->heard_ms = c->said_ms = now_of(c);
 	if (of->carrier == HUB_BY_POLL)
 		c->by.lp.since_ms = now_of(c);
@@ -602,6 +604,7 @@ hubs_new(struct api *api)
 	hubs->api = api;
 	hubs->door.api = api;
 	list_init(&hubs->all);
+	list_init(&hubs->tolls);
 	hubs->conns = idmap_new();
 	hubs->subs = idmap_new();
 	hubs->ids = strmap_new();
@@ -619,6 +622,7 @@ hubs_free(struct hubs **ref)
 	if (hubs == NULL)
 		return;
 	*ref = NULL;
+	hub_tolls_abandon(hubs);
 	while ((c = list_first(&hubs->all, struct hub_conn, node)) != NULL) {
 		check(c->carrier == HUB_BY_POLL);
 		conn_free(c);

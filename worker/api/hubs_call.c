@@ -298,8 +298,8 @@ unsubscribe(struct hub_conn *c, struct hub_ask *a)
 	ask_free(a);
 }
 
-static void
-invoke(struct hub_conn *c, const struct signalr_message *m)
+void
+hub_invoke(struct hub_conn *c, const struct signalr_message *m)
 {
 	const struct method *method = method_find((enum hub)c->hub, m);
 	struct hub_ask *a;
@@ -343,7 +343,10 @@ hub_call(struct hub_conn *c, const struct signalr_message *m)
 	switch (m->type) {
 	case SIGNALR_INVOCATION:
 	case SIGNALR_STREAM:
-		invoke(c, m);
+		if (c->carrier == HUB_BY_SOCKET)
+			hub_toll_invoke(c, m);
+		else
+			hub_invoke(c, m); /* the POST was paid for */
 		break;
 	case SIGNALR_CANCEL:
 		cancel(c, m->invocation_id);

@@ -26,11 +26,13 @@ struct errand {
 	struct principal who; /* only what connections keep of it */
 	char *app_id;
 	struct buf body;
+	struct hub_toll toll; /* of a POST */
 };
 
 static void
 errand_free(struct errand *e)
 {
+	hub_toll_end(&e->toll);
 	buf_fini(&e->body);
 	free(e->app_id);
 	free(e);
@@ -180,7 +182,7 @@ is_new(const struct id *id)
 static void
 begin_polling(struct errand *e, struct http_req *req)
 {
-	const struct hub_conn_of of = {e->hub, HUB_BY_POLL, &e->who, e->id.s};
+	const struct hub_conn_of of = {e->hub, HUB_BY_POLL, &e->who, e->id.s, NULL};
 
 	if (e->hubs->polls >= http_server_places(e->hubs->api->http)) {
 		metric_add(METRIC_CONNECTIONS_REJECTED, REJECT_CAPACITY, 0, 1);
@@ -228,6 +230,53 @@ run_errand(struct errand *e)
 	errand_free(e);
 }
 
+/* ---- a POST counts, wherever its connection is ---- */
+
+static uint32_t
+count_records(struct str body)
+{
+	struct str record;
+	uint32_t count = 0;
+
+	while (signalr_next(&body, &record))
+		count++;
+	return count;
+}
+
+static void
+on_paid(struct hub_toll *t)
+{
+	struct errand *e = container_of(t, struct errand, toll);
+	struct http_req *req = http_find(e->hubs->api->http, e->http);
+	const struct limiter_verdict *v = &t->ask.verdict;
+
+	hub_toll_end(t);
+	if (req != NULL && v->is_allowed) {
+		call_add_limit(req, v);
+		run_errand(e);
+		return;
+	}
+	if (req != NULL)
+		call_refuse_limit(e->hubs->api, req, v, t->ask.unit);
+	errand_free(e);
+}
+
+static void
+on_abandoned(struct hub_toll *t)
+{
+	errand_free(container_of(t, struct errand, toll));
+}
+
+static void
+pay(struct errand *e, struct http_req *req, const struct principal *who)
+{
+	struct rate_of of = rate_of_key(who, http_client_network(req));
+
+	e->toll.ask.cost = count_records(buf_str(&e->body));
+	hub_toll_begin(e->hubs, &e->toll, on_paid, on_abandoned);
+	hub_toll_take(&e->toll, who, &of);
+}
+
 /* ---- requests ---- */
 
 static void
@@ -250,9 +299,12 @@ start_errand(struct hubs *hubs, struct http_req *req, const struct principal *wh
 	e->who = *who;
 	e->app_id = who->app_id != NULL ? xstrdup(who->app_id) : NULL;
 	e->who.app_id = e->app_id;
-	if (kind == ERRAND_POST)
+	if (kind == ERRAND_POST) {
 		buf_add_str(&e->body, http_body(req));
-	run_errand(e);
+		pay(e, req, who);
+	} else {
+		run_errand(e);
+	}
 }
 
 static void
@@ -270,14 +322,14 @@ open_stream(struct hubs *hubs, struct http_req *req, const struct principal *who
 		http_reply_retry(req, E_DRAINING, 1, NULL);
 		return;
 	}
-	const struct hub_conn_of of = {hub, HUB_BY_STREAM, who, id.s};
+	const struct hub_conn_of of = {hub, HUB_BY_STREAM, who, id.s, NULL};
 	hub_conn_open_stream(hub_conn_new(hubs, &of), req);
 }
 
 static void
 open_socket(struct hubs *hubs, struct http_req *req, const struct principal *who, enum hub hub)
 {
-	const struct hub_conn_of of = {hub, HUB_BY_SOCKET, who, NULL};
+	const struct hub_conn_of of = {hub, HUB_BY_SOCKET, who, NULL, http_client_network(req)};
 	char accept[WS_ACCEPT_LEN + 1];
 	const char *protocol;
 

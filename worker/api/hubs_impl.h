@@ -3,6 +3,7 @@
  *
  *   hubs.c       all connections; one from its handshake to its end; what it hears
  *   hubs_call.c  what a client may call
+ *   hubs_toll.c  what of that counts against the limits of keys
  *   hubs_door.c  requests become connections, or go to the one they are of
  */
 #ifndef WORKER_API_HUBS_IMPL_H
@@ -13,6 +14,7 @@
 #include "common/strmap.h"
 #include "worker/api/hubs.h"
 #include "worker/api/key_watch.h"
+#include "worker/api/rate.h"
 #include "worker/api/ws_door.h"
 #include "worker/events/hub_shape.h"
 #include "worker/events/signalr.h"
@@ -35,6 +37,7 @@ struct hubs {
 	struct idmap *conns; /* the same, by handle */
 	struct strmap *ids;  /* .. those with a token, by it */
 	struct idmap *subs;  /* struct hub_sub */
+	struct list tolls;   /* struct hub_toll */
 	struct hub_record record;
 	struct loop_timer drain_step;
 };
@@ -54,6 +57,7 @@ struct hub_conn {
 	struct hubs *hubs;
 	uint64_t handle;
 	struct key_hold key;
+	struct limiter_key rate_own; /* of a socket: as rate_of_key() says for its address */
 	struct wheel_entry beat;
 	uint64_t made_ms, heard_ms, said_ms;
 	struct list subs;
@@ -92,7 +96,8 @@ struct hub_conn_of {
 	enum hub hub;
 	enum hub_carrier carrier;
 	const struct principal *who;
-	const char *token; /* NULL: none */
+	const char *token;   /* NULL: none */
+	const char *network; /* of a socket: http_client_network() */
 };
 struct hub_conn *hub_conn_new(struct hubs *, const struct hub_conn_of *);
 struct hub_conn *hub_conn_find(struct hubs *, struct str token); /* NULL: none here */
@@ -118,6 +123,28 @@ void hub_complete(
 /* ---- hubs_call.c ---- */
 
 void hub_call(struct hub_conn *, const struct signalr_message *);
+void hub_invoke(struct hub_conn *, const struct signalr_message *); /* it is paid for */
+
+/* ---- hubs_toll.c ---- */
+
+/* Embedded in the payer's, zeroed; ask.cost is set by it. Nothing comes behind hub_toll_end(),
+ * which may be said twice, or of one that never began; the verdict stays. */
+struct hub_toll {
+	struct list node;
+	struct hubs *hubs;
+	struct rate_ask ask;
+	char *app_id, *key_id;
+	void (*on_decided)(struct hub_toll *);   /* ask.verdict says how; it ends it */
+	void (*on_abandoned)(struct hub_toll *); /* the worker ends; it ends it, too */
+};
+typedef void hub_toll_do(struct hub_toll *);
+void hub_toll_begin(
+    struct hubs *, struct hub_toll *, hub_toll_do *on_decided, hub_toll_do *on_abandoned);
+void hub_toll_take(struct hub_toll *, const struct principal *, const struct rate_of *);
+void hub_toll_end(struct hub_toll *);
+void hub_tolls_abandon(struct hubs *);
+/* hub_invoke() follows, or a completion with the refusal. */
+void hub_toll_invoke(struct hub_conn *, const struct signalr_message *);
 
 /* ---- hubs_door.c ---- */
 

@@ -33,9 +33,10 @@ rate_of_key(const struct principal *who, const char *network)
 /* ---- requests ---- */
 
 static void
-add_window(struct rate_ask *r, struct limiter_key key, struct limiter_rule rule, uint32_t cost,
-    const char *unit)
+add_window(struct rate_ask *r, struct limiter_key key, struct limiter_rule rule, const char *unit)
 {
+	uint32_t cost = r->cost > 0 ? r->cost : 1;
+
 	if (rule.limit == 0)
 		return;
 	r->units[r->ask.count] = unit;
@@ -79,9 +80,9 @@ rate_take(struct limits *limits, const struct rate_of *of, struct rate_ask *r)
 	r->limited = of->kind == KEY_CLIENT ? LIMITED_CLIENT_KEY : LIMITED_SERVER_KEY;
 	r->ask.on_decided = on_decided;
 	r->ask.count = 0;
-	add_window(r, of->rpm, minute, 1, "requests per minute");
-	add_window(r, of->rpd, day, 1, "requests per day");
-	add_window(r, of->own, of->rate, 1, "requests in its window");
+	add_window(r, of->rpm, minute, "requests per minute");
+	add_window(r, of->rpd, day, "requests per day");
+	add_window(r, of->own, of->rate, "requests in its window");
 	if (!limits_take(limits, &r->ask))
 		return false;
 	choose_verdict(r);

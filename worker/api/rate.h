@@ -23,15 +23,16 @@ struct rate_of {
 struct rate_of rate_of_key(const struct principal *, const char *network);
 
 /*
- * One from each window, over all hosts while Redis is there. Embedded in the caller's, zeroed. The
- * verdict is that of the limit that refuses, or else of the one that is nearest; without any
- * limit its limit is 0. unit: what it counts, for people ("requests per minute").
+ * One from each window, or cost, over all hosts while Redis is there. Embedded in the caller's,
+ * zeroed. The verdict is that of the limit that refuses, or else of the one that is nearest;
+ * without any limit its limit is 0. unit: what it counts, for people ("requests per minute").
  */
 struct rate_ask {
 	struct limit_ask ask;                 /* internal */
 	unsigned limited;                     /* internal: of LABEL_LIMITED */
 	const char *units[LIMIT_WINDOWS_MAX]; /* internal */
 	void (*on_decided)(struct rate_ask *);
+	uint32_t cost; /* of each window; 0: one */
 	struct limiter_verdict verdict;
 	const char *unit;
 };
