@@ -4,7 +4,7 @@
  *   program   what the config says; by its number
  *   guest     the connection of a worker, with the programs that it wants
  *   seat      a program that runs, or is to: for the host, or for one slot; with the guest
- *             that has its pipes
+ *             that has its pipes. While a slot has two workers, in a reload, it has two seats
  */
 #include "master/tool_servers.h"
 
@@ -63,11 +63,28 @@ struct tool_servers {
 
 /* ---- who speaks ---- */
 
+/* The seat that it speaks at; NULL: it has none. */
+static struct seat *
+seat_of(const struct guest *g, uint64_t program)
+{
+	list_for (node, &g->owner->seats) {
+		struct seat *s = list_entry(node, struct seat, node);
+
+		if (s->program->spec->id == program && s->speaker == g)
+			return s;
+	}
+	return NULL;
+}
+
 static bool
 wants(const struct guest *g, const struct seat *s)
 {
-	if (s->slot != NO_SLOT && g->slot != s->slot)
-		return false;
+	if (s->slot != NO_SLOT) {
+		const struct seat *has = seat_of(g, s->program->spec->id);
+
+		if (g->slot != s->slot || (has != NULL && has != s))
+			return false;
+	}
 	for (size_t i = 0; i < g->want_count; i++) {
 		if (g->wants[i] == s->program->spec->id)
 			return true;
@@ -173,13 +190,24 @@ on_ended(void *arg, struct tool_server *t)
 		timer_set(s->owner->stop_now, 0);
 }
 
-static struct seat *
-find_seat(struct tool_servers *ts, uint64_t program, int slot)
+/* One of a slot whose program is not about to go, and nobody else speaks to. */
+static bool
+is_free_for(const struct seat *s, const struct guest *g)
 {
-	list_for (node, &ts->seats) {
+	enum tool_server_state state = tool_server_state(s->server);
+
+	return s->slot == g->slot && (s->speaker == NULL || s->speaker == g) &&
+	       (state == TOOL_SERVER_IDLE || state == TOOL_SERVER_RUNNING ||
+		   state == TOOL_SERVER_PAUSED);
+}
+
+static struct seat *
+find_seat(const struct guest *g, const struct program *p)
+{
+	list_for (node, &g->owner->seats) {
 		struct seat *s = list_entry(node, struct seat, node);
 
-		if (s->program->spec->id == program && s->slot == slot)
+		if (s->program == p && (s->slot == NO_SLOT || is_free_for(s, g)))
 			return s;
 	}
 	return NULL;
@@ -198,21 +226,21 @@ find_program(const struct tool_servers *ts, uint64_t id)
 }
 
 static void
-make_seat(struct tool_servers *ts, uint64_t id, int slot)
+make_seat(const struct guest *g, uint64_t id)
 {
 	static const struct tool_server_handlers handlers = {on_started, on_ended};
+	struct tool_servers *ts = g->owner;
 	const struct program *p = find_program(ts, id);
 	struct seat *s;
 
 	if (p == NULL)
 		return; /* of a configuration that is not known yet */
-	slot = p->spec->is_per_worker ? slot : NO_SLOT;
-	s = find_seat(ts, id, slot);
+	s = find_seat(g, p);
 	if (s == NULL) {
 		s = xcalloc(1, sizeof(*s));
 		s->owner = ts;
 		s->program = p;
-		s->slot = slot;
+		s->slot = p->spec->is_per_worker ? g->slot : NO_SLOT;
 		s->unwanted = timer_new(ts->base, on_unwanted, s);
 		s->server = tool_server_new(ts->base, p->spec, &handlers, s);
 		list_add_tail(&ts->seats, &s->node);
@@ -256,16 +284,15 @@ take_want(struct guest *g, uint64_t program)
 	if (g->want_count == WANTS_MAX || g->slot == NO_SLOT)
 		return;
 	g->wants[g->want_count++] = program;
-	make_seat(g->owner, program, g->slot);
+	make_seat(g, program);
 }
 
 static void
 take(struct guest *g, const struct pipes_message *m)
 {
-	struct seat *s = find_seat(g->owner, m->program, NO_SLOT);
+	/* Who has no pipes any more may say something late. */
+	struct seat *s = seat_of(g, m->program);
 
-	if (s == NULL)
-		s = find_seat(g->owner, m->program, g->slot);
 	switch (m->type) {
 	case PIPES_HELLO:
 		g->slot = (int)(m->value & 0xffff);
@@ -274,11 +301,11 @@ take(struct guest *g, const struct pipes_message *m)
 		take_want(g, m->program);
 		break;
 	case PIPES_ERA:
-		if (s != NULL && s->speaker == g)
+		if (s != NULL)
 			s->era = m->value & PIPES_ERA_MASK;
 		break;
 	case PIPES_RESTART:
-		if (s != NULL && s->speaker == g && tool_server_life(s->server) == m->life)
+		if (s != NULL && tool_server_life(s->server) == m->life)
 			tool_server_restart(s->server);
 		break;
 	default:
@@ -371,7 +398,7 @@ learn_one(struct tool_servers *ts, const struct conf *conf, const struct conf_mc
 
 		for (size_t i = 0; i < g->want_count; i++) {
 			if (g->wants[i] == id)
-				make_seat(ts, id, g->slot);
+				make_seat(g, id);
 		}
 	}
 }

@@ -4,7 +4,8 @@
  * A program runs while workers want it: from when the first one says so until the last one that did
  * is gone. Its pipes are given to one of them; when that one goes, the one that has come last gets
  * them, which in a reload is not about to go itself, and is told what the era of the program was.
- * Of a program that runs `per: worker` each worker's slot has one of its own.
+ * Of a program that runs `per: worker` each worker has one of its own, which the next one of its
+ * slot goes on with when it dies.
  */
 #ifndef MASTER_TOOL_SERVERS_H
 #define MASTER_TOOL_SERVERS_H

@@ -1,10 +1,14 @@
 // A worker that begins lets nobody in before it knows what the tool servers offer, for as long as it may wait: at a start, at a
-// reload, in the place of one that died. 4 workers.
+// reload, in the place of one that died.
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
 import { test } from 'node:test';
 import { startModern } from './lib/mcp.mjs';
-import { call, ready, run, sdk, start } from './lib/programs.mjs';
+import { parseMetrics, sumOf } from './lib/metrics.mjs';
+import { call, is_alive, ready, run, sdk, start } from './lib/programs.mjs';
 import { keys } from './lib/server.mjs';
+import { waitFor } from './lib/wait.mjs';
 
 const meta = { 'io.modelcontextprotocol/protocolVersion': '2026-07-28', 'io.modelcontextprotocol/clientCapabilities': {} };
 const expected = ['tools__add', 'web__add'];
@@ -69,4 +73,26 @@ test('one that is not there is not waited for', async (t) => {
   await server.replaced(0, server.killWorker(0));
   assert.equal(impatient(server), 0);
   assert.equal((await run(server, 'hello')).at(-1).event, 'turn.completed');
+});
+
+test('per: worker: in a reload a slot has a process for each of its two workers, until the old one has gone', async (t) => {
+  const server = await start(t, [sdk('tools', 'legacy', { per: 'worker' })], { workers: 2, drain: { timeout: '60s' }, mcp: { start_wait: '15s' } });
+  await ready(server, 'tools', 2);
+  const where = async () => JSON.parse(await call(server, 'tools__where')).pid;
+  const old = new Set();
+  await waitFor(async () => old.add(await where()).size === 2, 'two processes', 30000);
+  const file = path.join(server.dir, 'release');
+  const slow = Array.from({ length: 8 }, () => call(server, 'tools__slow', { file }));
+  let answered = 0;
+  for (const one of slow) one.then(() => answered++, () => answered++);
+  await waitFor(async () => sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_turns_live') === 8, 'calls under way', 30000);
+  await reload(server);
+  for (let i = 0; i < 8; i++) assert.ok(!old.has(await where()));
+  assert.equal(answered, 0);
+  fs.writeFileSync(file, '');
+  for (const text of await Promise.all(slow)) assert.equal(text, 'at last');
+  await waitFor(() => [...old].every((pid) => !is_alive(pid)), 'the old processes to end', 30000);
+  for (let slot = 0; slot < 2; slot++) await server.replaced(slot, server.killWorker(slot));
+  for (let i = 0; i < 8; i++) assert.ok(!old.has(await where()));
+  assert.equal(impatient(server), 0);
 });
