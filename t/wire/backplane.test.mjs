@@ -257,6 +257,16 @@ test('the sample of an account in Redis allows all that this took', async () => 
   assert.match(await redis.command('ACL', 'GETUSER', 'parley'), /-@all/);
 });
 
+test('without Redis: one warning at the start says what that means', async (t) => {
+  const host = await startHost(t, {});
+  await newSession(host);
+  const warnings = host.lines.filter((line) => /(WARN|ERROR) /.test(line));
+  assert.equal(warnings.length, 1, warnings.join('\n'));
+  assert.match(warnings[0], /WARN +backplane is local reason="no backplane\.url: .*this host only"/);
+  const { status, mode } = await backplane(host);
+  assert.deepEqual([status, mode], ['ok', 'local']);
+});
+
 // ---- outages ----
 
 const limit_of = (host, key) => host.request('/v1/sessions/sess_01m7x2gjd8y1r50z4s26qtean5', { key });

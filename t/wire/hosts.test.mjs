@@ -221,6 +221,13 @@ test('one host sweeps for all; when it dies as a whole the other does', async (t
   };
   for (let i = 0; i < 2; i++) await expired(b);
   assert.ok(sweeps(a) >= 2 && sweeps(b) === 0, `${sweeps(a)} ${sweeps(b)}`);
+  // Of a host it is the first worker; when that dies, another one.
+  const before_death = sweeps(a), pid = a.killWorker(0);
+  await waitFor(async () => {
+    await expired(b);
+    return sweeps(a) > before_death;
+  }, 'a sweep of the same host', 30000);
+  await a.replaced(0, pid);
   await killHost(a);
   await expired(b);
   assert.ok(sweeps(b) >= 1);

@@ -388,6 +388,45 @@ test('over TLS, verified; a certificate of someone else is refused', async (t) =
   await refused.stop({ code: 1 });
 });
 
+test('modes of TLS, as libpq knows them', async (t) => {
+  const encrypted = async (url, mode) => {
+    const database = new URL(url).pathname.slice(1), postgres = url.includes(`:${victim.port}/`) ? victim : shared;
+    const server = await startOver(t, `${url}?sslmode=${mode}`, {}, { workers: 1 });
+    await newSession(server);
+    const is = await postgres.sql(`SELECT bool_or(ssl), bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'parley' AND datname = '${database}'`);
+    await server.stop();
+    return is;
+  };
+  const url = await victim.newDatabase();
+  for (const mode of ['require', `verify-ca&sslrootcert=${encodeURIComponent(certificates.ca)}`, 'prefer']) assert.equal(await encrypted(url, mode), 't|t', mode);
+  for (const mode of ['disable', 'allow']) assert.equal(await encrypted(url, mode), 'f|f', mode);
+  // One that has none.
+  const plain = await shared.newDatabase();
+  assert.equal(await encrypted(plain, 'prefer'), 'f|f');
+  const refused = await startServer(t, { ready: false, config: { store: { url: `${plain}?sslmode=require`, connect_timeout: '300ms' } } });
+  refused.expectLog(/migration failed/);
+  assert.notEqual((await refused.ended).code, 0);
+  assert.match(refused.output(), /server does not support SSL/);
+  await refused.stop({ code: 1 });
+});
+
+test('a statement has its time: refused with the reason, and others go on', async (t) => {
+  const url = await shared.newDatabase(), database = new URL(url).pathname.slice(1);
+  const server = await startOver(t, url, { acquire_timeout: '60s', statement_timeout: '500ms' }, { workers: 1 });
+  expectAway(server);
+  const { id } = await newSession(server);
+  const locker = shared.sql('LOCK TABLE chat_sessions IN SHARE MODE; SELECT pg_sleep(600)', database).catch(() => {});
+  const lock = "FROM pg_locks WHERE relation = 'chat_sessions'::regclass AND mode = 'ShareLock' AND granted";
+  await waitFor(async () => await shared.sql(`SELECT count(*) ${lock}`, database) === '1', 'the lock');
+  const { status, json } = await server.request('/v1/sessions', { key, body: {}, limit_ms: 50000 });
+  assert.deepEqual([status, json.error.code], [503, 'store_unavailable']);
+  assert.ok(server.lines.some((line) => /store operation failed op=session_create reason="57014 /.test(line)), server.output());
+  assert.equal((await server.request(`/v1/sessions/${id}`, { key })).status, 200);
+  await shared.sql(`SELECT pg_terminate_backend(pid) ${lock}`, database);
+  await locker;
+  await serves(server);
+});
+
 test('the master says when the pools may be more than the server allows', async (t) => {
   const server = await startOver(t, await victim.newDatabase(), {}, { workers: 4 });
   server.expectLog(/store connections may run out wanted=60 allowed=57 workers=4 pool_size=10 max_overflow=5/);

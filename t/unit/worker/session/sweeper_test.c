@@ -3,6 +3,7 @@
  */
 #include "t/unit/worker/store/world.h"
 
+#include "common/log.h"
 #include "common/metric.h"
 #include "common/shm.h"
 #include "worker/session/sweeper.h"
@@ -12,6 +13,7 @@ enum { SESSIONS = 25, BATCH = 10 };
 static struct world w;
 static struct shm *shm;
 static uint64_t active;
+static char log_path[128];
 
 static int
 setup(void **state)
@@ -118,19 +120,69 @@ without_an_expiry_they_stay(void **state)
 	sweeper_free(&sweeper);
 }
 
+/* How long it rests after the failures number `from` and the next three, by its log. */
+static void
+expect_rests(unsigned from, const char *expected)
+{
+	uint64_t end_ms = clock_mono_ms() + WORLD_PATIENCE_MS;
+	char rests[64], line[512];
+
+	for (unsigned count = 0; count < from + 4;) {
+		FILE *f = fopen(log_path, "r");
+		char *at;
+
+		assert_true(f != NULL && clock_mono_ms() < end_ms);
+		count = 0;
+		rests[0] = '\0';
+		while (fgets(line, sizeof(line), f) != NULL) {
+			if ((at = strstr(line, " retry_in_ms=")) == NULL)
+				continue;
+			if (count >= from && count < from + 4)
+				strncat(rests, at + strlen(" retry_in_ms"), 8);
+			count++;
+		}
+		fclose(f);
+		world_turn(&w);
+	}
+	for (char *c = rests; (c = strchr(c, '\n')) != NULL;)
+		*c = ' ';
+	assert_string_equal(rests, expected);
+}
+
+static unsigned
+failures(void)
+{
+	FILE *f = fopen(log_path, "r");
+	char line[512];
+	unsigned count = 0;
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f) != NULL)
+		count += strstr(line, "session sweep failed") != NULL;
+	fclose(f);
+	return count;
+}
+
 static void
 failures_are_outlived(void **state)
 {
 	struct sweeper *sweeper;
 
+	snprintf(log_path, sizeof(log_path), "%s/log", w.folder);
+	assert_int_equal(log_open(&(struct log_conf){.level = LOG_INFO, .file = log_path}), 0);
 	open_sessions(1);
+	open_sessions(clock_wall_ms());
 	w.conf.store.max_queue = 0; /* nothing is let through */
 	sweeper = sweeper_new(w.loop, &w.conf, w.store, NULL);
-	for (int i = 0; i < 50; i++)
-		world_turn(&w);
+	expect_rests(0, "=40 =80 =100 =100 ");
 	w.conf.store.max_queue = 1000;
-	wait_for_active(0);
+	wait_for_active(SESSIONS);
+	while (metric_total(shm, METRIC_SESSIONS_ACTIVE, 0, 0) != SESSIONS) /* it has succeeded */
+		world_turn(&w);
+	w.conf.store.max_queue = 0;
+	expect_rests(failures(), "=40 =80 =100 =100 ");
 	sweeper_free(&sweeper);
+	log_open(&(struct log_conf){.level = LOG_INFO});
 }
 
 int
