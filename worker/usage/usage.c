@@ -132,9 +132,10 @@ again_ms(const struct row *r)
 static void
 on_refused(struct usages *us, int err)
 {
-	struct row *next;
+	struct row *first = list_first(&us->written, struct row, node), *next;
 	size_t n = 0;
 
+	check(first != NULL);
 	list_for (node, &us->written) {
 		struct row *r = list_entry(node, struct row, node);
 
@@ -143,7 +144,7 @@ on_refused(struct usages *us, int err)
 		n++;
 	}
 	if (n == 1) {
-		refused_alone(us, list_first(&us->written, struct row, node), err);
+		refused_alone(us, first, err);
 	} else {
 		take_back(us);
 		us->most = (n + 1) / 2;
