@@ -17,7 +17,7 @@ test('PostgreSQL takes the migrations and every statement of the store', async (
     await postgres.sql(`BEGIN; ${fs.readFileSync(`${folder}postgres/${file}`, 'utf8')} COMMIT`);
   }
   const tables = await postgres.sql(`SELECT string_agg(table_name, ' ' ORDER BY table_name) FROM information_schema.tables WHERE table_schema = 'public'`);
-  assert.equal(tables, 'answers apps budget_holds chat_sessions generations hosts keys messages schema_migrations tasks turns usage usage_days webhook_endpoints webhooks');
+  assert.equal(tables, 'answers apps budget_holds chat_sessions generations hosts keys messages schema_migrations tasks turns usage usage_days webhook_endpoints webhook_settlers webhooks');
   const { stdout } = await promisify(execFile)(path.join(build, 't/unit/worker/store/ops_test'), ['--postgres']);
   const statements = stdout.trim().split('\n');
   assert.ok(statements.length > 50, `${statements.length} statements`);

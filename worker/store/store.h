@@ -489,11 +489,18 @@ struct store_webhook_tally { /* of one endpoint's results */
 struct store_webhook_breaker {
 	uint64_t failures, recovery_ms; /* failures 0: never */
 };
+struct store_webhook_settler {
+	const char *id;  /* a worker's, or whoever's */
+	uint64_t number; /* of what it settles: 1, 2, .. */
+};
 /* A delivered one is delivered whoever claimed it meanwhile; other results of a claim that is over
- * change nothing. Tallies by ascending endpoint_id. on_endpoints gets those of the tallies. */
-void store_webhook_settle(struct store *, const struct store_webhook_result *, size_t count,
-    const struct store_webhook_tally *, size_t tally_count, const struct store_webhook_breaker *,
-    store_on_webhook_endpoints *, void *arg);
+ * change nothing. Tallies by ascending endpoint_id. on_endpoints gets those of the tallies; none
+ * when it is known under its number: whoever does not know whether it was done says the same
+ * again. */
+void store_webhook_settle(struct store *, const struct store_webhook_settler *,
+    const struct store_webhook_result *, size_t count, const struct store_webhook_tally *,
+    size_t tally_count, const struct store_webhook_breaker *, store_on_webhook_endpoints *,
+    void *arg);
 
 struct store_webhook_filter {
 	const char *app_id, *endpoint_id, *state, *order_key, *after; /* NULL: any */

@@ -133,16 +133,20 @@ const struct op op_webhook_release_former = {
 	"(CASE WHEN CAST($wt_success AS bigint) = 1 THEN 0 ELSE failures END"                      \
 	" + CAST($wt_failures AS bigint))"
 
+/* Of one that is repeated each result finds its claim raised, and the tallies the settler's number.
+ * PostgreSQL: one that is still being carried out is waited for. */
 const struct op op_webhook_settle = {
     .name = "webhook_settle",
-    .params = "open_at_failures recovery_ms",
+    .params = "open_at_failures recovery_ms settler number",
     .groups = {"wr_id wr_claim wr_state wr_due_in wr_tried wr_status wr_error wr_response "
 	       "wr_first_ms wr_total_ms",
 	"wt_id wt_delivered wt_failed wt_dead wt_failures wt_success wt_gone wt_status wt_error"},
     .is_write = true,
     .statements =
 	{
-	    {.sql = "UPDATE webhooks SET state = $wr_state, owner = NULL,"
+	    {.sql = "",
+		.postgres = "SELECT 1 FROM webhook_settlers WHERE id = $settler FOR UPDATE"},
+	    {.sql = "UPDATE webhooks SET state = $wr_state, owner = NULL, claim = claim + 1,"
 		    " attempts = attempts + CAST($wr_tried AS bigint),"
 		    " due_at = from_ms(now_ms() + CAST($wr_due_in AS bigint)),"
 		    " ended_at = CASE WHEN CAST($wr_state AS text) = 'pending' THEN NULL"
@@ -166,9 +170,15 @@ const struct op op_webhook_settle = {
 		    " THEN coalesce(disabled_at, from_ms(now_ms())) ELSE disabled_at END,"
 		    " last_status = CAST($wt_status AS bigint),"
 		    " last_error = CAST($wt_error AS text), last_at = from_ms(now_ms())"
-		    " WHERE id = $wt_id RETURNING " ENDPOINT_COLUMNS,
+		    " WHERE id = $wt_id AND NOT EXISTS (SELECT 1 FROM webhook_settlers AS s"
+		    " WHERE s.id = $settler AND s.number >= CAST($number AS bigint))"
+		    " RETURNING " ENDPOINT_COLUMNS,
 		.each = 2,
 		.is_answer = true},
+	    {.sql = "INSERT INTO webhook_settlers (id, number, used_at) VALUES ($settler,"
+		    " CAST($number AS bigint), from_ms(now_ms())) ON CONFLICT (id) DO UPDATE"
+		    " SET number = excluded.number, used_at = excluded.used_at"
+		    " WHERE webhook_settlers.number < excluded.number"},
 	},
 };
 
@@ -279,6 +289,8 @@ const struct op op_webhook_sweep = {
 		    " AND e.app_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM webhooks"
 		    " WHERE webhooks.endpoint_id = e.id) LIMIT $limit)",
 		.is_answer = true},
+	    {.sql = "DELETE FROM webhook_settlers WHERE used_at"
+		    " < (SELECT from_ms(now_ms() - 86400000))"},
 	},
 };
 
@@ -515,7 +527,8 @@ put_tally(struct op_call *call, const struct store_webhook_tally *t)
 }
 
 void
-store_webhook_settle(struct store *store, const struct store_webhook_result *results, size_t count,
+store_webhook_settle(struct store *store, const struct store_webhook_settler *settler,
+    const struct store_webhook_result *results, size_t count,
     const struct store_webhook_tally *tallies, size_t tally_count,
     const struct store_webhook_breaker *breaker, store_on_webhook_endpoints *on_endpoints,
     void *arg)
@@ -525,6 +538,8 @@ store_webhook_settle(struct store *store, const struct store_webhook_result *res
 	op_call_init(&call, &op_webhook_settle);
 	op_put_int(&call, (int64_t)breaker->failures);
 	op_put_int(&call, (int64_t)breaker->recovery_ms);
+	op_put_text(&call, settler->id);
+	op_put_int(&call, (int64_t)settler->number);
 	op_put_count(&call, count);
 	for (size_t i = 0; i < count; i++)
 		put_result(&call, &results[i]);

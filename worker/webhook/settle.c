@@ -1,5 +1,6 @@
 /*
- * settle - results, on their way to the record: many in one write, one write at a time. While the
+ * settle - results, on their way to the record: many in one write, one write at a time. One that
+ * failed may have been committed: the same is written again under the same number. While the
  * record is away they wait here; their leases may end meanwhile, then somebody sends them again.
  */
 #include <stdlib.h>
@@ -86,12 +87,6 @@ on_settled(
 	w->is_settling = false;
 	if (err != 0) {
 		log_warn("webhook results not stored reason=%s", err_info(err)->code);
-		while (!list_empty(&w->settling)) {
-			m = list_entry(w->settling.prev, struct message, node);
-			list_del(&m->node);
-			list_add_head(&w->results, &m->node);
-			w->result_count++;
-		}
 		settle_soon(w, SETTLE_AGAIN_MS);
 		return;
 	}
@@ -131,29 +126,41 @@ put_result(struct store_webhook_result *r, const struct message *m)
 }
 
 static void
-settle(struct webhooks *w)
+choose(struct webhooks *w)
 {
-	size_t most = w->result_count < SETTLE_MAX ? w->result_count : SETTLE_MAX;
-	size_t count = 0, tally_count = 0;
-	struct store_webhook_result *results = xcalloc(most, sizeof(*results));
-	struct store_webhook_tally *tallies = xcalloc(most, sizeof(*tallies));
-	const struct store_webhook_breaker breaker = {
-	    (uint64_t)w->conf->breaker.failures, w->conf->breaker.recovery_ms};
-
-	while (count < most) {
+	w->settle_number++;
+	for (size_t i = 0; i < SETTLE_MAX && w->result_count > 0; i++) {
 		struct message *m = list_first(&w->results, struct message, node);
 
 		list_del(&m->node);
 		list_add_tail(&w->settling, &m->node);
+		w->result_count--;
+	}
+}
+
+static void
+settle(struct webhooks *w)
+{
+	struct store_webhook_result *results = xcalloc(SETTLE_MAX, sizeof(*results));
+	struct store_webhook_tally *tallies = xcalloc(SETTLE_MAX, sizeof(*tallies));
+	const struct store_webhook_breaker breaker = {
+	    (uint64_t)w->conf->breaker.failures, w->conf->breaker.recovery_ms};
+	size_t count = 0, tally_count = 0;
+
+	if (list_empty(&w->settling))
+		choose(w);
+	const struct store_webhook_settler settler = {w->owner, w->settle_number};
+	list_for (node, &w->settling) {
+		struct message *m = list_entry(node, struct message, node);
+
 		put_result(&results[count++], m);
 		if (m->was_tried)
 			add_up(tally_of(tallies, &tally_count, m->target->id), m);
 	}
-	w->result_count -= count;
 	w->is_settling = true;
 	qsort(tallies, tally_count, sizeof(*tallies), by_endpoint);
 	store_webhook_settle(
-	    w->store, results, count, tallies, tally_count, &breaker, on_settled, w);
+	    w->store, &settler, results, count, tallies, tally_count, &breaker, on_settled, w);
 	free(results);
 	free(tallies);
 }
@@ -163,7 +170,7 @@ on_timer(struct loop_timer *timer)
 {
 	struct webhooks *w = container_of(timer, struct webhooks, settle);
 
-	if (!w->is_settling && w->result_count > 0)
+	if (!w->is_settling && (w->result_count > 0 || !list_empty(&w->settling)))
 		settle(w);
 }
 

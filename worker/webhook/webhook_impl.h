@@ -65,6 +65,7 @@ struct webhooks {
 	size_t result_count;
 	struct list settling; /* on their way to the record */
 	struct loop_timer settle;
+	uint64_t settle_number; /* of what is in settling */
 	bool is_settling;
 
 	struct deaths deaths; /* orphans.c */

@@ -174,9 +174,12 @@ look(void)
 
 enum how { WELL, AGAIN, DIED, GIVEN_BACK };
 
-static void
-settle(const struct row *r, enum how how, uint64_t threshold, uint64_t recovery_ms)
+/* Returns how many endpoints were counted for. */
+static size_t
+settle_as(
+    uint64_t number, const struct row *r, enum how how, uint64_t threshold, uint64_t recovery_ms)
 {
+	struct store_webhook_settler settler = {"a.1.1", number};
 	struct store_webhook_result result = {.id = r->id,
 	    .claim = r->claim,
 	    .state = how == WELL   ? "delivered"
@@ -198,9 +201,18 @@ settle(const struct row *r, enum how how, uint64_t threshold, uint64_t recovery_
 	struct store_webhook_breaker breaker = {threshold, recovery_ms};
 
 	world_expect(&w);
-	store_webhook_settle(w.store, &result, 1, &tally, 1, &breaker, on_endpoints, NULL);
+	store_webhook_settle(
+	    w.store, &settler, &result, 1, &tally, 1, &breaker, on_endpoints, NULL);
 	world_wait(&w);
-	assert_int_equal(got.count, 1);
+	return got.count;
+}
+
+static void
+settle(const struct row *r, enum how how, uint64_t threshold, uint64_t recovery_ms)
+{
+	static uint64_t number = 1000;
+
+	assert_int_equal(settle_as(++number, r, how, threshold, recovery_ms), 1);
 }
 
 static struct row
@@ -260,6 +272,39 @@ test_a_lease_that_is_over_is_anybodys(void **state)
 	settle(&first, WELL, 5, 60000); /* but what is delivered is delivered */
 	assert_string_equal(get(id).state, "delivered");
 	settle(&second, AGAIN, 5, 60000);
+	assert_string_equal(get(id).state, "delivered");
+}
+
+static void
+list_endpoints(void)
+{
+	world_expect(&w);
+	store_webhook_endpoint_list(w.store, NULL, 10, on_endpoints, NULL);
+	world_wait(&w);
+}
+
+static void
+test_what_is_said_twice_counts_once(void **state)
+{
+	const char *id = add("whe_1", NULL, "x");
+	struct row r;
+
+	assert_int_equal(claim("whe_1", 1, LEASE_MS), 1);
+	r = got.rows[0];
+	assert_int_equal(settle_as(1, &r, AGAIN, 2, 60000), 1);
+	assert_int_equal(settle_as(1, &r, AGAIN, 2, 60000), 0);
+	assert_int_equal(get(id).attempts, 1);
+	list_endpoints();
+	assert_int_equal(got.endpoint.failed, 1);
+	assert_int_equal(got.endpoint.failures, 1);
+	assert_int_equal(got.endpoint.probe_at, 0); /* two would have opened the breaker */
+	assert_int_equal(claim("whe_1", 1, LEASE_MS), 1);
+	r = got.rows[0];
+	assert_int_equal(settle_as(2, &r, WELL, 2, 60000), 1);
+	assert_int_equal(settle_as(2, &r, WELL, 2, 60000), 0);
+	list_endpoints();
+	assert_int_equal(got.endpoint.delivered, 1);
+	assert_int_equal(get(id).attempts, 2);
 	assert_string_equal(get(id).state, "delivered");
 }
 
@@ -436,9 +481,10 @@ test_one_that_wants_no_more(void **state)
 	struct store_webhook_tally gone = {
 	    .endpoint_id = "whe_1", .failed = 1, .is_gone = true, .last_status = 410};
 	struct store_webhook_breaker breaker = {5, 1000};
+	struct store_webhook_settler settler = {"a.1.1", 1};
 
 	world_expect(&w);
-	store_webhook_settle(w.store, NULL, 0, &gone, 1, &breaker, on_endpoints, NULL);
+	store_webhook_settle(w.store, &settler, NULL, 0, &gone, 1, &breaker, on_endpoints, NULL);
 	world_wait(&w);
 	assert_int_equal(claim("whe_1", 10, LEASE_MS), 0);
 	sweep_nothing_old();
@@ -507,6 +553,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    T(test_claimed_once_and_delivered),
 	    T(test_a_lease_that_is_over_is_anybodys),
+	    T(test_what_is_said_twice_counts_once),
 	    T(test_what_a_dead_owner_had_is_anybodys),
 	    T(test_what_a_former_life_had_is_anybodys),
 	    T(test_in_order),
