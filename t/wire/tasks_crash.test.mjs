@@ -92,6 +92,38 @@ test('a worker died after it had written an end and before it told it: another t
   for (const one of listeners) await one.close();
 });
 
+test('what a dead worker had told is not told again, however much was said since', async (t) => {
+  let held = 0;
+  const tasks = await start(t, (request, response) => {
+    if (said(request) === 'hold') held++;
+    else echo(request, response);
+  });
+  tasks.server.expectLog(/worker died|backplane|store/);
+  const all = subscribe(() => [tasks.server], 'tasks:chat.completion');
+  await all.ready();
+  for (let i = 0; i < 8; i++) await tasks.chat('hold');
+  await waitFor(() => held === 8, 'all to run');
+  // Of the worker that has most of them one has ended and was told, and many after it, of 32 pieces each in the log.
+  const by_owner = Map.groupBy(ask(tasks.server, 'SELECT id, owner FROM tasks'), ({ owner }) => owner);
+  const [owner, [{ id: untold }]] = [...by_owner].sort((a, b) => b[1].length - a[1].length)[0];
+  const post = async (text) => {
+    const { id } = (await tasks.chat(text)).json;
+    await tasks.end(id);
+    return id;
+  };
+  let told;
+  while (ask(tasks.server, `SELECT owner FROM tasks WHERE id = '${told}'`)[0]?.owner !== owner) told = await post('told');
+  for (let i = 0; i < 10; i++) await Promise.all(Array.from({ length: 10 }, () => post('x'.repeat(16000))));
+  change(tasks.server, `UPDATE tasks SET state = 'succeeded', progress = 100, result = '{"choices":[]}', ended_at = started_at WHERE id = '${untold}'`);
+  const slot = slotOf(tasks.server, owner);
+  const pid = tasks.server.killWorker(slot);
+  await tasks.server.replaced(slot, pid);
+  // It ended before the others, and is looked at last.
+  await waitFor(() => all.heard.has(untold), 'what the dead one had not told', 30000);
+  for (const [id, ends] of all.heard) assert.deepEqual(ends, ['task.completed'], id === told ? 'told long ago' : id);
+  await all.close();
+});
+
 test('who subscribes when no log of events knows the end any more hears it from the record', async (t) => {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-record-'));
   process.on('exit', () => fs.rmSync(dir, { recursive: true, force: true }));

@@ -117,11 +117,12 @@ test('1,000 tasks, and a worker, PostgreSQL and a host that are killed in the mi
 
   const story = (partition) => upstream.requests.filter((request) => said(request).startsWith(`${partition} `))
     .map((request) => `${new Date(request.at).toISOString()} ${said(request)} ${request.headers['idempotency-key']} ${request.is_aborted}`).join('\n');
+  const about = (one, id) => [...one.story, ...hosts.flatMap(({ server }) => server.lines)].filter((line) => line.includes(id)).join('\n');
   checkOrder(upstream, story);
   checkWebhooks(t, receiver, ids);
   for (const [i, one] of all.entries()) {
     t.diagnostic(`subscriber ${i}: ${one.connections} connections, ${one.gaps} gaps, ${one.heard.size} heard`);
-    for (const id of ids) assert.deepEqual(one.heard.get(id), ['task.completed'], `subscriber ${i}, ${id}`);
+    for (const id of ids) assert.deepEqual(one.heard.get(id), ['task.completed'], `subscriber ${i}, ${id}\n${about(one, id)}`);
   }
   for (const [id, one] of of_one) assert.deepEqual([...one.heard], [[id, ['task.completed']]], `subscriber of ${id}`);
   for (const [id, one] of late) assert.deepEqual([...one.heard], [[id, ['task.completed']]], `late subscriber of ${id}`);

@@ -68,9 +68,10 @@ tell(struct events_catch_up *c, struct event *e)
 {
 	if (e->host == ENDS_HOST)
 		return tell_now(c, e);
-	if (e->number <= position_get(&c->floor, e->host))
+	if (e->number > position_get(&c->floor, e->host))
+		position_set(&c->floor, e->host, e->number);
+	else if (!c->is_thorough)
 		return true;
-	position_set(&c->floor, e->host, e->number);
 	return tell_now(c, e);
 }
 
@@ -156,7 +157,7 @@ tell_final(struct events_catch_up *c, uint64_t end)
 	struct event *e = NULL;
 	bool is_there = true;
 
-	if (oldest + FINAL_BACK < end)
+	if (!c->is_thorough && oldest + FINAL_BACK < end)
 		oldest = end - FINAL_BACK;
 	for (uint64_t n = end; n-- > oldest && e == NULL;) {
 		if (event_log_look(ev->shm, n, keys) == EVENT_LOG_EVENT && may_be_of(c->sub, keys))
@@ -376,6 +377,7 @@ catch_up_start(struct events_sub *sub, const struct events_sub_of *of)
 	struct events *ev = sub->events;
 
 	c->wants_final = of->wants_final;
+	c->is_thorough = of->is_thorough;
 	c->is_resumed = of->after.len > 0 && position_parse(of->after, &c->after);
 	c->is_gap = of->after.len > 0 && !c->is_resumed;
 	if (c->is_resumed && position_get(&c->after, ev->host) >= event_log_next(ev->shm))

@@ -156,6 +156,9 @@ struct events_sub_of {
 	size_t topic_count;
 	struct str after; /* a position that it names; empty: from now on */
 	bool wants_final; /* the last of a topic is told again if it is final and after is empty */
+	/* .. however long ago: all that is left of the log is read, and Redis asked for what this
+	 * host said, too. It may be told twice. */
+	bool is_thorough;
 };
 /* Whether it may hear a topic is the caller's to know (topic.h). on_ready follows, from the loop.
  */

@@ -401,7 +401,7 @@ take_entry(struct far *far, struct events_catch_up *c, struct str entry, bool is
 	struct event *e;
 	struct str rest = entry;
 
-	if (!read_entry(entry, &host, &number) || host == far->events->host)
+	if (!read_entry(entry, &host, &number) || (host == far->events->host && !c->is_thorough))
 		return;
 	str_split(&rest, ' ');
 	str_split(&rest, ' ');

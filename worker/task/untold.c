@@ -145,7 +145,8 @@ on_step(struct loop_post *post)
 	    &(struct events_sub_of){.app_id = u->ended[u->next].app_id,
 		.topics = &topic,
 		.topic_count = 1,
-		.wants_final = true},
+		.wants_final = true,
+		.is_thorough = true},
 	    &handlers);
 }
 
