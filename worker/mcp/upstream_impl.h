@@ -12,7 +12,8 @@
  *   stdio_link.c  carries over pipes, where this worker was given them
  *   news.c        resources that are watched, and what it logs
  *   question.c    what an older server asks of the client whose request it is at
- *   errands.c       carries to the worker that was, and is that one's other end
+ *   errands.c     of programs that another worker was given: what it says of them
+ *   errand_call.c  carries to that one, and is its other end
  */
 #ifndef WORKER_MCP_UPSTREAM_IMPL_H
 #define WORKER_MCP_UPSTREAM_IMPL_H
@@ -238,13 +239,14 @@ void errands_announce(struct upstream *); /* we do, and it is so */
 /* We do no longer, for good. all->leaving counts whom we wait for: what they had given us before
  * they heard of it has been refused then, and goes to another. */
 void errands_leave(struct upstream *);
-void errands_send(struct call *);
-void errands_abandon(struct call *);
-
-void errands_answer(struct call *, uint64_t question, const struct jsonrpc *answer);
-
 void errands_watch(struct upstream *, struct str uri, bool is_on); /* by who speaks */
 void errands_tell(struct upstream *, const struct jsonrpc *);      /* by who does, to all others */
+
+/* ---- errand_call.c ---- */
+
+void errands_send(struct call *);
+void errands_abandon(struct call *);
+void errands_answer(struct call *, uint64_t question, const struct jsonrpc *answer);
 
 /* ---- news.c ---- */
 
