@@ -148,6 +148,18 @@ test('a key that is revoked on one host is refused on the other within a second'
   assert.ok(Date.now() - revoked_at < 5000);
 });
 
+test('what an admin changes about a key on one host holds on the other', async () => {
+  const [a, b] = hosts;
+  const made = await a.request('/admin/v1/keys', { key: keys.admin, body: { kind: 'server', app_id: 'demo', models: ['default'] } });
+  assert.equal(made.status, 201, made.text);
+  // Of each of its workers, and each has the key in its cache by then.
+  const models = async () => (await Promise.all(Array.from({ length: 12 }, () => b.request('/v1/models', { key: made.json.key })))).map(({ json }) => json.data.length);
+  assert.ok((await models()).every((n) => n === 1));
+  const changed = await a.request(`/admin/v1/keys/${made.json.id}`, { key: keys.admin, method: 'PATCH', body: { models: ['other'] } });
+  assert.equal(changed.status, 200, changed.text);
+  await waitFor(async () => (await models()).every((n) => n === 0), 'the change on the other host', 30000);
+});
+
 test('a limit holds exactly over eight workers of two hosts', async () => {
   const statuses = await Promise.all(Array.from({ length: 100 }, (_, i) => hosts[i % 2].request('/v1/sessions/sess_01m7x2gjd8y1r50z4s26qtean5', { key: limited_key })
     .then((r) => { if (r.status === 429) assert.ok(Number(r.headers['retry-after']) >= 1); return r.status; })));
@@ -235,7 +247,7 @@ test('a host whose drain is over before its work is done signs off, too', { time
   });
   host.expectLog(/store |sweep|turns? |keys |lease/);
   await isUp(host);
-  await waitFor(async () => (await redis.command('ZCARD', 'late:workers')) === '4', 'four workers in the registry');
+  await waitFor(async () => (await redis.command('ZCARD', 'late:workers')) === '4', 'four workers in the registry', 30000);
   postgres.signalAll('SIGSTOP');
   try {
     // They wait for the record, and with them each worker that has one.
