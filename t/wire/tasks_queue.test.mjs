@@ -65,7 +65,9 @@ test('a crowd at once, over all workers: little more than tasks.max_queued is ta
   assert.ok(answers.every(({ status }) => status === 202 || status === 429), JSON.stringify(answers.map(({ status }) => status)));
   // Each of the three other workers may have a quarter of the places in hand when one counts.
   assert.ok(taken.length >= 20 && taken.length <= 35, `${taken.length} were taken`);
-  assert.equal((await order()).status, 429);
+  // A worker that had few of them may have some of its share left, for a second.
+  for (let answer; (answer = await order()).status !== 429;) taken.push(answer);
+  assert.ok(taken.length <= 35, `${taken.length} were taken`);
   let_go();
   for (const { json } of taken) assert.equal((await end(json.id)).status, 'succeeded');
 });

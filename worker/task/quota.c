@@ -7,9 +7,11 @@
  *
  * To count for each order would cost more than the order. A worker counts, up to the limit, and has
  * then its part of what is free for KEEP_MS, less what it has in hand: orders that the record may
- * not have counted yet. Near the limit that is one order at a time, counted anew behind each. So
- * one worker never goes beyond the limit, and several only by what others store between a count and
- * the end of its share. What is full stays so for FULL_MS without a look.
+ * not have counted yet. Near the limit that is a thousandth of it, or one order, and the next count
+ * follows when that is stored. So one worker goes beyond the limit by that at most, and several by
+ * what others store between a count and the end of its share. What is full stays so without a look
+ * for twenty times as long as the count took, so that a crowd of refused orders costs the record
+ * little.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +23,10 @@
 
 enum {
 	KEEP_MS = 1000,
-	FULL_MS = 100,
+	FULL_MIN_MS = 50,
+	FULL_MAX_MS = 1000,
+	FULL_TIMES = 20,
+	LEAST_OF = 1000,
 	FORGET_MS = 60000, /* an app that orders nothing */
 };
 
@@ -29,7 +34,8 @@ struct quota {
 	struct tasks *tasks;
 	char *app_id;
 	struct list asks;
-	uint64_t counted_ms; /* 0: never */
+	uint64_t asked_ms, counted_ms; /* the latter 0: never */
+	uint64_t full_ms;              /* what is full stays so */
 	uint32_t share, in_hand, in_hand_then;
 	bool is_full, is_counting;
 };
@@ -58,6 +64,25 @@ answer_next(struct quota *r, int err)
 
 static void go_on(struct quota *r, bool has_just_counted);
 
+static uint64_t
+share_of(const struct quota *r, uint64_t limit, uint64_t left)
+{
+	uint64_t share = left / shm_workers(r->tasks->of.shm), least = 1 + limit / LEAST_OF;
+
+	return left == 0 || share >= least ? share : least;
+}
+
+static void
+note_time(struct quota *r)
+{
+	r->counted_ms = loop_now_ms(r->tasks->of.loop);
+	r->full_ms = FULL_TIMES * (r->counted_ms - r->asked_ms);
+	if (r->full_ms < FULL_MIN_MS)
+		r->full_ms = FULL_MIN_MS;
+	if (r->full_ms > FULL_MAX_MS)
+		r->full_ms = FULL_MAX_MS;
+}
+
 static void
 on_counted(void *arg, int err, uint64_t count)
 {
@@ -65,13 +90,11 @@ on_counted(void *arg, int err, uint64_t count)
 	uint64_t limit = (uint64_t)r->tasks->of.conf->tasks.max_queued;
 	/* A record that cannot count will say so to the order itself. */
 	uint64_t left = err != 0 ? limit : count < limit ? limit - count : 0;
-	uint64_t share = left / shm_workers(r->tasks->of.shm);
+	uint64_t share = share_of(r, limit, left);
 
-	if (share == 0 && left > 0)
-		share = 1;
 	r->is_counting = false;
 	r->is_full = left == 0;
-	r->counted_ms = loop_now_ms(r->tasks->of.loop);
+	note_time(r);
 	r->share = share > r->in_hand_then ? (uint32_t)share - r->in_hand_then : 0;
 	go_on(r, true);
 }
@@ -80,6 +103,7 @@ static void
 begin_count(struct quota *r)
 {
 	r->is_counting = true;
+	r->asked_ms = loop_now_ms(r->tasks->of.loop);
 	r->in_hand_then = r->in_hand;
 	store_task_waiting(r->tasks->of.store, r->app_id,
 	    (uint32_t)r->tasks->of.conf->tasks.max_queued, on_counted, r);
@@ -90,7 +114,7 @@ static void
 go_on(struct quota *r, bool has_just_counted)
 {
 	while (!list_empty(&r->asks) && !r->is_counting) {
-		if (r->is_full && is_fresh(r, FULL_MS))
+		if (r->is_full && is_fresh(r, r->full_ms))
 			answer_next(r, E_QUEUE_FULL);
 		else if (!r->is_full && r->share > 0 && is_fresh(r, KEEP_MS))
 			answer_next(r, 0);
