@@ -2,10 +2,11 @@
 // cancelled, timed out; jobs that providers do in their own time. Over SQLite, and over PostgreSQL in tasks_postgres.test.mjs.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import * as signalR from '@microsoft/signalr';
 import { usageRows } from './lib/record.mjs';
 import { keys } from './lib/server.mjs';
 import { answer, echo, json, key, said, start } from './lib/tasks.mjs';
-import { waitFor } from './lib/wait.mjs';
+import { waitFor, within } from './lib/wait.mjs';
 
 test('a completion: acknowledged, run, waited for at any worker, accounted for once', async (t) => {
   const tasks = await start(t, echo);
@@ -180,8 +181,36 @@ test('a large result: whole in the record, cut in the news of it', async (t) => 
   assert.equal((await tasks.end(id)).result.choices[0].message.content, text);
   for await (const { event, data } of stream) {
     if (event !== 'task.completed') continue;
-    assert.deepEqual([data.topic, data.data], [`task:${id}`, { is_cut: true, see: `task:${id}` }]);
+    assert.deepEqual([data.topic, data.data], [`task:${id}`, { task_id: id, type: 'chat.completion', status: 'succeeded', duration_seconds: data.data.duration_seconds, is_cut: true, see: `task:${id}` }]);
     break;
   }
   stream.close();
+});
+
+test('what is too large for its news is missing there, and nothing else: a hub tells which task it is', async (t) => {
+  const long = 'y'.repeat(30 << 10), picture = 'x'.repeat(1 << 20);
+  const tasks = await start(t, (request, response) => {
+    if (!request.url.endsWith('/images/generations')) return json(response, answer(long));
+    const has_address = JSON.parse(request.text).n === 1;
+    return json(response, { created: 1, data: has_address ? [{ url: 'http://images/0', revised_prompt: long }] : [{ b64_json: picture }] });
+  });
+  const heard = {};
+  const hub = async (name, events, topics) => {
+    const connection = new signalR.HubConnectionBuilder().withUrl(`${tasks.server.url}/hubs/${name}`, { accessTokenFactory: () => key }).configureLogging(signalR.LogLevel.None).build();
+    for (const event of events) connection.on(event, (...what) => { (heard[event] ??= []).push(what); });
+    await within(connection.start(), 'start');
+    t.after(() => connection.stop());
+    for (const [method, topic] of topics) await within(connection.invoke(method, topic), method);
+  };
+  const of = (event, id) => heard[event]?.find(([what]) => (what?.taskId ?? what) === id);
+  await hub('tasks', ['TaskStarted', 'TaskCompleted'], [['SubscribeToTaskType', 'image.generation'], ['SubscribeToTaskType', 'chat.completion']]);
+  const chat = (await tasks.chat('long')).json.id;
+  const image = (await tasks.post({ type: 'image.generation', input: { prompt: long, n: 2 } })).json.id;
+  const small = (await tasks.post({ type: 'image.generation', input: { prompt: 'a fish', n: 1 } })).json.id;
+  await waitFor(() => of('TaskCompleted', chat) && of('TaskCompleted', image) && of('TaskCompleted', small), 'the ends', 30000);
+  assert.deepEqual(of('TaskStarted', image), [image, 'image.generation', null]);
+  assert.deepEqual([of('TaskCompleted', chat), of('TaskCompleted', image)], [[chat, null], [image, null]]);
+  await hub('image-generation', ['ImageGenerationCompleted'], [['SubscribeToTask', image], ['SubscribeToTask', small]]);
+  await waitFor(() => of('ImageGenerationCompleted', image) && of('ImageGenerationCompleted', small), 'the ends of images', 30000);
+  assert.deepEqual([of('ImageGenerationCompleted', image)[0].imageUrls, of('ImageGenerationCompleted', small)[0].imageUrls], [[], ['http://images/0']]);
 });

@@ -65,7 +65,8 @@ struct events_news {
 /*
  * Tells all subscribers, on this worker too, from the loop: none is called from inside. Cheap when
  * nobody listens. It cannot fail for the publisher. A payload that is too large is replaced by
- * {"is_cut":true,"see":TOPIC}: who hears it reads the record.
+ * {"is_cut":true,"see":TOPIC}: who hears it reads the record. (Tasks leave their large members out
+ * before, and say these two beside the others.)
  *
  * Names and members that the hubs of existing clients are fed from (hub_shape.c); what is missing
  * is null there, times are added:

@@ -7,8 +7,8 @@
 #include "common/clock.h"
 #include "worker/webhook/webhook.h"
 
-/* A larger result is not read for its news: they would be cut. Four times what an event may have,
- * because spaces go when it is written anew. */
+/* A larger result is not read for its news, which are cut: its pictures are in it, not at
+ * addresses. Four times what an event may have, because spaces go when it is written anew. */
 enum { RESULT_READ_MAX = 4 * EVENTS_PAYLOAD_MAX };
 
 /* NULL: nobody is told of that. */
@@ -156,21 +156,37 @@ news_of(const struct store_task *t, const struct said *s, const char *name)
 	return news;
 }
 
+/* Without what is too large for an event, the largest first: who needs that reads the record. Which
+ * task it is, and what became of it, always stays. */
+static void
+cut(json_t *news, const struct store_task *t)
+{
+	static const char *const large[] = {"result", "metadata", "prompt", "image_urls",
+	    "video_url", "error", "message", "reason", "style", "size", "n"};
+
+	json_object_set_new(news, "is_cut", json_true());
+	json_object_set_new(news, "see", json_sprintf("task:%s", t->id));
+	for (size_t i = 0; i < ARRAY_LEN(large); i++) {
+		json_object_del(news, large[i]);
+		if (json_dumpb(news, NULL, 0, JSON_COMPACT) <= EVENTS_PAYLOAD_MAX)
+			return;
+	}
+}
+
 /* The payload; the caller frees. */
 static char *
 news_text(const struct store_task *t, const struct said *s, const char *name)
 {
-	struct buf cut = BUF_INIT;
+	bool is_read = s->result.len <= RESULT_READ_MAX;
+	struct said said = *s;
 	json_t *news;
 	char *text;
 
-	if (s->result.len > RESULT_READ_MAX) {
-		buf_printf(&cut, "{\"is_cut\":true,\"see\":\"task:%s\"}", t->id);
-		text = xstrdup(cut.data);
-		buf_fini(&cut);
-		return text;
-	}
-	news = news_of(t, s, name);
+	if (!is_read)
+		said.result = STR_NONE;
+	news = news_of(t, &said, name);
+	if (!is_read || json_dumpb(news, NULL, 0, JSON_COMPACT) > EVENTS_PAYLOAD_MAX)
+		cut(news, t);
 	text = json_dumps(news, JSON_COMPACT);
 	json_decref(news);
 	return text;
