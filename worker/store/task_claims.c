@@ -64,12 +64,16 @@ const struct op op_task_claim = {
 /* ---- changes ---- */
 
 /*
- * What has ended stays as it is; that its owner says it again changes nothing. Rows of the second
- * group: partitions one of whose tasks ends.
+ * What has ended stays as it is; that its owner says it again changes nothing, nor does it that who
+ * took it from him says it again: nobody else raises the fence to that. Rows of the second group:
+ * partitions one of whose tasks ends.
  */
 #define HAS_NOT_ENDED                                                                              \
 	"(ended_at IS NULL OR (state = $state AND CAST($fence_step AS bigint) = 0"                 \
 	" AND CAST($is_ended AS bigint) > 0))"
+#define WAS_TAKEN                                                                                  \
+	"(CAST($fence_step AS bigint) > 0 AND state = $state"                                      \
+	" AND fence = CAST($fence AS bigint) + CAST($fence_step AS bigint))"
 const struct op op_task_change = {
     .name = "task_change",
     .params = "",
@@ -85,7 +89,8 @@ const struct op op_task_change = {
 		.postgres =
 		    "SELECT " TASK_LOCK("CAST($app_id AS text)", "CAST($partition_key AS text)"),
 		.each = 2},
-	    {.sql = "UPDATE tasks SET fence = fence + CAST($fence_step AS bigint),"
+	    {.sql = "UPDATE tasks SET fence = CAST($fence AS bigint)"
+		    " + CAST($fence_step AS bigint),"
 		    " state = $state, progress = $progress, message = $message,"
 		    " result = $result, error_code = $error_code,"
 		    " error_message = $error_message, is_retryable = $is_retryable,"
@@ -100,7 +105,8 @@ const struct op op_task_change = {
 		    " 'running' THEN " TASK_NOW " ELSE started_at END,"
 		    " ended_at = CASE WHEN CAST($is_ended AS bigint) > 0"
 		    " THEN coalesce(ended_at, " TASK_NOW ") END, updated_at = " TASK_NOW
-		    " WHERE id = $id AND fence = $fence AND " HAS_NOT_ENDED " RETURNING id",
+		    " WHERE id = $id AND ((fence = $fence AND " HAS_NOT_ENDED ") OR " WAS_TAKEN
+		    ") RETURNING id",
 		.each = 1,
 		.is_answer = true},
 	    /* As WEBHOOK_STATEMENT, if the change was made. */
@@ -325,23 +331,21 @@ store_task_claim(
 	store_run(store, &call, decode_claimed, (store_callback *)on_claimed, arg);
 }
 
-/* Whoever takes a task raises its fence by a step that nobody else raises it by, so that it says
- * afterwards who has taken it. */
-static int64_t
-own_step(void)
+uint64_t
+store_task_take_step(void)
 {
 	uint32_t dice;
 
 	crypto_random(&dice, sizeof(dice));
-	return (int64_t)FENCE_STEP_MIN + (dice >> 1);
+	return FENCE_STEP_MIN + (uint64_t)(dice >> 1);
 }
 
 static void
-put_change(struct op_call *call, const struct store_task_change *c, int64_t step)
+put_change(struct op_call *call, const struct store_task_change *c)
 {
 	op_put_text(call, c->id);
 	op_put_int(call, (int64_t)c->fence);
-	op_put_int(call, step);
+	op_put_int(call, (int64_t)c->take_step);
 	op_put_text(call, c->state);
 	op_put_int(call, c->progress);
 	op_put_text(call, c->message);
@@ -406,8 +410,7 @@ put_partitions(struct op_call *call, const struct store_task_change *c, size_t c
 }
 
 static void
-put_hooks(struct op_call *call, const struct store_task_change *changes, size_t count,
-    const int64_t *steps)
+put_hooks(struct op_call *call, const struct store_task_change *changes, size_t count)
 {
 	size_t n = 0;
 
@@ -419,7 +422,7 @@ put_hooks(struct op_call *call, const struct store_task_change *changes, size_t 
 
 		for (size_t k = 0; k < c->hook_count; k++) {
 			op_put_text(call, c->id);
-			op_put_int(call, (int64_t)c->fence + steps[i]);
+			op_put_int(call, (int64_t)(c->fence + c->take_step));
 			op_put_text(call, c->hooks[k].id);
 			op_put_text(call, c->hooks[k].endpoint_id);
 			op_put_text(call, c->hooks[k].app_id);
@@ -434,25 +437,20 @@ store_task_change(struct store *store, const struct store_task_change *changes, 
     store_on_ids *on_ids, void *arg)
 {
 	struct op_call call;
-
-	int64_t *steps = xcalloc(count + 1, sizeof(*steps));
 	const struct store_task_change **order =
 	    xcalloc(count + 1, sizeof(struct store_task_change *));
 
-	for (size_t i = 0; i < count; i++) {
-		steps[i] = changes[i].is_taken ? own_step() : 0;
+	for (size_t i = 0; i < count; i++)
 		order[i] = &changes[i];
-	}
 	/* In one order, whoever locks them: op_task_renew does. */
 	qsort(order, count, sizeof(struct store_task_change *), compare_changes);
 	op_call_init(&call, &op_task_change);
 	op_put_count(&call, count);
 	for (size_t i = 0; i < count; i++)
-		put_change(&call, order[i], steps[order[i] - changes]);
+		put_change(&call, order[i]);
 	free(order);
 	put_partitions(&call, changes, count);
-	put_hooks(&call, changes, count, steps);
-	free(steps);
+	put_hooks(&call, changes, count);
 	store_run(store, &call, decode_ids, (store_callback *)on_ids, arg);
 }
 

@@ -101,7 +101,9 @@ void store_task_claim(
 struct store_task_change {
 	const char *id, *app_id, *partition_key;
 	uint64_t fence;
-	bool is_taken; /* from whoever has it: the fence is raised */
+	/* From whoever has it: the fence is raised by so much, which store_task_take_step() gave,
+	 * and is the same when the change is said again. 0: its owner says it. */
+	uint64_t take_step;
 	const char *state;
 	int progress;
 	const char *message, *result_json;
@@ -117,6 +119,9 @@ struct store_task_change {
 	const struct store_webhook *hooks; /* likewise, of the configuration's endpoints */
 	size_t hook_count;
 };
+/* Nobody else raises a fence by as much: a change that is said again is known by it as one's own.
+ */
+uint64_t store_task_take_step(void);
 /* ids: of those that were changed. The others had another fence by then, or have ended: they are
  * somebody else's. */
 typedef void store_on_ids(void *arg, int err, const char *const *ids, size_t count);

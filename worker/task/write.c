@@ -80,7 +80,7 @@ fill_change(const struct tasks *ts, struct write *w)
 	    .app_id = t->app_id,
 	    .partition_key = t->partition_key,
 	    .fence = t->fence,
-	    .is_taken = s->is_taken,
+	    .take_step = s->is_taken ? store_task_take_step() : 0,
 	    .state = s->state,
 	    .progress = s->progress,
 	    .message = s->message,

@@ -232,7 +232,7 @@ cancel(const char *id, const char *partition)
 	    .app_id = "a",
 	    .partition_key = partition,
 	    .fence = fence,
-	    .is_taken = true,
+	    .take_step = store_task_take_step(),
 	    .state = "cancelled",
 	    .is_ended = true});
 }
@@ -264,11 +264,66 @@ release(const char *owner)
 		assert_int_equal(change(&(struct store_task_change){.id = had[i].id,
 				     .app_id = had[i].app,
 				     .fence = had[i].fence,
-				     .is_taken = true,
+				     .take_step = store_task_take_step(),
 				     .losses = had[i].losses + 1,
 				     .state = "queued"}),
 		    1);
 	return count;
+}
+
+/* As when the writer dies, or the connection breaks, between the commit and the answer. */
+static void
+who_takes_a_task_may_say_it_again(void **state)
+{
+	struct store_task_change take = {.id = "task_1",
+	    .app_id = "a",
+	    .take_step = store_task_take_step(),
+	    .state = "cancelled",
+	    .is_ended = true,
+	    .webhook_id = "wh_1",
+	    .webhook_endpoint = "e",
+	    .webhook_event = "task.cancelled",
+	    .webhook_body = "{}"};
+	struct store_task_change other = take;
+
+	create("task_1", "a", NULL);
+	assert_int_equal(claim(ME, 5), 1);
+	take.fence = other.fence = got.tasks[0].fence;
+	other.take_step = take.take_step + 1;
+	assert_int_equal(change(&take), 1);
+	assert_int_equal(change(&take), 1);
+	assert_int_equal(change(&other), 0); /* who was later */
+	assert_int_equal(end("task_1", NULL, take.fence), 0);
+	assert_string_equal(get("task_1")->state, "cancelled");
+	assert_int_equal(got.tasks[0].fence, take.fence + take.take_step);
+	other.state = "succeeded";
+	other.take_step = take.take_step; /* the same number says something else */
+	assert_int_equal(change(&other), 0);
+	retry("task_1", false);
+	assert_true(got.has_changed);
+	assert_int_equal(change(&take), 0); /* it is another run by now */
+	assert_string_equal(get("task_1")->state, "queued");
+}
+
+/* The same of what is given back, which another may have claimed meanwhile. */
+static void
+who_gives_a_task_back_may_say_it_again(void **state)
+{
+	struct store_task_change lost = {.id = "task_1",
+	    .app_id = "a",
+	    .take_step = store_task_take_step(),
+	    .losses = 1,
+	    .state = "queued"};
+
+	create("task_1", "a", NULL);
+	assert_int_equal(claim(OTHER, 5), 1);
+	lost.fence = got.tasks[0].fence;
+	assert_int_equal(change(&lost), 1);
+	assert_int_equal(change(&lost), 1);
+	assert_int_equal(claim(ME, 5), 1);
+	assert_int_equal(change(&lost), 0);
+	assert_string_equal(get("task_1")->owner, ME);
+	assert_int_equal(got.tasks[0].losses, 1);
 }
 
 static void
@@ -432,7 +487,7 @@ who_wants_to_be_told_is(void **state)
 	struct store_task_change c = {.id = "task_1",
 	    .app_id = "a",
 	    .fence = 7,
-	    .is_taken = true,
+	    .take_step = store_task_take_step(),
 	    .state = "failed",
 	    .is_ended = true,
 	    .webhook_id = id.s,
@@ -443,7 +498,7 @@ who_wants_to_be_told_is(void **state)
 
 	create("task_1", "a", NULL);
 	for (int i = 0; i < 3; i++) {
-		assert_int_equal(change(&c), i == 1);
+		assert_int_equal(change(&c), i > 0); /* the last time it is said again */
 		expect();
 		store_webhook_list(w.store, &f, on_webhooks, NULL);
 		world_wait(&w);
@@ -460,7 +515,7 @@ who_comes_too_late_tells_nobody(void **state)
 	struct store_task_change c = {.id = "task_1",
 	    .app_id = "a",
 	    .fence = 0,
-	    .is_taken = true,
+	    .take_step = store_task_take_step(),
 	    .state = "cancelled",
 	    .is_ended = true,
 	    .webhook_id = id.s,
@@ -720,6 +775,8 @@ main(void)
 	    T(the_dead_lose_their_tasks),
 	    T(who_comes_too_late_tells_nobody),
 	    T(what_has_ended_stays_as_it_is),
+	    T(who_takes_a_task_may_say_it_again),
+	    T(who_gives_a_task_back_may_say_it_again),
 	    T(a_lease_ends_unless_it_is_renewed),
 	    T(who_wants_to_be_told_is),
 	    T(ends_of_the_dead_are_found_and_taken_once),
