@@ -410,3 +410,64 @@ json_scan_decode(struct str text, struct buf *out)
 	}
 	return true;
 }
+
+/* ---- keys ---- */
+
+static bool
+is_plain_ascii(struct str key)
+{
+	for (size_t i = 0; i < key.len; i++) {
+		if (key.p[i] == '\\' || (unsigned char)key.p[i] >= 0x80)
+			return false;
+	}
+	return true;
+}
+
+bool
+json_scan_key_is(struct str key, struct str name)
+{
+	struct buf text = BUF_INIT;
+	bool is;
+
+	if (key.len == 0 || memchr(key.p, '\\', key.len) == NULL)
+		return str_eq(key, name);
+	is = json_scan_decode(str_sub(key.p - 1, key.len + 2), &text) &&
+	     str_eq(buf_str(&text), name);
+	buf_fini(&text);
+	return is;
+}
+
+void
+json_scan_key_text(struct str key, struct buf *out)
+{
+	const struct str s = STR("\xc5\xbf"), k = STR("\xe2\x84\xaa");
+	struct buf text = BUF_INIT;
+
+	if (is_plain_ascii(key)) {
+		buf_add_str(out, key);
+		return;
+	}
+	check(json_scan_decode(str_sub(key.p - 1, key.len + 2), &text));
+	for (struct str rest = buf_str(&text); rest.len > 0;) {
+		bool is_s = str_starts(rest, s), is_k = str_starts(rest, k);
+		size_t taken = is_s ? s.len : is_k ? k.len : 1;
+
+		buf_add_char(out, is_s ? 's' : is_k ? 'k' : *rest.p);
+		rest = str_sub(rest.p + taken, rest.len - taken);
+	}
+	buf_fini(&text);
+}
+
+bool
+json_scan_key_resembles(struct str key, struct str name)
+{
+	struct buf text = BUF_INIT;
+	bool does;
+
+	if (is_plain_ascii(key))
+		return str_ieq(key, name);
+	json_scan_key_text(key, &text);
+	does = str_ieq(buf_str(&text), name);
+	buf_fini(&text);
+	return does;
+}

@@ -55,4 +55,17 @@ bool json_scan_end(struct json_scan *);
 /* What a string of the text says; text is what json_scan_skip() gave. False: it is no string. */
 bool json_scan_decode(struct str text, struct buf *out);
 
+/* ---- keys, as json_scan_member() gave them ---- */
+
+/* Is it that name, when its escapes are read? */
+bool json_scan_key_is(struct str key, struct str name);
+
+/* Might a reader take it for that name who does not tell upper from lower case? Go's encoding/json
+ * folds as Unicode does (CaseFolding.txt, simple): U+017F is an s there, U+212A a k. */
+bool json_scan_key_resembles(struct str key, struct str name);
+
+/* What it says, appended to out, with those two as s and k: keys that resemble each other are then
+ * equal but for the case of ASCII. */
+void json_scan_key_text(struct str key, struct buf *out);
+
 #endif

@@ -160,7 +160,7 @@ check_reply(struct str s)
 	}
 	if (m.params.len > 0 && m.params.p[0] == '{') {
 		buf_clear(&out);
-		mcp_reply_rename(&out, m.params, "name", STR("a\"b"));
+		mcp_reply_replace(&out, m.params, "name", STR("\"a\\\"b\""));
 		buf_clear(&again);
 		check(jsonrpc_text_member(buf_str(&out), "name", &again));
 		check(str_eq(buf_str(&again), STR("a\"b")));

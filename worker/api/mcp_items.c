@@ -359,7 +359,7 @@ mcp_complete(struct mcp_ask *a)
 	const struct mcp_entry *e = NULL;
 	struct mcp_upstream_info info;
 	const char *member;
-	struct buf renamed = BUF_INIT;
+	struct buf named = BUF_INIT;
 	struct str ref, unused;
 
 	if (a->params.len > 0 && jsonrpc_member(a->params, "ref", &ref) && ref.p[0] == '{')
@@ -374,7 +374,12 @@ mcp_complete(struct mcp_ask *a)
 		mcp_ask_reply(a, STR("{\"completion\":{\"values\":[],\"hasMore\":false}}"));
 		return;
 	}
-	mcp_reply_rename(&renamed, ref, member, e->item->key);
-	mcp_ask_forward_with(a, e->source, "completion/complete", "ref", buf_str(&renamed));
-	buf_fini(&renamed);
+	/* What was looked up, and nothing else that the server might take for it. */
+	buf_printf(&named,
+	    "{\"type\":\"ref/%s\",\"%s\":", strcmp(member, "uri") == 0 ? "resource" : "prompt",
+	    member);
+	jsonrpc_add_string(&named, e->item->key);
+	buf_add_char(&named, '}');
+	mcp_ask_forward_with(a, e->source, "completion/complete", "ref", buf_str(&named));
+	buf_fini(&named);
 }

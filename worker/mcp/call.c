@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/metric.h"
+#include "worker/mcp/posted.h"
 #include "worker/mcp/upstream_impl.h"
 
 #define RESERVED_META STR("io.modelcontextprotocol/")
@@ -144,12 +145,10 @@ run_fail(struct loop_post *post)
 static void
 take_name(struct call *c)
 {
-	static const char *const names[] = {"name", "uri", "taskId"};
+	const char *member = posted_name_member(c->method);
 
-	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-		if (jsonrpc_text_member(buf_str(&c->params), names[i], &c->tool))
-			return;
-	}
+	if (member != NULL)
+		jsonrpc_text_member(buf_str(&c->params), member, &c->tool);
 }
 
 static struct call *
@@ -339,6 +338,20 @@ add_member(struct buf *b, const char *name, struct str value)
 	buf_add_str(b, value);
 }
 
+/* Also for a reader who does not tell upper from lower case. */
+static bool
+is_reserved(struct str key)
+{
+	struct str prefix = RESERVED_META;
+	struct buf text = BUF_INIT;
+
+	json_scan_key_text(key, &text);
+	bool is = str_ieq(buf_str(&text), STR("progressToken")) ||
+		  (text.len >= prefix.len && str_ieq(str_sub(text.data, prefix.len), prefix));
+	buf_fini(&text);
+	return is;
+}
+
 /* What others have put there goes on as it is, but for what is reserved. */
 static void
 add_foreign_meta(struct buf *b, struct str given)
@@ -350,7 +363,7 @@ add_foreign_meta(struct buf *b, struct str given)
 	if (given.len == 0 || !json_scan_object(&s))
 		return;
 	while (json_scan_member(&s, &key) == 1 && json_scan_skip(&s, &value)) {
-		if (str_starts(key, RESERVED_META) || str_eq(key, STR("progressToken")))
+		if (is_reserved(key))
 			continue;
 		buf_add_cstr(b, b->data[b->len - 1] == '{' ? "\"" : ",\"");
 		buf_add_str(b, key);

@@ -101,14 +101,15 @@ add_param(struct http_headers *h, struct str name, struct str value)
 static void
 add_property(struct http_headers *h, struct str key, struct str schema, struct str arguments)
 {
-	struct buf name = BUF_INIT;
-	char *plain = xstrndup(key.p, key.len);
+	struct buf name = BUF_INIT, plain = BUF_INIT;
 	struct str value;
 
+	json_scan_decode(str_sub(key.p - 1, key.len + 2), &plain);
+
 	if (jsonrpc_text_member(schema, "x-mcp-header", &name) && is_token(buf_str(&name)) &&
-	    jsonrpc_member(arguments, plain, &value))
+	    plain.len > 0 && jsonrpc_member(arguments, plain.data, &value))
 		add_param(h, buf_str(&name), value);
-	free(plain);
+	buf_fini(&plain);
 	buf_fini(&name);
 }
 

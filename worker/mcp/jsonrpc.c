@@ -110,7 +110,8 @@ read_call(const struct frame *f, struct jsonrpc *ret)
 {
 	if (f->result.p != NULL || f->error.p != NULL || !read_method(f->method, ret->method))
 		return false;
-	if (f->params.p != NULL && !starts(f->params, '{') && !starts(f->params, '['))
+	if (f->params.p != NULL && !starts(f->params, '[') &&
+	    (!starts(f->params, '{') || !jsonrpc_is_clear(f->params)))
 		return false;
 	ret->kind = f->id.p != NULL ? JSONRPC_REQUEST : JSONRPC_NOTIFICATION;
 	ret->params = f->params;
@@ -200,12 +201,49 @@ jsonrpc_member(struct str object, const char *name, struct str *ret)
 	if (!json_scan_object(&s))
 		return false;
 	while (json_scan_member(&s, &key) == 1 && json_scan_skip(&s, &value)) {
-		if (str_eq(key, wanted)) {
+		if (json_scan_key_is(key, wanted)) {
 			*ret = value;
 			return true;
 		}
 	}
 	return false;
+}
+
+/* Texts that follow each other, as json_scan_key_text() gives them; ends: where they end. */
+static bool
+has_before(const struct buf *texts, const size_t *ends, size_t count, struct str text)
+{
+	for (size_t i = 0, from = 0; i < count; from = ends[i++]) {
+		if (str_ieq(str_sub(texts->data + from, ends[i] - from), text))
+			return true;
+	}
+	return false;
+}
+
+bool
+jsonrpc_is_clear(struct str object)
+{
+	size_t ends[JSONRPC_PARAMS_MAX], count = 0, from;
+	struct buf texts = BUF_INIT;
+	struct json_scan s;
+	struct str key;
+	bool is_clear = true;
+
+	json_scan_init(&s, object);
+	if (json_scan_peek(&s) != '{' || !json_scan_object(&s))
+		return true;
+	buf_reserve(&texts, 1); /* the first may be empty */
+	while (is_clear && json_scan_member(&s, &key) == 1 && json_scan_skip(&s, NULL)) {
+		from = texts.len;
+		json_scan_key_text(key, &texts);
+		is_clear =
+		    count < JSONRPC_PARAMS_MAX &&
+		    !has_before(&texts, ends, count, str_sub(texts.data + from, texts.len - from));
+		if (is_clear)
+			ends[count++] = texts.len;
+	}
+	buf_fini(&texts);
+	return is_clear;
 }
 
 bool
@@ -246,7 +284,7 @@ jsonrpc_without(struct buf *out, struct str object, const char *name)
 	check(json_scan_object(&s));
 	buf_add_char(out, '{');
 	while (json_scan_member(&s, &key) == 1 && json_scan_skip(&s, &value)) {
-		if (str_eq(key, unwanted))
+		if (json_scan_key_resembles(key, unwanted))
 			continue;
 		buf_add_cstr(out, is_first ? "\"" : ",\"");
 		buf_add_str(out, key); /* as it was written */

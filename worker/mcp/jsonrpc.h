@@ -4,8 +4,9 @@
  * Pure; nothing is built. What a message holds is given as it was written (params, result, error
  * data, id), so that it can be passed on byte for byte; only its frame is understood. Texts that
  * are read this way are JSON, UTF-8 and no deeper than JSON_SCAN_DEPTH_MAX: what does not hold that
- * is refused as a whole. A frame in which a key stands twice is refused too, because those behind
- * us might read the other one.
+ * is refused as a whole. A frame in which a key stands twice is refused too, and so are params,
+ * because those behind us might read the other one: also where one is in escapes, or differs in
+ * upper and lower case only, which some do not tell apart.
  */
 #ifndef WORKER_MCP_JSONRPC_H
 #define WORKER_MCP_JSONRPC_H
@@ -20,7 +21,8 @@
 enum {
 	JSONRPC_ID_MAX = 256, /* bytes of an id as it is written */
 	JSONRPC_METHOD_MAX = 128,
-	JSONRPC_BATCH_MAX = 64, /* messages in one array */
+	JSONRPC_BATCH_MAX = 64,  /* messages in one array */
+	JSONRPC_PARAMS_MAX = 64, /* members; those are compared with each other */
 };
 
 enum jsonrpc_kind {
@@ -61,8 +63,8 @@ int jsonrpc_batch_next(struct jsonrpc_batch *, struct str *ret);
 
 /* ---- within params and results ---- */
 
-/* The value of a member as it was written. False: the text is no object, or has none of that name
- * (compared as it is written: names that are looked for have no escapes). The first one counts. */
+/* The value of a member as it was written. False: the text is no object, or has none of that name.
+ * The first one counts. */
 bool jsonrpc_member(struct str object, const char *name, struct str *ret);
 /* Its text, appended to out. False: there is none, or it is no string. */
 bool jsonrpc_text_member(struct str object, const char *name, struct buf *out);
@@ -71,7 +73,12 @@ bool jsonrpc_bool_member(struct str object, const char *name, bool *ret);
 /* Whole numbers without a fraction or an exponent that fit. */
 bool jsonrpc_int(struct str text, int64_t *ret);
 
-/* The object without one of its members, as text: {} when it has no other. It is an object. */
+/* Does no key stand twice in the object, none that resembles another, and no more than
+ * JSONRPC_PARAMS_MAX? Of what is no object there is none. */
+bool jsonrpc_is_clear(struct str object);
+
+/* The object without one of its members and whatever resembles it (json_scan_key_resembles()), as
+ * text: {} when it has no other. It is an object. */
 void jsonrpc_without(struct buf *, struct str object, const char *name);
 
 /* ---- writing; ids and values are given as they are to stand ---- */

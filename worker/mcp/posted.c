@@ -50,9 +50,8 @@ posted_decode(struct str value, struct buf *out)
 
 /* ---- modern ---- */
 
-/* What Mcp-Name repeats; NULL: nothing. */
-static const char *
-name_member(const char *method)
+const char *
+posted_name_member(const char *method)
 {
 	if (strcmp(method, "tools/call") == 0 || strcmp(method, "prompts/get") == 0)
 		return "name";
@@ -64,7 +63,7 @@ name_member(const char *method)
 static bool
 name_agrees(const struct posted *p, struct str header)
 {
-	const char *member = name_member(p->message.method);
+	const char *member = posted_name_member(p->message.method);
 	struct buf said = BUF_INIT, meant = BUF_INIT;
 	bool agrees;
 
@@ -252,6 +251,22 @@ value_agrees(struct str value, struct str header)
 	return agrees;
 }
 
+/* Who reads them may take any of these for it. */
+static size_t
+count_alike(struct str arguments, struct str name)
+{
+	struct json_scan s;
+	struct str key;
+	size_t n = 0;
+
+	json_scan_init(&s, arguments);
+	if (json_scan_peek(&s) != '{' || !json_scan_object(&s))
+		return 0;
+	while (json_scan_member(&s, &key) == 1 && json_scan_skip(&s, NULL))
+		n += json_scan_key_resembles(key, name);
+	return n;
+}
+
 static bool
 property_agrees(
     struct str key, struct str schema, struct str arguments, posted_header_of *header_of, void *arg)
@@ -261,11 +276,12 @@ property_agrees(
 	struct str value = STR_NONE;
 	bool agrees = true;
 
-	buf_add_str(&plain, key);
+	json_scan_decode(str_sub(key.p - 1, key.len + 2), &plain);
 	if (jsonrpc_text_member(schema, "x-mcp-header", &x) && header_name(buf_str(&x), name)) {
 		if (arguments.len > 0)
 			jsonrpc_member(arguments, plain.data, &value);
-		agrees = value_agrees(value, header_of(arg, name));
+		agrees = value_agrees(value, header_of(arg, name)) &&
+			 count_alike(arguments, buf_str(&plain)) <= 1;
 	}
 	buf_fini(&x);
 	buf_fini(&plain);

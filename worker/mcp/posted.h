@@ -46,6 +46,9 @@ struct posted { /* borrowed from headers and body, but for data */
 void posted_read(struct str body, const struct posted_headers *, struct posted *ret);
 void posted_fini(struct posted *);
 
+/* The member of params that Mcp-Name repeats, by the method; NULL: there is none. */
+const char *posted_name_member(const char *method);
+
 /* The value of a header that may be =?base64?..?=, appended to out. False: it is badly encoded. */
 bool posted_decode(struct str value, struct buf *out);
 

@@ -14,8 +14,8 @@ add_key(struct buf *b, struct str key)
 static bool
 is_of_modern(struct str key)
 {
-	return str_eq(key, STR("resultType")) || str_eq(key, STR("ttlMs")) ||
-	       str_eq(key, STR("cacheScope"));
+	return json_scan_key_is(key, STR("resultType")) || json_scan_key_is(key, STR("ttlMs")) ||
+	       json_scan_key_is(key, STR("cacheScope"));
 }
 
 /* Ours in the place of the upstream's; with none of them for older clients. */
@@ -33,7 +33,7 @@ add_meta(struct buf *b, bool is_modern, struct str given)
 	json_scan_init(&s, given);
 	if (given.len > 0 && json_scan_object(&s)) {
 		while (json_scan_member(&s, &key) == 1 && json_scan_skip(&s, &value)) {
-			if (str_eq(key, STR(MCP_META_SERVER)))
+			if (json_scan_key_is(key, STR(MCP_META_SERVER)))
 				continue;
 			add_key(b, key);
 			buf_add_str(b, value);
@@ -59,7 +59,7 @@ mcp_reply_add_result(struct buf *b, enum mcp_revision revision, struct str resul
 		buf_add_cstr(b, "\"complete\"");
 	}
 	while (json_scan_member(&s, &key) == 1 && json_scan_skip(&s, &value)) {
-		if (str_eq(key, STR("_meta"))) {
+		if (json_scan_key_is(key, STR("_meta"))) {
 			meta = value;
 			continue;
 		}
@@ -91,16 +91,6 @@ mcp_reply_replace(struct buf *b, struct str params, const char *member, struct s
 		buf_add_char(b, ',');
 	buf_add(b, rest.data + 1, rest.len - 1);
 	buf_fini(&rest);
-}
-
-void
-mcp_reply_rename(struct buf *b, struct str params, const char *member, struct str name)
-{
-	struct buf text = BUF_INIT;
-
-	jsonrpc_add_string(&text, name);
-	mcp_reply_replace(b, params, member, buf_str(&text));
-	buf_fini(&text);
 }
 
 void

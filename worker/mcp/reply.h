@@ -16,10 +16,7 @@
 /* result: an object as it was written. False: it is none, nothing was added. */
 bool mcp_reply_add_result(struct buf *, enum mcp_revision, struct str result);
 
-/* params under another name. */
-void mcp_reply_rename(struct buf *, struct str params, const char *member, struct str name);
-
-/* The same with any value, as it is to stand. */
+/* params with that member, as it is to stand, in the place of it and of whatever resembles it. */
 void mcp_reply_replace(struct buf *, struct str params, const char *member, struct str value);
 
 /* The params of a notification of progress under the client's token, as it wrote it. */

@@ -125,6 +125,51 @@ test_decode(void **state)
 	buf_fini(&out);
 }
 
+static struct str
+only_key(const char *text)
+{
+	struct json_scan s;
+	struct str key;
+
+	json_scan_init(&s, str_of(text));
+	assert_true(json_scan_object(&s));
+	assert_int_equal(json_scan_member(&s, &key), 1);
+	return key;
+}
+
+static void
+test_keys(void **state)
+{
+	static const struct {
+		const char *text;
+		bool is, resembles;
+	} keys[] = {
+	    {"{\"task\":1}", true, true},
+	    {"{\"t\\u0061sk\":1}", true, true},
+	    {"{\"TaSk\":1}", false, true},
+	    {"{\"t\\u0041sk\":1}", false, true},
+	    {"{\"ta\xc5\xbf\xe2\x84\xaa\":1}", false, true},
+	    {"{\"ta\\u017F\\u212a\":1}", false, true},
+	    {"{\"tas\":1}", false, false},
+	    {"{\"tasks\":1}", false, false},
+	    {"{\"task\\u0000\":1}", false, false},
+	    {"{\"ta\xc5\xbe\xe2\x84\xab\":1}", false, false},
+	    {"{\"\":1}", false, false},
+	};
+	struct buf text = BUF_INIT;
+
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+		struct str key = only_key(keys[i].text);
+
+		if (json_scan_key_is(key, STR("task")) != keys[i].is ||
+		    json_scan_key_resembles(key, STR("task")) != keys[i].resembles)
+			fail_msg("%s", keys[i].text);
+	}
+	json_scan_key_text(only_key("{\"\\u212A\\\"\xc3\xa9\xc5\":1}"), &text);
+	assert_string_equal(text.data, "k\"\xc3\xa9\xc5");
+	buf_fini(&text);
+}
+
 /* A byte that ends a string, or breaks it, at every place of every word, among bytes of all kinds.
  */
 static void
@@ -169,6 +214,7 @@ main(void)
 	    cmocka_unit_test(test_depth),
 	    cmocka_unit_test(test_walk),
 	    cmocka_unit_test(test_decode),
+	    cmocka_unit_test(test_keys),
 	    cmocka_unit_test(test_every_byte_at_every_place),
 	};
 

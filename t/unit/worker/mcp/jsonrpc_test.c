@@ -160,6 +160,44 @@ test_members(void **state)
 	buf_fini(&b);
 }
 
+/* Who reads the params behind us finds the same in them. */
+static void
+test_twice(void **state)
+{
+	static const char *const twice[] = {"{\"a\":1,\"a\":1}", "{\"a\":1,\"\\u0061\":1}",
+	    "{\"\\u0061\":1,\"b\":2,\"a\":1}", "{\"a\":1,\"A\":1}", "{\"a\":1,\"\\u0041\":1}",
+	    "{\"uris\":1,\"uri\xc5\xbf\":1}", "{\"\":1,\"\":1}"};
+	struct buf b = BUF_INIT;
+	struct jsonrpc m;
+	struct str value;
+
+	for (size_t i = 0; i < ARRAY_LEN(twice); i++) {
+		assert_false(jsonrpc_is_clear(str_of(twice[i])));
+		buf_clear(&b);
+		buf_printf(
+		    &b, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"params\":%s}", twice[i]);
+		assert_int_equal(parse(b.data, &m), MCP_INVALID_REQUEST);
+		assert_str(m.id, "1");
+	}
+	assert_true(jsonrpc_is_clear(STR("{\"a\":{\"b\":1,\"b\":2},\"b\":1,\"ab\":1,\"\":1}")));
+	assert_true(jsonrpc_is_clear(STR("{}")) && jsonrpc_is_clear(STR("[1,1]")));
+	for (int n = JSONRPC_PARAMS_MAX; n <= JSONRPC_PARAMS_MAX + 1; n++) {
+		buf_clear(&b);
+		for (int i = 0; i < n; i++)
+			buf_printf(&b, "%c\"%d\":1", i == 0 ? '{' : ',', i);
+		buf_add_char(&b, '}');
+		assert_int_equal(jsonrpc_is_clear(buf_str(&b)), n == JSONRPC_PARAMS_MAX);
+	}
+	assert_true(jsonrpc_member(STR("{\"\\u0061\":1,\"a\":2}"), "a", &value));
+	assert_str(value, "1");
+	assert_false(jsonrpc_member(STR("{\"A\":1}"), "a", &value));
+	buf_clear(&b);
+	jsonrpc_without(
+	    &b, STR("{\"a\":1,\"\\u0061\":2,\"A\":3,\"b\\u0062\":4,\"\\u0041\":5}"), "a");
+	assert_string_equal(b.data, "{\"b\\u0062\":4}");
+	buf_fini(&b);
+}
+
 static void
 test_format(void **state)
 {
@@ -202,6 +240,7 @@ main(void)
 	    cmocka_unit_test(test_limits),
 	    cmocka_unit_test(test_batches),
 	    cmocka_unit_test(test_members),
+	    cmocka_unit_test(test_twice),
 	    cmocka_unit_test(test_format),
 	    cmocka_unit_test(test_revisions),
 	};
