@@ -136,10 +136,17 @@ shut(int fd)
 
 	if (getsockname(fd, &bound.sa, &bound.len) != 0)
 		return;
-	if (netaddr_is_unix(&bound))
-		unlink(bound.un.sun_path);
-	else
+	if (!netaddr_is_unix(&bound))
 		listen_refuse_tcp(fd);
+}
+
+static void
+remove_path(int fd)
+{
+	struct netaddr bound = {.len = sizeof(bound.storage)};
+
+	if (getsockname(fd, &bound.sa, &bound.len) == 0 && netaddr_is_unix(&bound))
+		unlink(bound.un.sun_path);
 }
 
 uint32_t
@@ -154,6 +161,14 @@ inherit_shut(const struct inherit *in)
 		n++;
 	}
 	return n;
+}
+
+void
+inherit_remove_paths(const struct inherit *in)
+{
+	for (uint32_t i = 0; i < in->count; i++)
+		if (in->v[i].fd >= 0 && !in->v[i].is_foreign)
+			remove_path(in->v[i].fd);
 }
 
 void

@@ -33,9 +33,12 @@ struct inherit_wish {
  * *ret_is_foreign: of a socket unit, not of the store. */
 int inherit_take(struct inherit *, const struct inherit_wish *, bool *ret_is_foreign);
 
-/* Of those that nobody took: no new client reaches them from now on; who is in their queues is for
- * the old master's workers to accept. How many they are. */
+/* Of those that nobody took: no new client reaches them over TCP from now on; who is in their
+ * queues is for the old master's workers to accept. How many they are. */
 uint32_t inherit_shut(const struct inherit *);
+/* The same for Unix sockets. It cannot be taken back: the old master must not need them any more.
+ */
+void inherit_remove_paths(const struct inherit *);
 
 /* Puts a socket into systemd's store, if there is one; takes all of that name out. */
 void inherit_store(int fd, const char *name);

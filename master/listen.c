@@ -328,11 +328,17 @@ listeners_open(const struct conf *conf, uint32_t slots, struct inherit *in)
 	return l;
 }
 
+static void
+forget_all(void)
+{
+	for (size_t i = 0; i < ARRAY_LEN(kind_names); i++)
+		inherit_forget(kind_names[i]);
+}
+
 void
 listeners_refuse(const struct listeners *l)
 {
-	for (size_t i = 0; i < ARRAY_LEN(kind_names); i++) /* first: a shut one is for nobody */
-		inherit_forget(kind_names[i]);
+	forget_all(); /* first: a shut one is for nobody */
 	for (uint32_t i = 0; i < l->count; i++) {
 		const struct listener *one = &l->v[i];
 
@@ -343,6 +349,14 @@ listeners_refuse(const struct listeners *l)
 		else
 			listen_refuse_tcp(one->fd);
 	}
+}
+
+void
+listeners_let_in(const struct listeners *l)
+{
+	for (uint32_t i = 0; i < l->count; i++)
+		if (!netaddr_is_unix(&l->v[i].address) && !l->v[i].is_foreign)
+			(void)listen_let_in_tcp(l->v[i].fd);
 }
 
 void
@@ -433,6 +447,8 @@ listeners_write_addresses(const struct listeners *l, const char *path)
 void
 listeners_store(const struct listeners *l)
 {
+	forget_all(); /* what the store has from before may be of an address that nobody serves now
+		       */
 	for (uint32_t i = 0; i < l->count; i++)
 		inherit_store(l->v[i].fd, kind_names[l->v[i].kind]);
 }

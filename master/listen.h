@@ -58,7 +58,10 @@ void listeners_grow(struct listeners *, uint32_t slots);
  */
 bool listeners_write_addresses(const struct listeners *, const char *path);
 
-/* Gives every socket to systemd's store, for the master after this one. */
+/* A master that was to take over has shut those that it did not want, and is gone: as before. */
+void listeners_let_in(const struct listeners *);
+
+/* Gives every socket to systemd's store, and no other, for the master after this one. */
 void listeners_store(const struct listeners *);
 
 #endif

@@ -65,6 +65,7 @@ on_successor_failed(void *arg, const char *reason)
 	log_error("upgrade failed reason=\"%s\"", reason);
 	control_answer(s->control, "upgrade", false, str_of(reason));
 	upgrade_free(&s->upgrade);
+	listeners_let_in(s->listeners);
 	tool_servers_publish(s->tool_servers);
 	supervise_other_gone(s->supervise);
 	server_reload_if_wanted(s);
@@ -130,7 +131,6 @@ on_settled(int fd, short what, void *arg)
 	struct server *s = arg;
 
 	(void)fd, (void)what;
-	inherit_free(&s->inherited);
 	takeover_say_ready(s->takeover);
 }
 
@@ -150,6 +150,8 @@ on_taken(void *arg)
 	const struct conf *conf = supervise_conf(s->supervise);
 
 	s->has_taken_over = true;
+	inherit_remove_paths(s->inherited);
+	inherit_free(&s->inherited);
 	run_dir_claim(s->run_dir);
 	server_write_addresses(s, conf);
 	listeners_store(s->listeners);

@@ -740,6 +740,7 @@ struct keeper {
 	char path[96];
 	struct buf told;
 	int kept[LISTENERS_MAX];
+	char names[LISTENERS_MAX][32];
 	int kept_count;
 	struct ucred last; /* who said the last */
 };
@@ -758,13 +759,35 @@ keeper_open(struct keeper *k, const struct host *t)
 }
 
 static void
-keeper_take(struct keeper *k, struct msghdr *m)
+keeper_forget(struct keeper *k, const char *name)
 {
+	int left = 0;
+
+	for (int i = 0; i < k->kept_count; i++) {
+		if (strcmp(k->names[i], name) == 0) {
+			close(k->kept[i]);
+			continue;
+		}
+		k->kept[left] = k->kept[i];
+		memmove(k->names[left++], k->names[i], sizeof(k->names[0]));
+	}
+	k->kept_count = left;
+}
+
+static void
+keeper_take(struct keeper *k, struct msghdr *m, const char *text)
+{
+	char name[32] = "";
+
+	sscanf(text, "FDSTORE%*[^\n]\nFDNAME=%31[^\n]", name);
+	if (strncmp(text, "FDSTOREREMOVE=1", 15) == 0)
+		keeper_forget(k, name);
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c != NULL; c = CMSG_NXTHDR(m, c)) {
 		if (c->cmsg_type == SCM_CREDENTIALS)
 			memcpy(&k->last, CMSG_DATA(c), sizeof(k->last));
 		if (c->cmsg_type == SCM_RIGHTS) {
 			assert_true(k->kept_count < LISTENERS_MAX);
+			strcpy(k->names[k->kept_count], name);
 			memcpy(&k->kept[k->kept_count++], CMSG_DATA(c), sizeof(int));
 		}
 	}
@@ -781,7 +804,7 @@ keeper_heard(struct keeper *k, const char *text)
 	ssize_t n;
 
 	for (;;) {
-		struct iovec iov = {got, sizeof(got)};
+		struct iovec iov = {got, sizeof(got) - 1};
 		struct msghdr m = {.msg_iov = &iov,
 		    .msg_iovlen = 1,
 		    .msg_control = &control,
@@ -789,7 +812,8 @@ keeper_heard(struct keeper *k, const char *text)
 
 		if ((n = recvmsg(k->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)) <= 0)
 			break;
-		keeper_take(k, &m);
+		got[n] = '\0';
+		keeper_take(k, &m, got);
 		buf_add(&k->told, got, (size_t)n);
 		buf_add_char(&k->told, '\n');
 	}
@@ -878,6 +902,35 @@ test_a_master_that_died_leaves_its_sockets_to_the_next(void **state)
 }
 
 static void
+test_an_address_that_is_configured_no_more_is_not_kept(void **state)
+{
+	struct host t;
+	struct keeper k;
+	char more[160];
+
+	(void)state;
+	host_init(&t);
+	keeper_open(&k, &t);
+	snprintf(more, sizeof(more), "metrics: {listen: \"unix:%s/metrics\"}\n", t.dir);
+	write_config(&t, more);
+	t.master = spawn_master(&t);
+	WAIT_FOR(keeper_heard(&k, "READY=1"));
+	int kept = k.kept_count;
+	assert_true(kept > 1 && strcmp(k.names[kept - 1], "parley-metrics") == 0);
+	kill(t.master, SIGKILL);
+	wait_status(t.master);
+	buf_clear(&k.told);
+	write_config(&t, "");
+	t.master = spawn_master_with(&t, &k);
+	WAIT_FOR(keeper_heard(&k, "READY=1"));
+	assert_true(k.kept_count > 0);
+	for (int i = 0; i < k.kept_count; i++)
+		assert_string_equal(k.names[i], "parley-http");
+	keeper_close(&k);
+	host_stop(&t);
+}
+
+static void
 test_a_new_binary_takes_over_and_systemd_is_told(void **state)
 {
 	struct host t;
@@ -943,6 +996,7 @@ main(int argc, char **argv)
 	    cmocka_unit_test(test_the_control_socket),
 	    cmocka_unit_test(test_systemd_is_told),
 	    cmocka_unit_test(test_a_master_that_died_leaves_its_sockets_to_the_next),
+	    cmocka_unit_test(test_an_address_that_is_configured_no_more_is_not_kept),
 	    cmocka_unit_test(test_a_new_binary_takes_over_and_systemd_is_told),
 	};
 
