@@ -53,6 +53,7 @@ struct child {
 	bool is_stalled;     /* aborted for its silence */
 	bool is_overdue;     /* killed because a limit was passed: start or drain */
 	uint32_t generation; /* of the config that it runs */
+	uint64_t drain_ms;   /* drain.timeout of that config: its turns reckon with it */
 	uint64_t started_ms;
 	int64_t connections; /* by its last LOAD */
 	uint64_t silence_max_ms;

@@ -87,6 +87,7 @@ start_child(struct place *p, const struct conf *conf, uint32_t workers, uint32_t
 		return NULL;
 	struct child *c = child_new(s->base, &spawned, &p->slot, &limits, &child_handlers, s);
 	c->generation = generation;
+	c->drain_ms = conf->drain.timeout_ms;
 	list_add_tail(&s->children, &c->node);
 	log_info("worker started slot=%u pid=%d incarnation=%u", p->slot.index, (int)c->pid,
 	    c->who.number);
@@ -151,6 +152,8 @@ on_respawn(int fd, short what, void *arg)
 	(void)fd, (void)what;
 	if (p->owner->phase >= PHASE_DRAINING)
 		return;
+	if (p->slot.index >= p->owner->workers)
+		return; /* there are to be fewer, and the others are still on their way */
 	if (p->slot.current == NULL && p->slot.successor == NULL)
 		fill(p);
 	roll(p->owner);
@@ -233,7 +236,7 @@ drain_surplus(struct supervise *s)
 		if (p->slot.current == NULL)
 			continue;
 		bridge(p->slot.current, s->places[i % s->workers].slot.current);
-		child_drain(p->slot.current, s->conf->drain.timeout_ms);
+		child_drain(p->slot.current, p->slot.current->drain_ms);
 		p->slot.current = NULL;
 	}
 }
@@ -321,7 +324,7 @@ succeed(struct supervise *s, struct place *p)
 	p->slot.successor = NULL;
 	if (old != NULL) {
 		bridge(old, p->slot.current);
-		child_drain(old, s->conf->drain.timeout_ms);
+		child_drain(old, old->drain_ms);
 		metric_add(METRIC_WORKER_RESTARTS, RESTART_RELOAD, 0, 1);
 	}
 }
