@@ -57,9 +57,11 @@ run(struct peer *p, const char *line, struct buf *out)
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
 		if (strcmp(verbs[i].name, line) != 0)
 			continue;
+		/* Before: it may be answered from inside. */
+		p->waits_for = verbs[i].name;
 		enum control_answer answer = verbs[i].verb(c->arg, out);
-		if (answer == CONTROL_LATER)
-			p->waits_for = verbs[i].name;
+		if (answer != CONTROL_LATER)
+			p->waits_for = NULL;
 		return answer;
 	}
 	buf_add_cstr(out, "unknown command");

@@ -77,7 +77,9 @@ bool
 control_ask(const struct conf *conf, const char *verb, struct buf *answer, bool *ret_is_running)
 {
 	char *path = run_dir_path(conf, "control");
-	int fd = connect_to(path, conf->watchdog.start_timeout_ms);
+	uint64_t start_ms = conf->watchdog.start_timeout_ms;
+	uint64_t upgrade_ms = conf->watchdog.upgrade_timeout_ms;
+	int fd = connect_to(path, start_ms > upgrade_ms ? start_ms : upgrade_ms);
 	bool is_ok = false;
 
 	*ret_is_running = fd >= 0;

@@ -334,13 +334,13 @@ struct takeover {
 	void *arg;
 	int fd;
 	struct event *on_talk;
-	bool has_said_ready, is_taken;
+	bool has_said_ready, is_taken, is_unwanted;
 };
 
 static void
 take(struct takeover *t)
 {
-	if (t->is_taken || !t->has_said_ready)
+	if (t->is_taken || t->is_unwanted || !t->has_said_ready)
 		return;
 	t->is_taken = true;
 	t->handlers->on_taken(t->arg);
@@ -363,6 +363,7 @@ on_old_talks(evutil_socket_t fd, short what, void *arg)
 	if (got > 0 && m.type == PROTO_READY) {
 		take(t);
 	} else if (got > 0 && m.type == PROTO_DRAIN) {
+		t->is_unwanted = true;
 		t->handlers->on_not_wanted(t->arg);
 	} else if (got <= 0) {
 		event_del(t->on_talk);
