@@ -137,8 +137,10 @@ wait_on_end(void *arg, int err)
 {
 	struct turn_wait *wait = arg;
 
-	(void)err;
 	wait->listener = 0;
+	/* The answer may have been on its way when Redis went. */
+	if (err == 0)
+		turn_hurry_state(wait->call->api->turns, wait->question);
 }
 
 static const struct turn_listener_handlers wait_handlers = {wait_on_event, wait_on_end};

@@ -182,6 +182,7 @@ turn_end_failed(struct turn *t, int err)
 		set_error(t, err, NULL);
 		free(t->result_json);
 		t->result_json = turn_format_end(t);
+		t->webhooks_of = NULL;
 	}
 }
 
