@@ -103,7 +103,8 @@ pg_pool_next(
 			return PG_CLOSE;
 		if (pg_pool_trusts(pool, *ret) && !has_idled_long(pool, *ret, now_ms))
 			return PG_TAKE;
-		return is_enough(pool, waiting) ? PG_WAIT : PG_CHECK;
+		/* One that is being opened may hang for longer than anybody waits. */
+		return pool->counts[PG_CHECKING] >= waiting ? PG_WAIT : PG_CHECK;
 	}
 	if (!is_alone && (*ret = shared_with_room(pool, now_ms)) != NULL)
 		return PG_TAKE;
