@@ -242,6 +242,33 @@ test('records by hand: several at once, in pieces, of no known type, too large',
   await waitFor(() => silent.code, 'close without a handshake', 30000);
 });
 
+test('no more topics are checked at once than a connection may have', async () => {
+  const { json } = await server.request('/hubs/tasks/negotiate?negotiateVersion=1', { method: 'POST', key: keys.server });
+  const route = `/hubs/tasks?id=${json.connectionToken}`;
+  assert.equal((await server.request(route, { key: keys.server })).status, 200);
+  const post = async (...records) => {
+    const { status, text } = await server.request(route, { method: 'POST', key: keys.server, body: records.map((record) => JSON.stringify(record) + END).join('') });
+    assert.equal(status, 200, text);
+  };
+  const errors = new Map();
+  const heard = (count) => waitFor(async () => {
+    const { text } = await server.request(route, { key: keys.server });
+    for (const { type, invocationId, error } of text.split(END).filter(Boolean).map((record) => JSON.parse(record))) if (type === 3) errors.set(Number(invocationId), error);
+    return errors.size === count;
+  }, `${count} completions`, 30000);
+  const call = (i) => ({ type: 1, target: 'SubscribeToTask', invocationId: `${i}`, arguments: [`task_${String(i).padStart(26, '0')}`] });
+  await post(handshake);
+  // All of one request are begun before the record has answered any.
+  await post(...Array.from({ length: 130 }, (_, i) => call(i)));
+  await heard(130);
+  for (const [i, error] of errors) assert.match(error, i < 100 ? /Unauthorized access to task/ : /asks for events.max_topics already/);
+  // What was checked is not counted any more.
+  await post(...Array.from({ length: 100 }, (_, i) => call(i + 200)));
+  await heard(230);
+  assert.deepEqual([...errors].filter(([i, error]) => i >= 200 && !/Unauthorized access to task/.test(error)), []);
+  assert.equal((await server.request(route, { method: 'DELETE', key: keys.server })).status, 202);
+});
+
 test('polls have no more connections than there are places', async (t) => {
   const small = await startServer(t, { config: { workers: 1, max_connections: 20, events: { connect_timeout: '60s' } } });
   const answers = [];

@@ -16,7 +16,7 @@ struct hub_ask {
 	struct hubs *hubs;
 	uint64_t conn;
 	char *invocation_id; /* NULL: nobody waits */
-	bool is_stream;
+	bool is_stream, is_counted;
 	size_t count;
 	char *topics[];
 };
@@ -24,6 +24,10 @@ struct hub_ask {
 static void
 ask_free(struct hub_ask *a)
 {
+	struct hub_conn *c = idmap_get(a->hubs->conns, a->conn);
+
+	if (c != NULL && a->is_counted)
+		c->checking -= (uint16_t)a->count;
 	for (size_t i = 0; i < a->count; i++)
 		free(a->topics[i]);
 	free(a->invocation_id);
@@ -96,11 +100,28 @@ ask_new(struct hub_conn *c, const struct signalr_message *m, size_t count)
 	return a;
 }
 
+/* The record is asked for each topic: no more at once than a connection may have at all. */
+static bool
+may_ask(struct hub_conn *c, size_t count, const char *invocation_id)
+{
+	if (c->checking + count <= (size_t)c->hubs->api->conf->events.max_topics)
+		return true;
+	hub_complete(
+	    c, invocation_id, "This connection asks for events.max_topics already.", STR_NONE);
+	return false;
+}
+
 static void
 ask(struct hub_conn *c, struct hub_ask *a)
 {
 	struct str topics[TOPIC_ACCESS_MAX];
 
+	if (!may_ask(c, a->count, a->invocation_id)) {
+		ask_free(a);
+		return;
+	}
+	a->is_counted = true;
+	c->checking += (uint16_t)a->count;
 	for (size_t i = 0; i < a->count; i++)
 		topics[i] = str_of(a->topics[i]);
 	topics_check(
@@ -123,6 +144,10 @@ struct hub_statistics {
 static void
 statistics_free(struct hub_statistics *s)
 {
+	struct hub_conn *c = idmap_get(s->hubs->conns, s->conn);
+
+	if (c != NULL)
+		c->checking--;
 	json_decref(s->endpoints);
 	free(s->invocation_id);
 	free(s);
@@ -194,8 +219,12 @@ on_endpoints(
 static void
 ask_statistics(struct hub_conn *c, const char *invocation_id)
 {
-	struct hub_statistics *s = xcalloc(1, sizeof(*s));
+	struct hub_statistics *s;
 
+	if (!may_ask(c, 1, invocation_id))
+		return;
+	c->checking++;
+	s = xcalloc(1, sizeof(*s));
 	s->hubs = c->hubs;
 	s->conn = c->handle;
 	s->invocation_id = invocation_id != NULL ? xstrdup(invocation_id) : NULL;

@@ -65,6 +65,7 @@ struct hub_conn {
 	char *token;        /* NULL: a socket without */
 	struct buf partial; /* of a record that is not whole yet */
 	uint16_t sub_count, stream_count;
+	uint16_t checking;          /* topics, and statistics, that the record is being asked for */
 	uint8_t kind, hub, carrier; /* enum key_kind, .. */
 	bool has_shaken, is_ending, is_slow;
 	union {
