@@ -79,7 +79,7 @@ const struct op op_task_change = {
     .params = "",
     .groups = {"id fence fence_step state progress message result error_code error_message "
 	       "is_retryable attempts losses provider provider_model job_id is_ended is_kept "
-	       "due_in_ms wh_id wh_endpoint wh_event wh_body",
+	       "due_in_ms",
 	"app_id partition_key", "wc_task wc_fence wc_id wc_endpoint wc_app wc_event wc_body"},
     .is_write = true,
     .is_first = true,
@@ -109,25 +109,16 @@ const struct op op_task_change = {
 		    ") RETURNING id",
 		.each = 1,
 		.is_answer = true},
-	    /* As WEBHOOK_STATEMENT, if the change was made. */
-	    {.sql = "INSERT INTO webhooks (id, endpoint_id, app_id, order_key, position, event,"
-		    " body, state, attempts, claim, due_at, created_at) SELECT"
-		    " CAST($wh_id AS text), CAST($wh_endpoint AS text), tasks.app_id, tasks.id,"
-		    " (SELECT coalesce(max(w.position), 0) + 1 FROM webhooks w"
-		    " WHERE w.endpoint_id = $wh_endpoint AND w.order_key = tasks.id),"
-		    " CAST($wh_event AS text), CAST($wh_body AS text), 'pending', 0, 0, " TASK_NOW
-		    ", " TASK_NOW " FROM tasks WHERE tasks.id = $id"
-		    " AND fence = CAST($fence AS bigint) + CAST($fence_step AS bigint)"
-		    " AND CAST($wh_id AS text) IS NOT NULL ON CONFLICT (id) DO NOTHING",
-		.each = 1},
-	    /* The same for those of the configuration. */
+	    /* As WEBHOOK_STATEMENT, if the change was made. Only rows of those who are told: one
+	     * that finds nobody to tell costs PostgreSQL a new plan each time. */
 	    {.sql = "INSERT INTO webhooks (id, endpoint_id, app_id, order_key, position, event,"
 		    " body, state, attempts, claim, due_at, created_at) SELECT"
 		    " CAST($wc_id AS text), CAST($wc_endpoint AS text), CAST($wc_app AS text),"
 		    " tasks.id, (SELECT coalesce(max(w.position), 0) + 1 FROM webhooks w"
 		    " WHERE w.endpoint_id = $wc_endpoint AND w.order_key = tasks.id),"
-		    " CAST($wc_event AS text), CAST($wc_body AS text), 'pending', 0, 0, " TASK_NOW
-		    ", " TASK_NOW " FROM tasks WHERE tasks.id = $wc_task"
+		    " CAST($wc_event AS text),"
+		    " CAST($wc_body AS text), 'pending', 0, 0, " TASK_NOW ", " TASK_NOW
+		    " FROM tasks WHERE tasks.id = $wc_task"
 		    " AND fence = CAST($wc_fence AS bigint) ON CONFLICT (id) DO NOTHING",
 		.each = 3},
 	    {.sql = "UPDATE tasks SET due_at = " TASK_NOW " WHERE id = (SELECT o.id FROM tasks o"
@@ -364,10 +355,6 @@ put_change(struct op_call *call, const struct store_task_change *c)
 		op_put_text(call, NULL);
 	else
 		op_put_int(call, c->due_in_ms);
-	op_put_text(call, c->webhook_id);
-	op_put_text(call, c->webhook_endpoint);
-	op_put_text(call, c->webhook_event);
-	op_put_text(call, c->webhook_body);
 }
 
 static int
@@ -410,25 +397,38 @@ put_partitions(struct op_call *call, const struct store_task_change *c, size_t c
 }
 
 static void
+put_hook(struct op_call *call, const struct store_task_change *c, const struct store_webhook *hook)
+{
+	op_put_text(call, c->id);
+	op_put_int(call, (int64_t)(c->fence + c->take_step));
+	op_put_text(call, hook->id);
+	op_put_text(call, hook->endpoint_id);
+	op_put_text(call, hook->app_id);
+	op_put_text(call, hook->event);
+	op_put_text(call, hook->body);
+}
+
+/* The one that the task names, and those of the configuration. */
+static void
 put_hooks(struct op_call *call, const struct store_task_change *changes, size_t count)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < count; i++)
-		n += changes[i].hook_count;
+		n += changes[i].hook_count + (changes[i].webhook_id != NULL);
 	op_put_count(call, n);
 	for (size_t i = 0; i < count; i++) {
 		const struct store_task_change *c = &changes[i];
+		const struct store_webhook own = {.id = c->webhook_id,
+		    .endpoint_id = c->webhook_endpoint,
+		    .app_id = c->app_id,
+		    .event = c->webhook_event,
+		    .body = c->webhook_body};
 
-		for (size_t k = 0; k < c->hook_count; k++) {
-			op_put_text(call, c->id);
-			op_put_int(call, (int64_t)(c->fence + c->take_step));
-			op_put_text(call, c->hooks[k].id);
-			op_put_text(call, c->hooks[k].endpoint_id);
-			op_put_text(call, c->hooks[k].app_id);
-			op_put_text(call, c->hooks[k].event);
-			op_put_text(call, c->hooks[k].body);
-		}
+		if (c->webhook_id != NULL)
+			put_hook(call, c, &own);
+		for (size_t k = 0; k < c->hook_count; k++)
+			put_hook(call, c, &c->hooks[k]);
 	}
 }
 
