@@ -407,6 +407,7 @@ struct store_webhook {
 	const char *endpoint_id; /* whe_.. of a task's; conf:NAME of the configuration's */
 	const char *app_id;      /* NULL: nobody's but the admin's */
 	const char *order_key;   /* what is told of, a task or session; NULL: in no order */
+	int64_t position;        /* in that order; not for adding */
 	const char *event;       /* turn.completed, .. */
 	const char *body;        /* sent and signed as it is; JSON */
 	int64_t created_at;
@@ -455,10 +456,12 @@ void store_webhook_look(
 
 struct store_webhook_want {
 	const char *endpoint_id;
-	uint32_t limit; /* one only while the breaker tries */
+	uint32_t limit;    /* one only while the breaker tries */
+	uint32_t in_a_row; /* of equal order_key, at most; 0: 1 */
 };
 /* Nobody else gets them for lease_ms, unless the owner's are given to others. By ascending
- * endpoint_id. Of equal order_key the first. */
+ * endpoint_id. Of equal order_key the first ones, by position without a gap, if the first of all
+ * may be had; the rows come in any order. */
 void store_webhook_claim(struct store *, const char *owner, const struct store_webhook_want *,
     size_t count, uint64_t lease_ms, store_on_webhooks *, void *arg);
 /* What an owner that is dead has claimed is anybody's; or what owners with another prefix have

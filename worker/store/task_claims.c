@@ -11,6 +11,7 @@
 #include "common/crypto.h"
 #include "worker/store/run.h"
 #include "worker/store/task_rows.h"
+#include "worker/store/webhook_rows.h"
 
 enum { FENCE_STEP_MIN = 1 << 20 }; /* claims raise a fence by 1 */
 
@@ -74,6 +75,7 @@ const struct op op_task_claim = {
 #define WAS_TAKEN                                                                                  \
 	"(CAST($fence_step AS bigint) > 0 AND state = $state"                                      \
 	" AND fence = CAST($fence AS bigint) + CAST($fence_step AS bigint))"
+#define HOOK_POSITION WEBHOOK_POSITION("$wc_endpoint", "tasks.id")
 const struct op op_task_change = {
     .name = "task_change",
     .params = "",
@@ -114,9 +116,7 @@ const struct op op_task_change = {
 	    {.sql = "INSERT INTO webhooks (id, endpoint_id, app_id, order_key, position, event,"
 		    " body, state, attempts, claim, due_at, created_at) SELECT"
 		    " CAST($wc_id AS text), CAST($wc_endpoint AS text), CAST($wc_app AS text),"
-		    " tasks.id, (SELECT coalesce(max(w.position), 0) + 1 FROM webhooks w"
-		    " WHERE w.endpoint_id = $wc_endpoint AND w.order_key = tasks.id),"
-		    " CAST($wc_event AS text),"
+		    " tasks.id, " HOOK_POSITION ", CAST($wc_event AS text),"
 		    " CAST($wc_body AS text), 'pending', 0, 0, " TASK_NOW ", " TASK_NOW
 		    " FROM tasks WHERE tasks.id = $wc_task"
 		    " AND fence = CAST($wc_fence AS bigint) ON CONFLICT (id) DO NOTHING",

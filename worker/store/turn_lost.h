@@ -17,6 +17,7 @@
 
 #include "worker/store/op_wire.h"
 #include "worker/store/store.h"
+#include "worker/store/webhook_rows.h"
 
 #define TURN_LOST                                                                                  \
 	"state = 'failed', error_code = 'worker_lost', error_message = $message,"                  \
@@ -28,6 +29,7 @@
 		.sql = "",                                                                         \
 		.postgres = "SELECT 1 FROM turns WHERE " which " ORDER BY id FOR UPDATE"           \
 	}
+#define TURN_LOST_POSITION WEBHOOK_POSITION("$wl_endpoint", "turns.session_id")
 #define TURN_LOST_HOOKS(which)                                                                     \
 	{                                                                                          \
 		.sql =                                                                             \
@@ -35,12 +37,11 @@
 		    " body, state, attempts, claim, due_at, created_at) SELECT"                    \
 		    " 'wh_' || substr(turns.id, 6, 24) || CAST($wl_place AS text),"                \
 		    " CAST($wl_endpoint AS text), turns.app_id, turns.session_id,"                 \
-		    " (SELECT coalesce(max(w.position), 0) + 1 FROM webhooks AS w"                 \
-		    " WHERE w.endpoint_id = $wl_endpoint AND w.order_key = turns.session_id),"     \
-		    " 'turn.failed', CAST($wl_head AS text) || turns.session_id"                   \
-		    " || '\",\"turn_id\":\"' || turns.id || CAST($wl_tail AS text),"               \
-		    " 'pending', 0, 0, from_ms(now_ms()), from_ms(now_ms()) FROM turns"            \
-		    " WHERE turns.app_id = $wl_app AND " which " ON CONFLICT (id) DO NOTHING",     \
+		    " " TURN_LOST_POSITION ", 'turn.failed', CAST($wl_head AS text)"               \
+		    " || turns.session_id || '\",\"turn_id\":\"' || turns.id"                      \
+		    " || CAST($wl_tail AS text), 'pending', 0, 0, from_ms(now_ms()),"              \
+		    " from_ms(now_ms()) FROM turns WHERE turns.app_id = $wl_app AND " which        \
+		    " ON CONFLICT (id) DO NOTHING",                                                \
 		.each = 1                                                                          \
 	}
 

@@ -17,16 +17,22 @@
 #include "worker/store/op_wire.h"
 #include "worker/store/store.h"
 
+/* Behind all that wait; where none does, behind all that were: however many, none is looked at. */
+#define WEBHOOK_POSITION(endpoint, order_key_of)                                                   \
+	"(SELECT coalesce(max(w.position) + 1, now_ms()) FROM webhooks AS w"                       \
+	" WHERE w.endpoint_id = " endpoint " AND w.order_key = " order_key_of                      \
+	" AND w.state = 'pending')"
+#define WEBHOOK_OWN_POSITION WEBHOOK_POSITION("$wh_endpoint", "$wh_order")
+
 #define WEBHOOK_PARAMS "wh_id wh_endpoint wh_app wh_order wh_event wh_body wh_at"
 #define WEBHOOK_STATEMENT(group)                                                                   \
 	{                                                                                          \
 		.sql =                                                                             \
 		    "INSERT INTO webhooks (id, endpoint_id, app_id, order_key, position, event,"   \
 		    " body, state, attempts, claim, due_at, created_at) VALUES ($wh_id,"           \
-		    " $wh_endpoint, $wh_app, $wh_order, (SELECT coalesce(max(position), 0) + 1"    \
-		    " FROM webhooks WHERE endpoint_id = $wh_endpoint AND order_key = $wh_order),"  \
-		    " $wh_event, $wh_body, 'pending', 0, 0, from_ms(now_ms()),"                    \
-		    " from_ms($wh_at)) ON CONFLICT (id) DO NOTHING",                               \
+		    " $wh_endpoint, $wh_app, $wh_order, " WEBHOOK_OWN_POSITION ", $wh_event,"      \
+		    " $wh_body, 'pending', 0, 0, from_ms(now_ms()), from_ms($wh_at))"              \
+		    " ON CONFLICT (id) DO NOTHING",                                                \
 		.each = (group)                                                                    \
 	}
 

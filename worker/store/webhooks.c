@@ -20,7 +20,8 @@
 enum { ENDPOINT_COLUMN_COUNT = 16 };
 #define WEBHOOK_COLUMNS                                                                            \
 	"id, endpoint_id, app_id, order_key, event, body, to_ms(created_at), state, attempts,"     \
-	" claim, to_ms(due_at), to_ms(ended_at), status, error, response, first_ms, total_ms"
+	" claim, to_ms(due_at), to_ms(ended_at), status, error, response, first_ms, total_ms,"     \
+	" position"
 
 const struct op op_webhook_add = {
     .name = "webhook_add",
@@ -48,28 +49,58 @@ const struct op op_webhook_look = {
 	.is_answer = true}},
 };
 
-#define CLAIM(now, lock)                                                                           \
-	"UPDATE webhooks SET claim = claim + 1, owner = $owner,"                                   \
-	" due_at = from_ms(now_ms() + CAST($lease_ms AS bigint)) WHERE id IN"                      \
-	" (SELECT w.id FROM webhooks AS w WHERE w.state = 'pending'"                               \
-	" AND w.endpoint_id = $endpoint_id AND w.due_at <= (" now ") AND NOT EXISTS"               \
+/* What may be claimed of an endpoint: nothing while its breaker is open, one when it may be tried.
+ */
+#define ROOM(limit)                                                                                \
+	"coalesce((SELECT CASE WHEN e.probe_at IS NULL THEN CAST(" limit " AS bigint) ELSE 1 END"  \
+	" FROM webhook_endpoints AS e WHERE e.id = $endpoint_id), 0)"
+/* The first of each order. */
+#define HEADS(now, lock)                                                                           \
+	"SELECT w.order_key AS head_key, w.position AS head_position FROM webhooks AS w"           \
+	" WHERE w.state = 'pending' AND w.endpoint_id = $endpoint_id"                              \
+	" AND w.due_at <= (" now ") AND NOT EXISTS"                                                \
 	" (SELECT 1 FROM webhooks AS before WHERE before.endpoint_id = w.endpoint_id"              \
-	" AND before.order_key = w.order_key AND before.position < w.position"                     \
-	" AND before.state = 'pending') AND NOT EXISTS (SELECT 1 FROM webhook_endpoints AS e"      \
-	" WHERE e.id = $endpoint_id AND (e.disabled_at IS NOT NULL OR e.probe_at > (" now ")))"    \
-	" ORDER BY w.due_at LIMIT coalesce((SELECT CASE WHEN e.probe_at IS NULL"                   \
-	" THEN CAST($limit AS bigint) ELSE 1 END FROM webhook_endpoints AS e"                      \
-	" WHERE e.id = $endpoint_id), 0)" lock ") RETURNING " WEBHOOK_COLUMNS
+	" AND before.order_key = w.order_key AND before.state = 'pending'"                         \
+	" AND before.position < w.position) AND NOT EXISTS"                                        \
+	" (SELECT 1 FROM webhook_endpoints AS e WHERE e.id = $endpoint_id"                         \
+	" AND (e.disabled_at IS NOT NULL OR e.probe_at > (" now ")))"                              \
+	" ORDER BY w.due_at LIMIT " ROOM("$limit") lock
+/* It, and so many behind it, up to the first that is not due: that was given to somebody. */
+#define OF_ROW(name)                                                                               \
+	" " name ".endpoint_id = $endpoint_id AND " name ".order_key = head_key"                   \
+	" AND " name ".state = 'pending' AND " name ".position >= head_position"
+#define ROW_ENDS(name, now)                                                                        \
+	" AND " name ".position < coalesce((SELECT b.position FROM webhooks AS b WHERE" OF_ROW(    \
+	    "b") " AND b.due_at > (" now ") ORDER BY b.position LIMIT 1), 9223372036854775807)"
+#define IN_A_ROW_POSTGRES                                                                          \
+	"SELECT f.id FROM webhooks AS f WHERE" OF_ROW("f")                                         \
+	    ROW_ENDS("f", NOW_POSTGRES) " ORDER BY f.position LIMIT " ROOM("$in_a_row")
+/* Through this index they come by position, so that a limit leaves no gap. */
+#define IN_A_ROW_SQLITE                                                                            \
+	" webhooks AS c INDEXED BY webhooks_order ON" OF_ROW("c") ROW_ENDS(                        \
+	    "c", "now_ms()") " AND c.position < coalesce((SELECT n.position FROM webhooks AS n"    \
+			     " WHERE" OF_ROW("n") " ORDER BY n.position LIMIT 1 OFFSET " ROOM(     \
+				 "$in_a_row") "), 9223372036854775807)"
+#define CLAIM                                                                                      \
+	" UPDATE webhooks SET claim = claim + 1, owner = $owner,"                                  \
+	" due_at = from_ms(now_ms() + CAST($lease_ms AS bigint))"
+/* now() can be looked up in an index; what was due at once may have been rounded up. */
+#define NOW_POSTGRES   "now() + interval '1 ms'"
+#define HEADS_SQLITE   HEADS("now_ms()", "")
+#define HEADS_POSTGRES HEADS(NOW_POSTGRES, " FOR UPDATE OF w SKIP LOCKED")
 
 #define TAKE_PROBE(now)                                                                            \
 	"UPDATE webhook_endpoints SET probe_at = from_ms(now_ms() + CAST($lease_ms AS bigint))"    \
 	" WHERE id = $endpoint_id AND probe_at <= (" now ")"
 
-/* While the breaker is open, who is first takes one to try, and nobody else for the lease. */
+/*
+ * While the breaker is open, who is first takes one to try, and nobody else for the lease. Who has
+ * the first of an order has those behind it: nobody else finds a first one there.
+ */
 const struct op op_webhook_claim = {
     .name = "webhook_claim",
     .params = "lease_ms owner",
-    .groups = {"endpoint_id limit"},
+    .groups = {"endpoint_id limit in_a_row"},
     .is_write = true,
     .statements =
 	{
@@ -77,15 +108,20 @@ const struct op op_webhook_claim = {
 		.postgres = "SELECT 1 FROM webhook_endpoints WHERE id = $endpoint_id"
 			    " AND probe_at IS NOT NULL FOR UPDATE",
 		.each = 1},
-	    {.sql = CLAIM("now_ms()", ""),
-		/* now() can be looked up in an index; what was due at once was rounded to the
-		 * millisecond, up too. */
-		.postgres = CLAIM("now() + interval '1 ms'", " FOR UPDATE OF w SKIP LOCKED"),
+	    {.sql = CLAIM " WHERE id IN (SELECT c.id FROM (" HEADS_SQLITE
+			  ") AS heads CROSS JOIN" IN_A_ROW_SQLITE
+			  " LIMIT $limit) RETURNING " WEBHOOK_COLUMNS,
+		/* What somebody has ended meanwhile is left alone. */
+		.postgres = "WITH heads AS MATERIALIZED (" HEADS_POSTGRES "), picked AS"
+			    " MATERIALIZED (SELECT c.id AS picked_id FROM heads CROSS JOIN"
+			    " LATERAL (" IN_A_ROW_POSTGRES ") AS c LIMIT $limit)" CLAIM
+			    " FROM picked WHERE webhooks.id = picked.picked_id"
+			    " AND webhooks.state = 'pending' RETURNING " WEBHOOK_COLUMNS,
 		.each = 1,
 		.is_answer = true},
 	    /* The same moment as in the claim, or one more is let in during that millisecond. */
 	    {.sql = TAKE_PROBE("from_ms(now_ms())"),
-		.postgres = TAKE_PROBE("now() + interval '1 ms'"),
+		.postgres = TAKE_PROBE(NOW_POSTGRES),
 		.each = 1},
 	},
 };
@@ -372,6 +408,7 @@ read_webhook(const struct op_value *v, struct store_webhook *ret)
 	    .response = op_text(&v[14]),
 	    .first_ms = (uint64_t)op_int(&v[15]),
 	    .total_ms = (uint64_t)op_int(&v[16]),
+	    .position = op_int(&v[17]),
 	};
 }
 
@@ -469,6 +506,7 @@ store_webhook_claim(struct store *store, const char *owner, const struct store_w
 	for (size_t i = 0; i < count; i++) {
 		op_put_text(&call, wants[i].endpoint_id);
 		op_put_int(&call, wants[i].limit);
+		op_put_int(&call, wants[i].in_a_row > 0 ? wants[i].in_a_row : 1);
 	}
 	store_run(store, &call, decode_webhooks, (store_callback *)on_webhooks, arg);
 }

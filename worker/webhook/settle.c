@@ -71,6 +71,7 @@ hear(struct webhooks *w, const struct store_webhook_endpoint *e)
 	if (e->disabled_at != 0)
 		log_info("webhook endpoint disabled endpoint=%s status=%d", e->id, e->last_status);
 	t->is_open = is_open;
+	t->is_disabled = e->disabled_at != 0;
 	t->faults = e->failures;
 	if (is_open || e->disabled_at != 0)
 		target_give_back(t);
@@ -90,17 +91,18 @@ on_settled(
 		settle_soon(w, SETTLE_AGAIN_MS);
 		return;
 	}
+	for (size_t i = 0; i < count; i++)
+		hear(w, &list[i]);
 	while ((m = list_first(&w->settling, struct message, node)) != NULL) {
 		list_del(&m->node);
 		m->target->quiet_until_ms = 0;
 		w->held_bytes -= m->bytes;
+		target_go_on(m);
 		message_free(m);
 		check(w->held > 0);
 		w->held--;
 		metric_gauge(METRIC_WEBHOOKS_HELD, 0, 0, -1);
 	}
-	for (size_t i = 0; i < count; i++)
-		hear(w, &list[i]);
 	if (w->result_count > 0)
 		settle_soon(w, 0);
 	webhooks_look_in(w, 0);

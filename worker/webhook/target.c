@@ -6,6 +6,7 @@
  * others theirs.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/crypto.h"
 #include "common/log.h"
@@ -198,7 +199,7 @@ uint32_t
 target_room(const struct target *t)
 {
 	size_t most = (size_t)t->webhooks->conf->batch;
-	size_t has = t->waiting_count + (size_t)t->in_flight * t->endpoint.batch;
+	size_t has = t->waiting_count + t->behind_count + (size_t)t->in_flight * t->endpoint.batch;
 
 	if (t->mean_ms > SLOW_MS && most > at_once(t))
 		most = at_once(t);
@@ -208,12 +209,25 @@ target_room(const struct target *t)
 	return has + (most + 1) / 2 <= most ? (uint32_t)(most - has) : 0;
 }
 
-void
-target_take(struct target *t, const struct store_webhook *row, uint64_t lease_ms)
+/* Not so many that connections would be idle; of one that fails the others wait in the record. */
+uint32_t
+target_in_a_row(const struct target *t, uint32_t room)
+{
+	size_t n = room / at_once(t);
+
+	if (t->faults > 0 || n == 0)
+		return 1;
+	return n < IN_A_ROW_MAX ? (uint32_t)n : IN_A_ROW_MAX;
+}
+
+struct message *
+target_take(
+    struct target *t, const struct store_webhook *row, uint64_t lease_ms, struct message *first)
 {
 	struct message *m = xcalloc(1, sizeof(*m));
 
 	m->target = t;
+	list_init(&m->behind);
 	m->id = xstrdup(row->id);
 	m->event = xstrdup(row->event);
 	m->body = xstrdup(row->body);
@@ -223,13 +237,15 @@ target_take(struct target *t, const struct store_webhook *row, uint64_t lease_ms
 	m->created_at = row->created_at;
 	m->start_by_ms = loop_now_ms(t->webhooks->loop) + lease_ms - t->webhooks->conf->timeout_ms -
 			 LEASE_GRACE_MS / 2;
-	list_add_tail(&t->waiting, &m->node);
-	t->waiting_count++;
+	list_add_tail(first != NULL ? &first->behind : &t->waiting, &m->node);
+	t->behind_count += first != NULL;
+	t->waiting_count += first == NULL;
 	t->webhooks->held++;
 	m->bytes = strlen(m->body);
 	t->webhooks->held_bytes += m->bytes;
 	t->mean_bytes = (t->mean_bytes * 7 + m->bytes) / 8;
 	metric_gauge(METRIC_WEBHOOKS_HELD, 0, 0, 1);
+	return m;
 }
 
 static struct message *
@@ -244,19 +260,66 @@ take_first(struct target *t)
 
 /* No attempt: somebody else, or we, later. */
 static void
-give_back(struct message *m, uint64_t due_in_ms)
+give_one_back(struct message *m)
 {
 	m->state = "pending";
-	m->due_in_ms = due_in_ms;
+	m->due_in_ms = 0;
 	metric_add(METRIC_WEBHOOKS, WEBHOOK_OUTCOME_RETURNED, 0, 1);
 	settle_message(m);
+}
+
+static struct message *
+take_behind(struct message *m)
+{
+	struct message *next = list_first(&m->behind, struct message, node);
+
+	if (next == NULL)
+		return NULL;
+	list_del(&next->node);
+	m->target->behind_count--;
+	return next;
+}
+
+static void
+give_behind_back(struct message *m)
+{
+	struct message *next;
+
+	while ((next = take_behind(m)) != NULL)
+		give_one_back(next);
+}
+
+static void
+give_back(struct message *m)
+{
+	give_one_back(m);
+	give_behind_back(m);
+}
+
+void
+target_go_on(struct message *m)
+{
+	struct target *t = m->target;
+	struct message *next, *node;
+
+	if (t->is_open || t->is_disabled || m->is_gone || strcmp(m->state, "pending") == 0)
+		give_behind_back(m);
+	if ((next = take_behind(m)) == NULL)
+		return;
+	while ((node = list_first(&m->behind, struct message, node)) != NULL) {
+		list_del(&node->node);
+		list_add_tail(&next->behind, &node->node);
+	}
+	list_add_tail(&t->waiting, &next->node);
+	t->waiting_count++;
+	target_pump(t);
 }
 
 void
 target_give_back(struct target *t)
 {
 	while (t->waiting_count > 0)
-		give_back(take_first(t), 0);
+		give_back(take_first(t));
 }
 
 static void
@@ -291,7 +354,7 @@ target_pump(struct target *t)
 		struct message *m = list_first(&t->waiting, struct message, node);
 
 		if (now_ms > m->start_by_ms)
-			give_back(take_first(t), 0);
+			give_back(take_first(t));
 		else
 			send_next(t);
 	}

@@ -3,7 +3,8 @@
  * id, signed, of equal order keys in order.
  *
  *   look     which endpoints have something due, and may be asked (the record's breaker)
- *   claim    up to webhooks.batch of each, for a lease; of equal order keys the first
+ *   claim    up to webhooks.batch of each, for a lease; of equal order keys the first ones, which
+ *            go one after the other
  *   send     at most webhooks.connections to one host, the workers of this host together
  *   settle   what became of them, many at once: delivered, again later, dead
  *

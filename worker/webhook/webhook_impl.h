@@ -25,8 +25,9 @@ enum {
 	HELD_MAX = 4000,           /* webhooks in one worker, */
 	HELD_BYTES_MAX = 32 << 20, /* and what they weigh: beyond either nothing is claimed */
 	CLAIM_BYTES = 4 << 20,     /* of one endpoint at once, by what its last ones weighed */
-	QUIET_MS = 200, /* an endpoint whose due ones all wait for others in their order */
-	SLOW_MS = 500,  /* it answers slower: no more is claimed than goes out at once */
+	QUIET_MS = 200,   /* an endpoint whose due ones all wait for others in their order */
+	SLOW_MS = 500,    /* it answers slower: no more is claimed than goes out at once */
+	IN_A_ROW_MAX = 8, /* of equal order, claimed together */
 	LEASE_GRACE_MS = 3000,
 	SETTLE_MAX = 500, /* results in one write */
 	SETTLE_GAP_MS = 4,
@@ -90,18 +91,21 @@ struct target {
 	struct host *host;
 	struct list waiting; /* messages */
 	size_t waiting_count;
-	uint32_t in_flight; /* requests */
+	size_t behind_count; /* messages behind others */
+	uint32_t in_flight;  /* requests */
 	uint64_t quiet_until_ms, seen_ms;
 	uint64_t mean_ms;  /* of its answers, smoothed */
 	size_t mean_bytes; /* of its bodies, likewise */
 	uint64_t faults;   /* in a row, as seen here */
 	bool is_open;      /* its breaker, as last heard */
 	bool told_open;
-	bool is_usable; /* endpoint_init() */
+	bool is_disabled; /* likewise */
+	bool is_usable;   /* endpoint_init() */
 };
 
 struct message {          /* a webhook that this worker has claimed */
-	struct list node; /* target.waiting, request's, webhooks.results or .settling */
+	struct list node; /* target.waiting, request's, webhooks.results or .settling, or behind */
+	struct list behind; /* of equal order: the next goes when this one's end is recorded */
 	struct target *target;
 	char *id, *event, *body, *app_id;
 	size_t bytes;
@@ -122,10 +126,17 @@ void message_free(struct message *); /* it is in no list */
 
 /* target.c */
 struct target *target_of(
-    struct webhooks *, const struct store_webhook_endpoint *); /* made or known */
-void target_free(struct target *);                             /* nothing of it is in flight */
-uint32_t target_room(const struct target *);                   /* how many may be claimed */
-void target_take(struct target *, const struct store_webhook *, uint64_t lease_ms);
+    struct webhooks *, const struct store_webhook_endpoint *);  /* made or known */
+void target_free(struct target *);                              /* nothing of it is in flight */
+uint32_t target_room(const struct target *);                    /* how many may be claimed */
+uint32_t target_in_a_row(const struct target *, uint32_t room); /* .. of equal order */
+/* Behind `first`, of equal order, unless that is NULL. */
+struct message *target_take(
+    struct target *, const struct store_webhook *, uint64_t lease_ms, struct message *first);
+/* The record has the message's result: what is behind it goes, or must wait there for it. Not
+ * sooner: who dies in between would leave an earlier one to be sent once more behind a later one.
+ */
+void target_go_on(struct message *);
 void target_pump(struct target *);
 void target_give_back(struct target *); /* all that waits */
 void target_answered(struct target *);  /* a request of it has ended */

@@ -6,6 +6,7 @@
  *                                   |--> CLAIM --> (targets send) --> IDLE
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/clock.h"
 #include "common/err.h"
@@ -22,7 +23,13 @@ lease_ms(const struct webhooks *w)
 void
 message_free(struct message *m)
 {
+	struct message *next;
+
 	check(!list_linked(&m->node));
+	while ((next = list_first(&m->behind, struct message, node)) != NULL) {
+		list_del(&next->node);
+		message_free(next);
+	}
 	free(m->id);
 	free(m->event);
 	free(m->body);
@@ -104,6 +111,47 @@ by_id(const void *a, const void *b)
 	return strcmp((*(struct target *const *)a)->id, (*(struct target *const *)b)->id);
 }
 
+static int
+compare_rows(const struct store_webhook *a, const struct store_webhook *b)
+{
+	int order = strcmp(a->endpoint_id, b->endpoint_id);
+
+	return order != 0 ? order : strcmp(a->order_key, b->order_key);
+}
+
+static int
+by_order(const void *a, const void *b)
+{
+	const struct store_webhook *x = *(const struct store_webhook *const *)a;
+	const struct store_webhook *y = *(const struct store_webhook *const *)b;
+	int order = compare_rows(x, y);
+
+	return order != 0 ? order : (x->position > y->position) - (x->position < y->position);
+}
+
+/* Those of equal order one behind the other. */
+static void
+take(struct webhooks *w, const struct store_webhook *rows, size_t count)
+{
+	const struct store_webhook **order = xcalloc(count + 1, sizeof(struct store_webhook *));
+	struct message *first = NULL;
+
+	for (size_t i = 0; i < count; i++)
+		order[i] = &rows[i];
+	qsort(order, count, sizeof(struct store_webhook *), by_order);
+	for (size_t i = 0; i < count; i++) {
+		struct target *t = strmap_get(w->targets, str_of(order[i]->endpoint_id));
+		bool is_behind = i > 0 && compare_rows(order[i - 1], order[i]) == 0;
+		struct message *m;
+
+		check(t != NULL);
+		t->quiet_until_ms = 0;
+		m = target_take(t, order[i], lease_ms(w), is_behind ? first : NULL);
+		first = is_behind ? first : m;
+	}
+	free(order);
+}
+
 static void
 on_claimed(void *arg, int err, const struct store_webhook *rows, size_t count, bool has_more)
 {
@@ -113,13 +161,7 @@ on_claimed(void *arg, int err, const struct store_webhook *rows, size_t count, b
 	(void)has_more;
 	for (size_t i = 0; i < w->wanted_count; i++)
 		w->wanted[i]->quiet_until_ms = quiet_until_ms;
-	for (size_t i = 0; i < count; i++) {
-		struct target *t = strmap_get(w->targets, str_of(rows[i].endpoint_id));
-
-		check(t != NULL);
-		t->quiet_until_ms = 0;
-		target_take(t, &rows[i], lease_ms(w));
-	}
+	take(w, rows, count);
 	for (size_t i = 0; i < w->wanted_count; i++) {
 		if (w->is_draining)
 			target_give_back(w->wanted[i]);
@@ -139,8 +181,12 @@ claim(struct webhooks *w)
 	struct store_webhook_want *wants = xcalloc(w->wanted_count, sizeof(*wants));
 
 	qsort(w->wanted, w->wanted_count, sizeof(*w->wanted), by_id);
-	for (size_t i = 0; i < w->wanted_count; i++)
-		wants[i] = (struct store_webhook_want){w->wanted[i]->id, target_room(w->wanted[i])};
+	for (size_t i = 0; i < w->wanted_count; i++) {
+		const struct target *t = w->wanted[i];
+		uint32_t room = target_room(t);
+
+		wants[i] = (struct store_webhook_want){t->id, room, target_in_a_row(t, room)};
+	}
 	store_webhook_claim(w->store, w->owner, wants, w->wanted_count, lease_ms(w), on_claimed, w);
 	free(wants);
 }
@@ -165,6 +211,7 @@ consider(struct webhooks *w, const struct store_webhook_endpoint *e, uint64_t no
 
 	t->seen_ms = now_ms;
 	t->is_open = e->probe_at != 0;
+	t->is_disabled = e->disabled_at != 0;
 	if (e->disabled_at != 0 || !t->is_usable)
 		return;
 	uint64_t wait_ms = wait_of(t, e, now_ms);

@@ -4,6 +4,9 @@
  */
 #include "t/unit/worker/store/world.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 enum { ROWS_MAX = 64, LEASE_MS = 60000 };
 
 static struct world w;
@@ -11,6 +14,7 @@ static struct world w;
 struct row {
 	char id[48], endpoint[32], event[32], state[16], error[32], response[32], order[48];
 	uint64_t claim, attempts;
+	int64_t position;
 	int status;
 };
 
@@ -81,6 +85,7 @@ on_webhooks(void *arg, int err, const struct store_webhook *rows, size_t count, 
 		keep(r->order, sizeof(r->order), rows[i].order_key);
 		r->claim = rows[i].claim;
 		r->attempts = rows[i].attempts;
+		r->position = rows[i].position;
 		r->status = rows[i].status;
 		assert_string_equal(rows[i].body, "{\"a\":1}");
 	}
@@ -138,20 +143,31 @@ add(const char *endpoint, const char *order, const char *event)
 }
 
 static size_t
-claim_as(const char *owner, const char *endpoint, uint32_t limit, uint64_t lease_ms)
+claim_rows(const char *owner, const struct store_webhook_want *want, uint64_t lease_ms)
 {
-	struct store_webhook_want want = {endpoint, limit};
-
 	world_expect(&w);
-	store_webhook_claim(w.store, owner, &want, 1, lease_ms, on_webhooks, NULL);
+	store_webhook_claim(w.store, owner, want, 1, lease_ms, on_webhooks, NULL);
 	world_wait(&w);
 	return got.count;
+}
+
+static size_t
+claim_as(const char *owner, const char *endpoint, uint32_t limit, uint64_t lease_ms)
+{
+	return claim_rows(owner, &(struct store_webhook_want){endpoint, limit, 1}, lease_ms);
 }
 
 static size_t
 claim(const char *endpoint, uint32_t limit, uint64_t lease_ms)
 {
 	return claim_as("a.1.1", endpoint, limit, lease_ms);
+}
+
+static size_t
+claim_in_a_row(const char *endpoint, uint32_t limit, uint32_t in_a_row, uint64_t lease_ms)
+{
+	return claim_rows(
+	    "a.1.1", &(struct store_webhook_want){endpoint, limit, in_a_row}, lease_ms);
 }
 
 static uint64_t
@@ -161,6 +177,31 @@ release(const char *owner)
 	store_webhook_release(w.store, owner, on_count, NULL);
 	world_wait(&w);
 	return got.number;
+}
+
+static int
+by_place(const void *a, const void *b)
+{
+	const struct row *x = a, *y = b;
+	int order = strcmp(x->order, y->order);
+
+	return order != 0 ? order : (x->position > y->position) - (x->position < y->position);
+}
+
+/* The events of what was claimed, by order and place in it: "a1 a2 b1". */
+static const char *
+claimed(uint32_t limit, uint32_t in_a_row)
+{
+	static char text[256];
+	size_t len = 0;
+
+	claim_in_a_row("whe_1", limit, in_a_row, LEASE_MS);
+	qsort(got.rows, got.count, sizeof(got.rows[0]), by_place);
+	text[0] = '\0';
+	for (size_t i = 0; i < got.count; i++)
+		len += (size_t)snprintf(
+		    text + len, sizeof(text) - len, "%s%s", i > 0 ? " " : "", got.rows[i].event);
+	return text;
 }
 
 static size_t
@@ -384,6 +425,86 @@ test_in_order(void **state)
 }
 
 static void
+test_several_in_a_row(void **state)
+{
+	static const char *const events[] = {"a1", "b1", "a2", "b2", "a3", "c1", "a4", "a5"};
+	struct row a[3];
+
+	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
+		char order[] = {events[i][0], '\0'};
+
+		add("whe_1", order, events[i]);
+	}
+	assert_string_equal(claimed(20, 3), "a1 a2 a3 b1 b2 c1");
+	memcpy(a, got.rows, sizeof(a));
+	settle(&a[0], WELL, 0, 0);
+	assert_string_equal(claimed(20, 3), ""); /* nobody gets what is behind somebody's */
+	/* The second is to be tried again, and the third goes back: from there on, so many. */
+	settle(&a[1], AGAIN, 0, 0);
+	settle(&a[2], GIVEN_BACK, 0, 0);
+	assert_string_equal(claimed(2, 3), "a2 a3");
+	/* Up to one in between that is still somebody's. */
+	memcpy(a, got.rows, 2 * sizeof(a[0]));
+	settle(&a[0], GIVEN_BACK, 0, 0);
+	assert_string_equal(claimed(20, 3), "a2");
+	a[0] = got.rows[0];
+	settle(&a[0], DIED, 0, 0);
+	assert_string_equal(claimed(20, 3), "");
+	settle(&a[1], WELL, 0, 0);
+	assert_string_equal(claimed(20, 3), "a4 a5");
+}
+
+/* However their ids are: those made within a millisecond are in any order. */
+static void
+test_a_limit_leaves_no_gap(void **state)
+{
+	static const char *const ids[] = {"wh_3", "wh_1", "wh_4", "wh_2"};
+	struct store_webhook_endpoint e = {
+	    .id = "whe_1", .app_id = "demo", .url = "http://x/", .created_at = clock_wall_ms()};
+	struct store_webhook rows[4];
+
+	for (size_t i = 0; i < 4; i++)
+		rows[i] = (struct store_webhook){.id = ids[i],
+		    .endpoint_id = "whe_1",
+		    .order_key = "a",
+		    .event = ids[i],
+		    .body = "{\"a\":1}",
+		    .created_at = clock_wall_ms()};
+	world_expect(&w);
+	store_webhook_add(w.store, rows, 4, &e, 1, on_done, NULL);
+	world_wait(&w);
+	assert_string_equal(claimed(2, 4), "wh_3 wh_1");
+	struct row first = got.rows[0], second = got.rows[1];
+	settle(&first, WELL, 0, 0);
+	settle(&second, WELL, 0, 0);
+	assert_string_equal(claimed(1, 4), "wh_4");
+}
+
+/* A place behind all that were, though none of them waits any more. */
+static void
+test_places_only_grow(void **state)
+{
+	int64_t before = 0;
+
+	for (int i = 0; i < 3; i++) {
+		add("whe_1", "a", "x");
+		if (i == 1)
+			add("whe_1", "a", "y");
+		claim_in_a_row("whe_1", 10, 10, LEASE_MS);
+		assert_int_equal(got.count, i == 1 ? 2 : 1);
+		qsort(got.rows, got.count, sizeof(got.rows[0]), by_place);
+		struct row rows[2] = {got.rows[0], got.rows[1]};
+		for (int k = 0; k < (i == 1 ? 2 : 1); k++) {
+			assert_true(rows[k].position > before);
+			before = rows[k].position;
+			settle(&rows[k], k == 0 ? WELL : DIED, 0, 0);
+		}
+		while (clock_wall_ms() <= before)
+			world_turn(&w);
+	}
+}
+
+static void
 test_the_breaker(void **state)
 {
 	struct row r;
@@ -405,8 +526,9 @@ test_the_breaker(void **state)
 	assert_int_equal(claim("whe_1", 10, LEASE_MS), 0);
 	settle(&r, AGAIN, 2, 1);
 	assert_int_equal(got.endpoint.failures, 3);
-	while (claim("whe_1", 10, LEASE_MS) == 0)
+	while (claim_in_a_row("whe_1", 10, 4, LEASE_MS) == 0)
 		world_turn(&w);
+	assert_int_equal(got.count, 1);
 	r = got.rows[0];
 	settle(&r, WELL, 2, 60000);
 	assert_int_equal(got.endpoint.probe_at, 0);
@@ -557,6 +679,9 @@ main(void)
 	    T(test_what_a_dead_owner_had_is_anybodys),
 	    T(test_what_a_former_life_had_is_anybodys),
 	    T(test_in_order),
+	    T(test_several_in_a_row),
+	    T(test_a_limit_leaves_no_gap),
+	    T(test_places_only_grow),
 	    T(test_the_breaker),
 	    T(test_dead_ones_are_sent_again),
 	    T(test_disabled),
