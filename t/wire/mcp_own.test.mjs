@@ -151,6 +151,37 @@ describe('own tools', () => {
   }
 });
 
+test('2025-03-26: in batches, answered and refused, alone and as the last', async (t) => {
+  const server = await startServer(t, { config: { keys: [{ kind: 'server', app: 'demo', secret: keys.server }, { kind: 'admin', secret: keys.admin },
+    { kind: 'server', app: 'demo', secret: secrets.poor, budget: { amount: 0.000001, period: 'total' } }, { kind: 'server', app: 'demo', secret: secrets.few, tpm: 20 }] } });
+  const calls = async () => (await server.request('/admin/v1/usage', { key: keys.admin })).json.data.reduce((sum, { calls: n }) => sum + n, 0);
+  const ask = (id, args, name = 'ask_model') => ({ jsonrpc: '2.0', id, method: 'tools/call', params: { name: `parley__${name}`, arguments: args } });
+  const session = async (key) => {
+    const { headers } = await server.request('/mcp', { key, body: { jsonrpc: '2.0', id: 1, method: 'initialize', params: { protocolVersion: '2025-03-26', capabilities: {}, clientInfo: { name: 'test', version: '1' } } } });
+    return async (messages) => {
+      const { json, status, text } = await server.request('/mcp', { key, body: messages, headers: { accept: 'application/json, text/event-stream', 'mcp-session-id': headers['mcp-session-id'] } });
+      assert.equal(status, 200, text);
+      assert.deepEqual(json.map(({ id }) => id).sort(), messages.map(({ id }) => id).sort());
+      return json.map(({ result }) => ({ text: result.content[0].text, failed: result.isError === true }));
+    };
+  };
+  const good = await session(keys.server);
+  for (let i = 0; i < 8; i++) {
+    for (const { text, failed } of await good([ask(1, { prompt: 'hello there' })])) assert.ok(!failed && text.length > 0, text);
+  }
+  const several = await good([ask(1, { prompt: '[[mock tokens=20 interval=10]]' }), ask(2, { prompt: 'hello' }), ask(3, { prompt: '' }), ask(4, { id: 'nothing' }, 'task_status'), ask(5, { session_id: 'sess_nothing', query: 'e' }, 'search_session')]);
+  assert.equal(several.filter(({ failed }) => failed).length, 3);
+  for (const { text, failed } of await (await session(secrets.poor))([ask(1, { prompt: 'hi' })])) assert.ok(failed && /budget/i.test(text), text);
+  await waitFor(async () => await calls() === 10, 'a row of usage for each');
+  const few = await session(secrets.few);
+  await waitFor(async () => {
+    const [{ failed, text }] = await few([ask(1, { prompt: 'x'.repeat(4000) })]);
+    assert.ok(!failed || /token/i.test(text), text);
+    return failed;
+  }, 'the limit of tokens');
+  for (let i = 0; i < 8; i++) await good([ask(1, { prompt: 'and again' })]);
+});
+
 test('they can be switched off', async (t) => {
   const server = await startServer(t, { config: { mcp: { own_tools: false } } });
   const client = await connect(server, '/mcp');

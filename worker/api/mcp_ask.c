@@ -49,15 +49,16 @@ void
 mcp_ask_drop(struct mcp_ask *a)
 {
 	struct http_req *req = call_req(a->call);
+	struct mcp_batch *batch = a->batch;
 
-	if (a->batch != NULL)
-		mcp_batch_drop(a->batch);
-	else if (a->sse != NULL)
+	if (batch == NULL && a->sse != NULL)
 		sse_end(a->sse);
-	else if (req != NULL)
+	else if (batch == NULL && req != NULL)
 		http_on_gone(req, NULL, NULL);
 	a->sse = NULL;
 	ask_free(a);
+	if (batch != NULL)
+		mcp_batch_drop(batch);
 }
 
 void
@@ -155,10 +156,11 @@ static void
 send(struct mcp_ask *a, int status, struct buf *message)
 {
 	struct http_req *req = call_req(a->call);
+	struct mcp_batch *batch = a->batch;
 
 	mcp_questions_drop(a);
-	if (a->batch != NULL) {
-		mcp_batch_add(a->batch, buf_str(message));
+	if (batch != NULL) {
+		; /* below: the last answer ends the call, whose the ask's parts are */
 	} else if (a->is_paired) {
 		mcp_pair_answer(a->front, a->session, message);
 	} else if (a->sse != NULL) {
@@ -169,6 +171,8 @@ send(struct mcp_ask *a, int status, struct buf *message)
 		http_reply(req, status, "application/json", buf_str(message));
 	}
 	ask_free(a);
+	if (batch != NULL)
+		mcp_batch_add(batch, buf_str(message));
 }
 
 void
