@@ -74,11 +74,29 @@ take_options(struct reader *r)
 		if (!json_scan_skip(&r->scan, &value))
 			return not_json(r);
 		int rc = is_usage ? take_mark(r, BODY_INCLUDE_USAGE, name, value) : 0;
+		if (!is_usage && json_scan_key_resembles(key, STR("include_usage")))
+			rc = fault(r, E_INVALID_REQUEST, name, "A field's name is in lower case.");
 		if (rc != 0)
 			return rc;
 	}
 	b->wants_usage = str_eq(b->marks[BODY_INCLUDE_USAGE], STR("true"));
 	return more == 0 ? 0 : not_json(r);
+}
+
+/* A provider that does not tell upper from lower case would read it where we have not. */
+static int
+check_spelling(struct reader *r, struct str key)
+{
+	static const char *const names[] = {"model", "stream", "stream_options"};
+
+	for (size_t i = 0; i < ARRAY_LEN(names) + ARRAY_LEN(limits); i++) {
+		const char *name = i < ARRAY_LEN(names) ? names[i] : limits[i - ARRAY_LEN(names)];
+
+		if (json_scan_key_resembles(key, str_of(name)))
+			return fault(
+			    r, E_INVALID_REQUEST, name, "A field's name is in lower case.");
+	}
+	return 0;
 }
 
 static int
@@ -136,6 +154,8 @@ take_member(struct reader *r, struct str key)
 		rc = take_stream(r, value);
 	else if (limit < ARRAY_LEN(limits))
 		rc = take_limit(r, limit, value);
+	else
+		rc = check_spelling(r, key);
 	return rc;
 }
 
