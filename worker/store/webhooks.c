@@ -54,14 +54,15 @@ const struct op op_webhook_look = {
 #define ROOM(limit)                                                                                \
 	"coalesce((SELECT CASE WHEN e.probe_at IS NULL THEN CAST(" limit " AS bigint) ELSE 1 END"  \
 	" FROM webhook_endpoints AS e WHERE e.id = $endpoint_id), 0)"
-/* The first of each order. */
+/* The first of each order. Asked for so, and not as what has none before it, PostgreSQL looks it up
+ * in the index: that it made a join of, through all that the endpoint has. */
 #define HEADS(now, lock)                                                                           \
 	"SELECT w.order_key AS head_key, w.position AS head_position FROM webhooks AS w"           \
 	" WHERE w.state = 'pending' AND w.endpoint_id = $endpoint_id"                              \
-	" AND w.due_at <= (" now ") AND NOT EXISTS"                                                \
-	" (SELECT 1 FROM webhooks AS before WHERE before.endpoint_id = w.endpoint_id"              \
+	" AND w.due_at <= (" now ") AND w.position = (SELECT before.position"                      \
+	" FROM webhooks AS before WHERE before.endpoint_id = w.endpoint_id"                        \
 	" AND before.order_key = w.order_key AND before.state = 'pending'"                         \
-	" AND before.position < w.position) AND NOT EXISTS"                                        \
+	" ORDER BY before.position LIMIT 1) AND NOT EXISTS"                                        \
 	" (SELECT 1 FROM webhook_endpoints AS e WHERE e.id = $endpoint_id"                         \
 	" AND (e.disabled_at IS NOT NULL OR e.probe_at > (" now ")))"                              \
 	" ORDER BY w.due_at LIMIT " ROOM("$limit") lock
