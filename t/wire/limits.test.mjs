@@ -87,6 +87,19 @@ test('a long poll whose client leaves gives its place back at once, whoever owns
   assert.equal((await server.request(`/v1/sessions/${id}/turns/${turn}/cancel`, { key: keys.client, method: 'POST' })).status, 200);
 });
 
+test('who waits for a task and leaves gives the place back', async () => {
+  const { status, json } = await server.request('/v1/tasks', { key: keys.server, body: { type: 'chat.completion', input: { messages: [{ role: 'user', content: '[[mock fault=silence]]' }] } } });
+  assert.equal(status, 202);
+  const before_polls = await holding();
+  const routes = [`/v1/tasks/${json.id}?wait=60`, `/v1/tasks/${json.id}/poll?timeout=600`];
+  const polls = Array.from({ length: 12 }, () => connect());
+  for (const [i, socket] of polls.entries()) socket.write(`GET ${routes[i % 2]} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${keys.server}\r\n\r\n`);
+  await waitFor(async () => (await holding()) === before_polls + 12, 'the polls to be counted', 30000);
+  for (const socket of polls) socket.destroy();
+  await waitFor(async () => (await holding()) === before_polls, 'the places to be given back', 30000);
+  assert.equal((await server.request(`/v1/tasks/${json.id}/cancel`, { key: keys.server, method: 'POST' })).status, 200);
+});
+
 test('a turn that is not streamed, or waits for its turn, gives its place back when its client leaves', async () => {
   const { id, turn, stream } = await quietTurn('continue');
   await waitFor(async () => (await holding()) === 1, 'the stream to be counted');

@@ -178,7 +178,10 @@ static void
 on_awaited(void *arg, int err, const struct store_task *t)
 {
 	struct awaiting *a = arg;
+	struct http_req *req = call_req(a->call);
 
+	if (req != NULL)
+		http_on_gone(req, NULL, NULL);
 	if (err == 0 && a->type != TASK_TYPES && strcmp(t->type, task_type_name(a->type)) != 0)
 		err = E_NOT_FOUND;
 	if (err == 0)
@@ -187,14 +190,25 @@ on_awaited(void *arg, int err, const struct store_task *t)
 		call_reply_error(a->call, err, NULL, err == E_NOT_FOUND ? "No such task." : NULL);
 }
 
+/* Nobody waits for it any more: its place is free when the task has been read. */
+static void
+on_client_gone(void *arg)
+{
+	task_wait_hurry(&((struct awaiting *)arg)->wait);
+}
+
 void
 task_await(struct api_call *call, uint64_t wait_s, enum task_type type, task_on_found *on_found)
 {
 	struct awaiting *a = arena_calloc(&call->arena, sizeof(*a));
+
+	struct http_req *req = call_req(call);
 
 	a->call = call;
 	a->type = type;
 	a->on_found = on_found;
 	task_wait_start(call->api->tasks, &a->wait, &call->object_id, call->app_id,
 	    (uint32_t)wait_s * 1000, on_awaited, a);
+	if (req != NULL && wait_s > 0)
+		http_on_gone(req, on_client_gone, a);
 }
