@@ -525,10 +525,10 @@ void store_webhook_endpoint_enable(
     struct store *, const char *id, bool is_enabled, store_on_done *, void *arg); /* E_NOT_FOUND */
 
 struct store_webhook_sweep {
-	const char *delivered_before, *dead_before; /* ids: what was written before them goes */
-	const char *pending_before;                 /* becomes dead: expired */
-	int64_t endpoints_before; /* without webhooks and not named since: they go */
-	uint32_t limit;           /* of each */
+	int64_t delivered_before, dead_before; /* what was written, or sent again, before goes */
+	int64_t pending_before;                /* becomes dead: expired */
+	int64_t endpoints_before;              /* without webhooks and not named since: they go */
+	uint32_t limit;                        /* of each */
 };
 void store_webhook_sweep(struct store *, const struct store_webhook_sweep *, store_on_count *,
     void *arg); /* how many changed */

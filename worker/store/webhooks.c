@@ -259,9 +259,10 @@ const struct op op_webhook_get = {
 	.is_answer = true}},
 };
 
+/* Its age begins anew, too. */
 #define AS_NEW                                                                                     \
 	"state = 'pending', attempts = 0, claim = claim + 1, owner = NULL,"                        \
-	" due_at = from_ms(now_ms()), ended_at = NULL"
+	" due_at = from_ms(now_ms()), ended_at = NULL, created_at = from_ms(now_ms())"
 
 const struct op op_webhook_resend = {
     .name = "webhook_resend",
@@ -299,9 +300,11 @@ const struct op op_webhook_endpoint_enable = {
 	.err = E_NOT_FOUND}},
 };
 
-#define DELETE_OF(state, before)                                                                   \
-	"DELETE FROM webhooks WHERE id IN (SELECT id FROM webhooks WHERE state = '" state "'"      \
-	" AND id < " before " ORDER BY id LIMIT $limit)"
+/* The index finds by ids; what was sent again is younger than its id. */
+#define OLDER(age) " id < $" age "_id AND created_at < from_ms($" age "_ms)"
+#define DELETE_OF(state)                                                                           \
+	"DELETE FROM webhooks WHERE id IN (SELECT id FROM webhooks WHERE state = '" state          \
+	"' AND" OLDER(state) " ORDER BY id LIMIT $limit)"
 #define LET_DIE(error, which)                                                                      \
 	"UPDATE webhooks SET state = 'dead', ended_at = from_ms(now_ms()), error = '" error "'"    \
 	" WHERE id IN (SELECT id FROM webhooks WHERE state = 'pending' AND " which                 \
@@ -309,14 +312,15 @@ const struct op op_webhook_endpoint_enable = {
 
 const struct op op_webhook_sweep = {
     .name = "webhook_sweep",
-    .params = "delivered_before dead_before pending_before endpoints_before limit",
+    .params = "delivered_id delivered_ms dead_id dead_ms pending_id pending_ms endpoints_before"
+	      " limit",
     .is_write = true,
     .is_upkeep = true,
     .statements =
 	{
-	    {.sql = DELETE_OF("delivered", "$delivered_before"), .is_answer = true},
-	    {.sql = DELETE_OF("dead", "$dead_before"), .is_answer = true},
-	    {.sql = LET_DIE("expired", "id < $pending_before"), .is_answer = true},
+	    {.sql = DELETE_OF("delivered"), .is_answer = true},
+	    {.sql = DELETE_OF("dead"), .is_answer = true},
+	    {.sql = LET_DIE("expired", OLDER("pending")), .is_answer = true},
 	    {.sql = LET_DIE("endpoint_disabled",
 		 "endpoint_id IN (SELECT webhook_endpoints.id FROM webhook_endpoints"
 		 " WHERE disabled_at IS NOT NULL AND last_status = 410)"),
@@ -658,6 +662,20 @@ store_webhook_endpoint_enable(
 
 /* ---- upkeep ---- */
 
+/* The least id of that time: what was written before has a lesser one. */
+static void
+put_before(struct op_call *call, int64_t wall_ms)
+{
+	uint8_t bits[16] = {0};
+	struct id id;
+
+	for (int i = 0; i < 6; i++)
+		bits[i] = (uint8_t)((uint64_t)wall_ms >> (40 - 8 * i));
+	id = id_of_bits("wh", bits);
+	op_put_text(call, id.s);
+	op_put_int(call, wall_ms);
+}
+
 void
 store_webhook_sweep(
     struct store *store, const struct store_webhook_sweep *s, store_on_count *on_count, void *arg)
@@ -665,9 +683,9 @@ store_webhook_sweep(
 	struct op_call call;
 
 	op_call_init(&call, &op_webhook_sweep);
-	op_put_text(&call, s->delivered_before);
-	op_put_text(&call, s->dead_before);
-	op_put_text(&call, s->pending_before);
+	put_before(&call, s->delivered_before);
+	put_before(&call, s->dead_before);
+	put_before(&call, s->pending_before);
 	op_put_int(&call, s->endpoints_before);
 	op_put_int(&call, s->limit);
 	store_run(store, &call, store_decode_count, (store_callback *)on_count, arg);

@@ -40,28 +40,14 @@ on_swept(void *arg, int err, uint64_t count)
 		rest(w);
 }
 
-/* The least id of that time: what was written before has a lesser one. */
-static struct id
-id_at(int64_t wall_ms)
-{
-	uint8_t bits[16] = {0};
-
-	for (int i = 0; i < 6; i++)
-		bits[i] = (uint8_t)((uint64_t)wall_ms >> (40 - 8 * i));
-	return id_of_bits("wh", bits);
-}
-
 static void
 sweep(struct webhooks *w)
 {
 	int64_t now = clock_wall_ms();
-	struct id delivered = id_at(now - (int64_t)w->conf->retention_ms);
-	struct id dead = id_at(now - (int64_t)w->conf->dead_retention_ms);
-	struct id pending = id_at(now - (int64_t)w->conf->max_age_ms);
 	struct store_webhook_sweep s = {
-	    .delivered_before = delivered.s,
-	    .dead_before = dead.s,
-	    .pending_before = pending.s,
+	    .delivered_before = now - (int64_t)w->conf->retention_ms,
+	    .dead_before = now - (int64_t)w->conf->dead_retention_ms,
+	    .pending_before = now - (int64_t)w->conf->max_age_ms,
 	    .endpoints_before = now - ENDPOINT_KEPT_MS,
 	    .limit = ROWS,
 	};

@@ -116,7 +116,7 @@ on_counts(void *arg, int err, const struct store_webhook_counts *counts)
 
 /* "e1": an endpoint of that name; order NULL: none. Returns the id. */
 static const char *
-add(const char *endpoint, const char *order, const char *event)
+add_at(int64_t at, const char *endpoint, const char *order, const char *event)
 {
 	static struct id ids[ROWS_MAX];
 	static unsigned next;
@@ -124,14 +124,19 @@ add(const char *endpoint, const char *order, const char *event)
 	struct store_webhook_endpoint e = {
 	    .id = endpoint, .app_id = "demo", .url = "http://x/", .created_at = clock_wall_ms()};
 
+	uint8_t bits[16];
 	*id = id_new("wh");
+	id_bits(id, bits);
+	for (int i = 0; i < 6; i++)
+		bits[i] = (uint8_t)((uint64_t)at >> (40 - 8 * i));
+	*id = id_of_bits("wh", bits);
 	struct store_webhook row = {.id = id->s,
 	    .endpoint_id = endpoint,
 	    .app_id = "demo",
 	    .order_key = order,
 	    .event = event,
 	    .body = "{\"a\":1}",
-	    .created_at = clock_wall_ms()};
+	    .created_at = at};
 	world_expect(&w);
 	store_webhook_add(w.store, &row, 1, &e, 1, on_done, NULL);
 	world_wait(&w);
@@ -140,6 +145,12 @@ add(const char *endpoint, const char *order, const char *event)
 	store_webhook_add(w.store, &row, 1, &e, 1, on_done, NULL);
 	world_wait(&w);
 	return id->s;
+}
+
+static const char *
+add(const char *endpoint, const char *order, const char *event)
+{
+	return add_at(clock_wall_ms(), endpoint, order, event);
 }
 
 static size_t
@@ -563,10 +574,7 @@ test_dead_ones_are_sent_again(void **state)
 static void
 sweep_nothing_old(void)
 {
-	struct store_webhook_sweep sweep = {.delivered_before = "wh_0",
-	    .dead_before = "wh_0",
-	    .pending_before = "wh_0",
-	    .limit = 10};
+	struct store_webhook_sweep sweep = {.limit = 10};
 
 	world_expect(&w);
 	store_webhook_sweep(w.store, &sweep, on_count, NULL);
@@ -623,10 +631,11 @@ static void
 test_swept(void **state)
 {
 	add("whe_1", NULL, "x");
-	struct store_webhook_sweep sweep = {.delivered_before = "wh_z",
-	    .dead_before = "wh_z",
-	    .pending_before = "wh_z",
-	    .endpoints_before = clock_wall_ms() + 1000,
+	int64_t later = clock_wall_ms() + 60000;
+	struct store_webhook_sweep sweep = {.delivered_before = later,
+	    .dead_before = later,
+	    .pending_before = later,
+	    .endpoints_before = later,
 	    .limit = 10};
 
 	world_expect(&w);
@@ -641,6 +650,54 @@ test_swept(void **state)
 	store_webhook_endpoint_list(w.store, NULL, 10, on_endpoints, NULL);
 	world_wait(&w);
 	assert_int_equal(got.count, 0);
+}
+
+/* As if the sweeper came by now: an hour is old. */
+static uint64_t
+sweep_an_hour(void)
+{
+	int64_t before = clock_wall_ms() - 3600000;
+	struct store_webhook_sweep sweep = {.delivered_before = before,
+	    .dead_before = before,
+	    .pending_before = before,
+	    .limit = 10};
+
+	world_expect(&w);
+	store_webhook_sweep(w.store, &sweep, on_count, NULL);
+	world_wait(&w);
+	return got.number;
+}
+
+static void
+resend(const char *id)
+{
+	world_expect(&w);
+	store_webhook_resend(w.store, id, NULL, 0, on_count, NULL);
+	world_wait(&w);
+	assert_int_equal(got.number, 1);
+}
+
+static void
+test_what_is_sent_again_is_young(void **state)
+{
+	int64_t old = clock_wall_ms() - 7200000;
+	const char *again = add_at(old, "whe_1", NULL, "x");
+	struct row r;
+
+	add_at(old, "whe_1", NULL, "y");
+	assert_int_equal(sweep_an_hour(), 2);
+	assert_string_equal(get(again).error, "expired");
+	resend(again);
+	assert_int_equal(sweep_an_hour(), 1); /* the other goes */
+	assert_string_equal(get(again).state, "pending");
+	assert_int_equal(claim("whe_1", 10, LEASE_MS), 1);
+	r = got.rows[0];
+	assert_string_equal(r.id, again);
+	assert_int_equal(sweep_an_hour(), 0); /* while it is on its way */
+	settle(&r, WELL, 0, 0);
+	assert_int_equal(sweep_an_hour(), 0);
+	assert_string_equal(get(again).state, "delivered");
+	assert_int_equal(got.count, 1);
 }
 
 static void
@@ -687,6 +744,7 @@ main(void)
 	    T(test_disabled),
 	    T(test_one_that_wants_no_more),
 	    T(test_swept),
+	    T(test_what_is_sent_again_is_young),
 	    T(test_listed),
 	};
 
