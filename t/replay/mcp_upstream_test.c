@@ -163,9 +163,9 @@ become_modern(void)
 	return last();
 }
 
-/* .. the stream that it may speak on. */
-static unsigned
-become_legacy(void)
+/* Up to its first list. */
+static void
+greet_legacy(void)
 {
 	char text[4096];
 	unsigned i = last();
@@ -184,6 +184,15 @@ become_legacy(void)
 	fake_loop_settle();
 	assert_true(asks(last(), "tools/list"));
 	assert_null(strstr(fake_client_body(last()), "_meta"));
+}
+
+/* .. the stream that it may speak on. */
+static unsigned
+become_legacy(void)
+{
+	unsigned i;
+
+	greet_legacy();
 	reply(last(), TOOLS("a"));
 	assert_int_equal(state_now(), MCP_UPSTREAM_READY);
 	for (i = last(); strcmp(fake_client_method(i), "GET") != 0; i--)
@@ -519,6 +528,26 @@ test_session_gone(void **state)
 	assert_int_equal(heard.answer.err, 0);
 }
 
+/* One that gives sessions and knows none of them is asked more and more seldom. */
+static void
+test_session_never_there(void **state)
+{
+	refuse(0, 404, "{\"code\":-32601,\"message\":\"\"}");
+	for (uint64_t pause_ms = 1000; pause_ms <= 4000; pause_ms *= 2) {
+		greet_legacy();
+		fake_client_refuse(last(), 404, "", "");
+		fake_loop_settle();
+		assert_int_equal(state_now(), MCP_UPSTREAM_AWAY);
+		unsigned before = fake_client_requests();
+		fake_loop_advance(pause_ms - 1);
+		assert_int_equal(fake_client_requests(), before);
+		fake_loop_advance(1);
+	}
+	greet_legacy();
+	reply(last(), TOOLS("a"));
+	assert_int_equal(state_now(), MCP_UPSTREAM_READY);
+}
+
 static void
 test_changes(void **state)
 {
@@ -844,6 +873,7 @@ main(void)
 	    TEST(test_cancel_legacy),
 	    TEST(test_verdict),
 	    TEST(test_session_gone),
+	    TEST(test_session_never_there),
 	    TEST(test_changes),
 	    TEST(test_fallback),
 	    TEST(test_resume),

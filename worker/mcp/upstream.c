@@ -94,7 +94,11 @@ on_pause_over(struct loop_timer *timer)
 void
 upstream_session_lost(struct upstream *u)
 {
-	if (u->step != STEP_READY && u->step != STEP_LIST)
+	if (u->step == STEP_LIST) { /* it has not been of use yet */
+		upstream_failed(u, "It has forgotten its session at once.");
+		return;
+	}
+	if (u->step != STEP_READY)
 		return;
 	log_info("mcp session lost server=%s", u->conf->name);
 	listing_stop(u);
