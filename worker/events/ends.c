@@ -68,16 +68,15 @@ events_tell_end(struct events *ev, const struct events_news *news, int64_t at_ms
 	buf_fini(&cut);
 }
 
-size_t
-events_topics_to_ask(
-    struct events *ev, struct str kind, uint64_t after_ms, struct events_asked *out, size_t max)
+static size_t
+ask_on(struct events *ev, struct str kind, uint64_t now_ms, uint64_t after_ms,
+    struct events_asked *out, size_t max)
 {
-	uint64_t now_ms = loop_now_ms(ev->loop);
-	size_t cursor = 0, count = 0;
+	size_t count = 0;
 	struct str name;
 	void *value;
 
-	while (count < max && strmap_next(ev->topics, &cursor, &name, &value)) {
+	while (count < max && strmap_next(ev->topics, &ev->ask_cursor, &name, &value)) {
 		struct events_topic *t = value;
 		struct str app = str_split(&name, '\n');
 
@@ -86,5 +85,23 @@ events_topics_to_ask(
 		t->asked_ms = now_ms;
 		out[count++] = (struct events_asked){app, name};
 	}
+	return count;
+}
+
+size_t
+events_topics_to_ask(
+    struct events *ev, struct str kind, uint64_t after_ms, struct events_asked *out, size_t max)
+{
+	uint64_t now_ms = loop_now_ms(ev->loop);
+	bool is_from_first = ev->ask_cursor == 0;
+	size_t count;
+
+	/* On from where the last one ended, or the first would always be all. */
+	count = ask_on(ev, kind, now_ms, after_ms, out, max);
+	if (count == max)
+		return count;
+	ev->ask_cursor = 0;
+	if (!is_from_first)
+		count += ask_on(ev, kind, now_ms, after_ms, out + count, max - count);
 	return count;
 }

@@ -62,6 +62,7 @@ struct events {
 	uint64_t host;
 
 	struct strmap *topics;
+	size_t ask_cursor; /* in topics: events_topics_to_ask() goes on there */
 	struct list subs;
 	size_t sub_count;
 	uint32_t wants[EVENTS_WANT_BITS]; /* topics for each bit of the row's */
