@@ -9,6 +9,7 @@ import { Webhook } from 'standardwebhooks';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { freePort } from './lib/port.mjs';
 import { how, startReceiver } from './lib/receiver.mjs';
+import { change } from './lib/record.mjs';
 import { keys, newSession, startServer, streamTurn } from './lib/server.mjs';
 import { certificate } from './lib/tls.mjs';
 import { waitFor } from './lib/wait.mjs';
@@ -60,6 +61,25 @@ test('a delivery is signed, has a stable id, and can be looked at', async (t) =>
   assert.ok(!JSON.stringify(await endpoint(server, 'conf:a')).includes('whsec'), 'no secret is shown');
   const families = parseMetrics((await server.request('/metrics')).text);
   assert.equal(sumOf(families, 'parley_webhooks_total', { outcome: 'delivered' }), 1);
+});
+
+test('a retry is in time, however many other endpoints wait', async (t) => {
+  const receiver = await startReceiver(t, { secret });
+  const server = await startHooks(t, { a: receiver }, { webhooks: { poll: '1h', backoff: '500ms', breaker: { failures: 0 } }, config: { workers: 1 } });
+  server.expectLog(/webhook endpoint not usable/);
+  if (!server.config.store.url.startsWith('sqlite:')) return; // the rows are made by hand; what looks for them is the same
+  // A look reads a thousand endpoints: these are more, behind that of the configuration, and due in an hour.
+  const many = 'WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100)', now = Date.now();
+  change(server, `${many} INSERT INTO webhook_endpoints (id, app_id, url, batch, failures, delivered, failed, dead, created_at, used_at)
+    SELECT printf('whe_%05d', i), 'demo', 'http://127.0.0.1:9/', 1, 0, 0, 0, 0, ${now}, ${now} FROM n;
+    ${many} INSERT INTO webhooks (id, endpoint_id, app_id, order_key, position, event, body, state, attempts, claim, due_at, created_at)
+    SELECT printf('wh_z%05d', i), printf('whe_%05d', i), 'demo', printf('o%d', i), 1, 'webhook.test', '{}', 'pending', 0, 0, ${now + 3600000}, ${now} FROM n`);
+  receiver.respond = how.status(500);
+  const { id } = await send(server, { endpoint: 'conf:a' });
+  await waitFor(() => receiver.ids().length === 1, 'the first attempt', 30000);
+  receiver.respond = (request, response) => response.end();
+  const one = await ended(server, id, 30000);
+  assert.deepEqual([one.state, one.attempts, receiver.ids().length], ['delivered', 2, 2]);
 });
 
 test('while secrets change both sign', async (t) => {

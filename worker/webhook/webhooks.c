@@ -247,7 +247,8 @@ on_looked(
 	uint64_t now_ms = loop_now_ms(w->loop);
 
 	(void)has_more;
-	w->next_ms = w->conf->poll_ms;
+	if (w->after == NULL) /* what pages before had stays */
+		w->next_ms = w->conf->poll_ms;
 	if (w->after == NULL && err == 0)
 		note_lateness(list, count);
 	free(w->after);
