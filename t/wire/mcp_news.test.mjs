@@ -6,8 +6,9 @@ import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { LoggingMessageNotificationSchema, ResourceUpdatedNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
 import { startModern, startSessions } from './lib/mcp.mjs';
-import { everything, ready, run } from './lib/programs.mjs';
+import { call, everything, ready, run, sdk } from './lib/programs.mjs';
 import { keys, startServer } from './lib/server.mjs';
+import { holders } from './lib/sockets.mjs';
 import { waitFor } from './lib/wait.mjs';
 
 const headers = { authorization: `Bearer ${keys.server}` };
@@ -29,6 +30,38 @@ async function connect(server, route) {
 
 const listen = (server, uris) => server.stream('/mcp', { key: keys.server, body: { jsonrpc: '2.0', id: 'l', method: 'subscriptions/listen', params: { notifications: { resourceSubscriptions: uris }, _meta: meta } },
   headers: { accept: 'application/json, text/event-stream', 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'subscriptions/listen' } });
+
+/** A stream of 2024-11-05 at the worker of that slot, with the address that it names. */
+async function openPair(server, slot) {
+  const pid = server.workers()[slot];
+  return waitFor(async () => {
+    const stream = await server.stream('/sse', { key: keys.server });
+    if (holders(server.port, server.workers()).get(stream.local_port) !== pid) { stream.close(); return false; }
+    const { value: { event, data } } = await stream[Symbol.asyncIterator]().next();
+    assert.equal(event, 'endpoint');
+    return Object.assign(stream, { endpoint: data });
+  }, 'a stream at that worker', 30000);
+}
+
+test('a program is not asked to tell of what only a dead worker\'s clients have subscribed to', async (t) => {
+  const program = sdk('prog', 'legacy');
+  const server = await startServer(t, { config: { mcp: { backoff: '50ms', backoff_max: '200ms', servers: [{ ...program, args: [...program.args, 'watched'] }] } } });
+  await ready(server, 'prog');
+  const watched = () => call(server, 'prog__watched');
+  assert.equal(await watched(), 'nothing');
+  // Who has its pipes tells what it has read; a program of a dead one is another matter.
+  const [, speaker] = await server.line(/mcp server ready server=prog .* prompts=.* worker=(\d)/);
+  for (const slot of [0, 1, 2, 3].filter((other) => other !== Number(speaker))) {
+    const stream = await openPair(server, slot);
+    const post = (id, method, params) => server.request(stream.endpoint, { key: keys.server, body: { jsonrpc: '2.0', id, method, params } });
+    assert.equal((await post(1, 'initialize', { protocolVersion: '2024-11-05', capabilities: {}, clientInfo: { name: 'test', version: '1' } })).status, 202);
+    assert.equal((await post(2, 'resources/subscribe', { uri: 'news://a' })).status, 202);
+    await waitFor(async () => await watched() === 'news://a', 'it to be watched', 30000);
+    const pid = server.killWorker(slot);
+    await server.replaced(slot, pid);
+    await waitFor(async () => await watched() === 'nothing', 'it to be let go', 30000);
+  }
+});
 
 describe('news', () => {
   let server, old, web;

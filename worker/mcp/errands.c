@@ -251,6 +251,7 @@ on_peer_gone(void *arg, struct backplane_addr peer)
 
 		if (u->step == STEP_FOLLOW && owner_equal(u->speaker, peer))
 			upstream_restart(u);
+		news_forget(u, peer);
 	}
 	errand_calls_peer_gone(r, peer);
 }

@@ -4,6 +4,7 @@
 import fs from 'node:fs';
 import { McpServer as LegacyServer } from '@modelcontextprotocol/sdk/server/mcp.js';
 import { StdioServerTransport } from '@modelcontextprotocol/sdk/server/stdio.js';
+import { SubscribeRequestSchema, UnsubscribeRequestSchema } from '@modelcontextprotocol/sdk/types.js';
 import { McpServer } from '@modelcontextprotocol/server';
 import { serveStdio } from '@modelcontextprotocol/server/stdio';
 import { z } from 'zod';
@@ -23,10 +24,21 @@ function register(server) {
     add_extra(server, name);
     return text('grown');
   });
+  if (process.argv[3] === 'watched') watch(server);
   server.registerTool('die', { description: 'Dies', inputSchema: z.object({}) }, async () => process.exit(7));
   server.registerTool('hang', { description: 'Hangs for ever', inputSchema: z.object({}) }, async () => { for (;;); });
   for (const name of extra) add_extra(server, name);
   return server;
+}
+
+/** With a resource that can be subscribed to, and a tool that says which are. */
+function watch(server) {
+  const watched = new Set();
+  server.registerResource('a', 'news://a', {}, async (uri) => ({ contents: [{ uri: uri.href, text: 'new' }] }));
+  server.server.registerCapabilities({ resources: { subscribe: true } });
+  server.server.setRequestHandler(SubscribeRequestSchema, ({ params: { uri } }) => { watched.add(uri); return {}; });
+  server.server.setRequestHandler(UnsubscribeRequestSchema, ({ params: { uri } }) => { watched.delete(uri); return {}; });
+  server.registerTool('watched', { description: 'Says what is subscribed to', inputSchema: z.object({}) }, async () => text([...watched].join(' ') || 'nothing'));
 }
 
 function add_extra(server, name) {
