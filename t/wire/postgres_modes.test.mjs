@@ -64,7 +64,7 @@ test('modes of TLS, as libpq knows them', async (t) => {
 
 test('a statement has its time: refused with the reason, and others go on', async (t) => {
   const url = await plain.newDatabase(), database = new URL(url).pathname.slice(1);
-  const server = await startOver(t, url, { acquire_timeout: '60s', statement_timeout: '500ms' });
+  const server = await startOver(t, url, { acquire_timeout: '60s', statement_timeout: '2s' });
   server.expectLog(/store (operation failed|writes fail|reads fail|pool exhausted)|session sweep failed|(turns|keys) .*(fail|not recorded)/);
   const { id } = await newSession(server);
   const locker = plain.sql('LOCK TABLE chat_sessions IN SHARE MODE; SELECT pg_sleep(600)', database).catch(() => {});
