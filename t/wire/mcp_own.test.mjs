@@ -100,6 +100,9 @@ describe('own tools', () => {
       assert.match(found.messages[0].text, /^é+ near the harbour é+$/);
       assert.deepEqual(JSON.parse((await search({ query: 'no such text anywhere' })).text), { messages: [], searched_all: true });
       assert.equal(JSON.parse((await search({ query: 'e', limit: 1 })).text).messages.length, 1);
+      for (let i = 0; i < 12; i++) await streamTurn(server, id, { input: `number <${i}>` }); // more than a page
+      for (const i of [0, 9, 11]) assert.equal(JSON.parse((await search({ query: `NUMBER <${i}>`, limit: 1 })).text).messages[0].role, 'user');
+      assert.equal(JSON.parse((await search({ query: 'number <', limit: 50 })).text).messages.filter(({ role }) => role === 'user').length, 12);
       for (const args of [{ query: '' }, { query: 7 }, { query: 'a\u0000b' }, { query: 'x'.repeat(2000) }, { query: 'e', limit: 51 }, { query: 'e', limit: 'all' }, { session_id: 'sess_nothing', query: 'e' }, { session_id: 7, query: 'e' }]) assert.ok((await search(args)).failed, JSON.stringify(args).slice(0, 100));
       const other = await connect(server, route, secrets.other);
       assert.deepEqual(await call(other, 'search_session', { session_id: id, query: 'harbour' }), { text: 'No such session.', failed: true });

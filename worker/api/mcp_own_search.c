@@ -5,6 +5,7 @@
  * The record answers once per question and cannot be told to stop: who has been dropped meanwhile
  * is freed then.
  */
+#include <ctype.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -12,7 +13,8 @@
 #include "common/check.h"
 #include "worker/api/mcp_impl.h"
 
-enum { PAGE = 200, SCAN_MAX = 10000, LIMIT = 10, LIMIT_MAX = 50, AROUND = 200, QUERY_MAX = 1000 };
+/* PAGE: a message may have http.max_body, and all of a page is read in one go of the loop. */
+enum { PAGE = 20, SCAN_MAX = 10000, LIMIT = 10, LIMIT_MAX = 50, AROUND = 200, QUERY_MAX = 1000 };
 
 struct search {
 	struct mcp_own own; /* ask NULL: nobody waits any more */
@@ -65,9 +67,10 @@ static const char *
 find_text(const char *text, const char *query)
 {
 	size_t len = strlen(query);
+	int first = tolower((unsigned char)*query);
 
 	for (; *text != '\0'; text++) {
-		if (strncasecmp(text, query, len) == 0)
+		if (tolower((unsigned char)*text) == first && strncasecmp(text, query, len) == 0)
 			return text;
 	}
 	return NULL;
