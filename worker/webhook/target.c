@@ -203,6 +203,8 @@ target_room(const struct target *t)
 
 	if (t->mean_ms > SLOW_MS && most > at_once(t))
 		most = at_once(t);
+	if (t->mean_bytes == 0 && most > FIRST_MAX)
+		most = FIRST_MAX;
 	if (t->mean_bytes > CLAIM_BYTES / most)
 		most = CLAIM_BYTES / t->mean_bytes + 1;
 	/* Half a batch at least, so that claims are few. */
@@ -243,7 +245,9 @@ target_take(
 	t->webhooks->held++;
 	m->bytes = strlen(m->body);
 	t->webhooks->held_bytes += m->bytes;
-	t->mean_bytes = (t->mean_bytes * 7 + m->bytes) / 8;
+	if (t->mean_bytes == 0) /* how many more it may be is known now */
+		t->webhooks->must_look_again = true;
+	t->mean_bytes = t->mean_bytes == 0 ? m->bytes : (t->mean_bytes * 7 + m->bytes) / 8;
 	metric_gauge(METRIC_WEBHOOKS_HELD, 0, 0, 1);
 	return m;
 }

@@ -25,6 +25,7 @@ enum {
 	HELD_MAX = 4000,           /* webhooks in one worker, */
 	HELD_BYTES_MAX = 32 << 20, /* and what they weigh: beyond either nothing is claimed */
 	CLAIM_BYTES = 4 << 20,     /* of one endpoint at once, by what its last ones weighed */
+	FIRST_MAX = 4,             /* .. while it is not known what they weigh: webhooks */
 	QUIET_MS = 200,   /* an endpoint whose due ones all wait for others in their order */
 	SLOW_MS = 500,    /* it answers slower: no more is claimed than goes out at once */
 	IN_A_ROW_MAX = 8, /* of equal order, claimed together */
@@ -95,7 +96,7 @@ struct target {
 	uint32_t in_flight;  /* requests */
 	uint64_t quiet_until_ms, seen_ms;
 	uint64_t mean_ms;  /* of its answers, smoothed */
-	size_t mean_bytes; /* of its bodies, likewise */
+	size_t mean_bytes; /* of its bodies, likewise; 0: none was seen */
 	uint64_t faults;   /* in a row, as seen here */
 	bool is_open;      /* its breaker, as last heard */
 	bool told_open;
