@@ -41,7 +41,9 @@
 
 #define SHM_MAGIC 0x31594c5241505359ULL
 
-enum { SHM_VERSION = 7, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
+/* Another one when the memory, a message between workers, or an operation that workers send to the
+ * writer of SQLite has another form: a new binary beside the old one would not be understood. */
+enum { SHM_VERSION = 8, PAGE = 4096, SHM_SLOTS_MAX = 1024 };
 
 /* Everything that must be equal in two binaries that share the memory; at last what need not be. */
 struct shm_shape {
