@@ -427,6 +427,26 @@ test_an_owner_that_does_not_answer_questions(void **state)
 }
 
 static void
+test_an_answer_that_is_lost_is_asked_for_again(void **state)
+{
+	struct id turn = world_begin(0, "Go");
+	struct answer_seen a;
+
+	fake_backplane_lose(BACKPLANE_TURN_STATE, 1);
+	world_ask(&a, 1, &turn, 5000);
+	world_run(5999);
+	assert_int_equal(a.answers, 0);
+	world_run(2);
+	assert_int_equal(a.answers, 1);
+	assert_string_equal(answer_text(&a, "state"), "live");
+	json_decref(a.state);
+	fake_backplane_lose(BACKPLANE_TURN_STATE, 2);
+	world_ask(&a, 1, &turn, 5000);
+	world_run(7001);
+	assert_int_equal(a.err, E_OWNER_UNAVAILABLE);
+}
+
+static void
 test_questions_without_the_record(void **state)
 {
 	struct answer_seen a;
@@ -463,6 +483,7 @@ main(void)
 	    TEST(test_a_wait_that_takes_too_long),
 	    TEST(test_waiting_while_the_owner_dies),
 	    TEST(test_an_owner_that_does_not_answer_questions),
+	    TEST(test_an_answer_that_is_lost_is_asked_for_again),
 	    TEST(test_questions_without_the_record),
 	};
 

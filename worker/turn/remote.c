@@ -31,7 +31,8 @@ struct question {
 	enum question_kind kind;
 	struct id session_id, turn_id, call_id;
 	uint64_t wait_until_ms, give_up_ms;
-	uint32_t tries; /* since its owner could not be reached */
+	uint32_t tries;  /* since its owner could not be reached */
+	bool is_waiting; /* for news; else it is answered within backplane.call_timeout */
 	bool is_record_only;
 	char *result; /* JSON of the output, or the error's text */
 	bool is_error;
@@ -245,7 +246,7 @@ on_peer_answer(void *arg, int err, struct str payload)
 
 	if (q == NULL)
 		return;
-	bool is_silent = err == E_OWNER_UNAVAILABLE && q->kind == ASKS_STATE;
+	bool is_silent = err == E_OWNER_UNAVAILABLE && q->kind == ASKS_STATE && q->is_waiting;
 	if ((err == E_NOT_FOUND || is_silent) && !q->is_record_only) {
 		q->is_record_only = true;
 		ask_again(q, 0);
@@ -477,6 +478,7 @@ question_new(
 	q->kind = kind;
 	q->session_id = *session_id;
 	q->handle = idmap_add(ts->question_handles, q);
+	q->is_waiting = wait_ms > 0;
 	q->wait_until_ms = now + wait_ms;
 	q->give_up_ms = now + wait_ms + FIND_MS;
 	q->timer.on_fire = on_question_timer;
