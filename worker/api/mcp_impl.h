@@ -132,6 +132,10 @@ bool mcp_life_read_pair(
 /* The request's session; false: it has answered. Ends the call then. */
 bool mcp_life_check(struct api_call *, struct http_req *, struct mcp_ticket *ret);
 bool mcp_life_has_ended(const struct mcp_front *, uint64_t session);
+/* to NULL: all workers. What does not fit into a queue is missed. */
+void mcp_tell(const struct mcp_front *, const struct backplane_addr *to, enum backplane_method,
+    struct str what);
+bool mcp_tells_for_host(const struct mcp_front *); /* this worker, being the first */
 int64_t mcp_life_until_ms(const struct mcp_front *, const struct mcp_ticket *);
 void mcp_life_end(struct mcp_front *, const struct mcp_ticket *); /* on all workers */
 /* The request is in progress here or elsewhere, or has been answered. */

@@ -3,7 +3,8 @@
  *
  * A session is its id (worker/mcp/ticket.h): nothing is kept while it lives. That one has ended
  * before its time is told to all workers, which remember it until it would have; a worker that
- * starts, or that reaches other hosts again, asks them.
+ * starts, or that reaches other hosts again, asks them. Who is asked may not be back itself: so the
+ * first of a host also tells what it knows when it is.
  */
 #include <stdlib.h>
 
@@ -68,6 +69,26 @@ key_of(const struct mcp_life *l)
 	return str_sub((const char *)l->key, sizeof(l->key));
 }
 
+/* ---- what workers tell each other ---- */
+
+void
+mcp_tell(const struct mcp_front *front, const struct backplane_addr *to,
+    enum backplane_method method, struct str what)
+{
+	struct backplane *backplane = front->api->backplane;
+
+	if (to == NULL)
+		backplane_broadcast(backplane, method, what, NULL, NULL);
+	else
+		backplane_cast(backplane, *to, method, what);
+}
+
+bool
+mcp_tells_for_host(const struct mcp_front *front)
+{
+	return shm_is_first(front->api->shm, backplane_self(front->api->backplane).who);
+}
+
 /* ---- those that have ended ---- */
 
 static struct str
@@ -120,11 +141,10 @@ put_ended(struct buf *b, uint64_t nonce, int64_t until_ms)
 	backplane_put_u64(b, (uint64_t)until_ms);
 }
 
-/* All that is remembered here, to who has asked; what does not fit into a queue is missed. */
+/* All that is remembered here; what does not fit into a queue is missed. */
 static void
-tell_all(struct mcp_life *l, struct backplane_addr to)
+tell_all(struct mcp_life *l, const struct backplane_addr *to)
 {
-	struct backplane *backplane = l->front->api->backplane;
 	struct buf b = BUF_INIT;
 	unsigned n = 0;
 
@@ -133,12 +153,12 @@ tell_all(struct mcp_life *l, struct backplane_addr to)
 
 		put_ended(&b, e->nonce, e->until_ms);
 		if (++n % TELL_MAX == 0) {
-			backplane_cast(backplane, to, BACKPLANE_MCP_ENDED, buf_str(&b));
+			mcp_tell(l->front, to, BACKPLANE_MCP_ENDED, buf_str(&b));
 			buf_clear(&b);
 		}
 	}
 	if (b.len > 0)
-		backplane_cast(backplane, to, BACKPLANE_MCP_ENDED, buf_str(&b));
+		mcp_tell(l->front, to, BACKPLANE_MCP_ENDED, buf_str(&b));
 	buf_fini(&b);
 }
 
@@ -150,7 +170,7 @@ on_ended(void *arg, const struct backplane_call *call)
 	uint64_t nonce, until;
 
 	if (rest.len == 0) {
-		tell_all(l, call->from);
+		tell_all(l, &call->from);
 		return;
 	}
 	while (
@@ -159,11 +179,19 @@ on_ended(void *arg, const struct backplane_call *call)
 }
 
 static void
-ask_all(void *arg)
+ask_all(struct mcp_life *l)
+{
+	mcp_tell(l->front, NULL, BACKPLANE_MCP_ENDED, STR_NONE);
+}
+
+static void
+on_resumed(void *arg)
 {
 	struct mcp_life *l = arg;
 
-	backplane_broadcast(l->front->api->backplane, BACKPLANE_MCP_ENDED, STR_NONE, NULL, NULL);
+	ask_all(l);
+	if (mcp_tells_for_host(l->front))
+		tell_all(l, NULL);
 }
 
 static void
@@ -316,7 +344,7 @@ mcp_life_new(struct mcp_front *front)
 	take_key(l, front->api);
 	backplane_serve(backplane, BACKPLANE_MCP_ENDED, on_ended, l);
 	backplane_serve(backplane, BACKPLANE_MCP_STOP, on_stop, l);
-	backplane_on_resumed(backplane, ask_all, l);
+	backplane_on_resumed(backplane, on_resumed, l);
 	ask_all(l);
 	return l;
 }

@@ -371,9 +371,8 @@ put_note(const struct mcp_notes *notes, struct buf *b, const struct note *n)
 
 /* All that is known here, but for the pairs of this worker. */
 static void
-tell_all(const struct mcp_notes *notes, struct backplane_addr to)
+tell_all(const struct mcp_notes *notes, const struct backplane_addr *to)
 {
-	struct backplane *backplane = notes->front->api->backplane;
 	struct buf b = BUF_INIT;
 
 	list_for (node, &notes->all) {
@@ -382,12 +381,12 @@ tell_all(const struct mcp_notes *notes, struct backplane_addr to)
 		if (mcp_pair_find(notes->front, n->session) == NULL)
 			put_note(notes, &b, n);
 		if (b.len >= TELL_MAX_BYTES) {
-			backplane_cast(backplane, to, BACKPLANE_MCP_NOTE, buf_str(&b));
+			mcp_tell(notes->front, to, BACKPLANE_MCP_NOTE, buf_str(&b));
 			buf_clear(&b);
 		}
 	}
 	if (b.len > 0)
-		backplane_cast(backplane, to, BACKPLANE_MCP_NOTE, buf_str(&b));
+		mcp_tell(notes->front, to, BACKPLANE_MCP_NOTE, buf_str(&b));
 	buf_fini(&b);
 }
 
@@ -399,7 +398,7 @@ on_note(void *arg, const struct backplane_call *call)
 	struct change c;
 
 	if (rest.len == 0)
-		tell_all(notes, call->from);
+		tell_all(notes, &call->from);
 	while (rest.len > 0 && take_change(&rest, &c)) {
 		if (!mcp_life_has_ended(notes->front, c.session))
 			apply(notes, &c);
@@ -407,11 +406,20 @@ on_note(void *arg, const struct backplane_call *call)
 }
 
 static void
-ask_all(void *arg)
+ask_all(struct mcp_notes *notes)
+{
+	mcp_tell(notes->front, NULL, BACKPLANE_MCP_NOTE, STR_NONE);
+}
+
+/* As of sessions that have ended: who is asked may not be back itself. */
+static void
+on_resumed(void *arg)
 {
 	struct mcp_notes *notes = arg;
 
-	backplane_broadcast(notes->front->api->backplane, BACKPLANE_MCP_NOTE, STR_NONE, NULL, NULL);
+	ask_all(notes);
+	if (mcp_tells_for_host(notes->front))
+		tell_all(notes, NULL);
 }
 
 /* ---- requests ---- */
@@ -496,7 +504,7 @@ mcp_notes_new(struct mcp_front *front)
 	notes->by_session = strmap_new();
 	notes->owners = strmap_new();
 	backplane_serve(backplane, BACKPLANE_MCP_NOTE, on_note, notes);
-	backplane_on_resumed(backplane, ask_all, notes);
+	backplane_on_resumed(backplane, on_resumed, notes);
 	ask_all(notes);
 	return notes;
 }
