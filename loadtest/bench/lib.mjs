@@ -9,11 +9,16 @@ import { within } from '../../t/wire/lib/wait.mjs';
 
 const ticks_per_s = 100; // USER_HZ of /proc/PID/stat
 
-/** CPU seconds (user and system) that these processes have used. */
+/** CPU seconds (user and system) that these processes have used; of one that has ended since it was listed nothing. */
 export function cpuSeconds(pids) {
   return pids.reduce((sum, pid) => {
-    const fields = fs.readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
-    return sum + (Number(fields[11]) + Number(fields[12])) / ticks_per_s;
+    try {
+      const fields = fs.readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
+      return sum + (Number(fields[11]) + Number(fields[12])) / ticks_per_s;
+    } catch (e) {
+      if (e.code !== 'ENOENT' && e.code !== 'ESRCH') throw e;
+      return sum;
+    }
   }, 0);
 }
 
