@@ -51,6 +51,7 @@ struct supervise {
 	struct event *pause;
 	struct event *orphans; /* rows that another master's workers have left are looked for .. */
 	unsigned orphan_looks; /* .. so many times more */
+	uint32_t *suspects; /* of each row: whom the last look found without a process, 0: nobody */
 	bool was_ready;
 
 	struct place *places; /* as many as the shared memory has slots */
@@ -621,17 +622,26 @@ is_ours(const struct supervise *s, const struct shm_who *who)
 	return false;
 }
 
-/* Its rows name processes that do not exist any more. A row without one is just being filled. */
+/* Its rows name processes that do not exist any more. A row without one is just being filled, and
+ * one whose process has ended since the last look is left to its master, which may live: it has
+ * waited for that process and is about to free the row. */
 static void
 reap_orphans(struct supervise *s)
 {
 	struct shm_row_info row;
 
 	for (uint32_t i = 0; i < shm_rows_used(s->shm); i++) {
+		uint32_t suspect = s->suspects[i];
+
+		s->suspects[i] = 0;
 		if (!shm_row_get(s->shm, i, &row) || row.pid == 0 || is_ours(s, &row.who))
 			continue;
 		if (kill(row.pid, 0) == 0 || errno != ESRCH)
 			continue;
+		if (suspect != row.who.number) {
+			s->suspects[i] = row.who.number;
+			continue;
+		}
 		log_warn("worker of another master is gone slot=%u pid=%d incarnation=%u", row.slot,
 		    row.pid, row.who.number);
 		shm_row_reap(s->shm, row.who);
@@ -701,6 +711,7 @@ supervise_new(struct event_base *base, struct shm *shm, struct listeners *listen
 	s->arg = arg;
 	s->pause = timer_new(base, on_pause_over, s);
 	s->orphans = timer_new(base, on_orphans, s);
+	s->suspects = xcalloc(shm_rows(shm), sizeof(*s->suspects));
 	list_init(&s->children);
 	s->place_count = shm_slots(shm);
 	check(workers > 0 && workers <= s->place_count);
@@ -735,6 +746,7 @@ supervise_free(struct supervise **s)
 	}
 	event_free((*s)->pause);
 	event_free((*s)->orphans);
+	free((*s)->suspects);
 	free((*s)->places);
 	conf_free(&(*s)->conf);
 	conf_free(&(*s)->trial);
