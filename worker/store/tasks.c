@@ -289,17 +289,6 @@ store_task_of_request(struct store *store, const char *app_id, const char *idemp
 	store_run(store, &call, decode_task, (store_callback *)on_task, arg);
 }
 
-static void
-decode_number(struct op_rows *rows, store_callback *callback, void *arg)
-{
-	struct op_value v[OP_VALUES_MAX];
-	uint64_t n = 0;
-
-	if (rows->err == 0 && op_rows_next(rows, v))
-		n = (uint64_t)op_int(&v[0]);
-	((store_on_count *)callback)(arg, rows->err, n);
-}
-
 void
 store_task_waiting(
     struct store *store, const char *app_id, uint32_t limit, store_on_count *on_count, void *arg)
@@ -309,7 +298,7 @@ store_task_waiting(
 	op_call_init(&call, &op_task_waiting);
 	op_put_text(&call, app_id);
 	op_put_int(&call, limit);
-	store_run(store, &call, decode_number, (store_callback *)on_count, arg);
+	store_run(store, &call, store_decode_number, (store_callback *)on_count, arg);
 }
 
 void
