@@ -31,22 +31,26 @@ const struct op op_webhook_add = {
     .statements = {WEBHOOK_ENDPOINT_STATEMENT(2), WEBHOOK_STATEMENT(1)},
 };
 
-/* Jumps from one endpoint to the next in the index of what is pending: of however many webhooks. */
+/* Endpoints that have something pending. Jumps from one to the next in the index, however many
+ * webhooks each has. */
+#define PENDING_ENDPOINTS(after)                                                                   \
+	"(WITH RECURSIVE step(id) AS (SELECT min(endpoint_id) FROM webhooks"                       \
+	" WHERE state = 'pending'" after " UNION ALL SELECT (SELECT min(endpoint_id)"              \
+	" FROM webhooks WHERE state = 'pending' AND endpoint_id > step.id) FROM step"              \
+	" WHERE step.id IS NOT NULL) SELECT id FROM step WHERE id IS NOT NULL) AS found"
+
 const struct op op_webhook_look = {
     .name = "webhook_look",
     .params = "after limit",
-    .statements = {{.sql =
-			"SELECT " ENDPOINT_COLUMNS ", to_ms((SELECT min(due_at) FROM webhooks"
-			" WHERE state = 'pending' AND endpoint_id = webhook_endpoints.id))"
-			" - now_ms(), to_ms(probe_at) - now_ms() FROM (WITH RECURSIVE step(id) AS"
-			" (SELECT min(endpoint_id) FROM webhooks WHERE state = 'pending'"
-			" AND endpoint_id > $after UNION ALL SELECT (SELECT min(endpoint_id)"
-			" FROM webhooks WHERE state = 'pending' AND endpoint_id > step.id)"
-			" FROM step WHERE step.id IS NOT NULL)"
-			" SELECT id FROM step WHERE id IS NOT NULL) AS found"
-			" JOIN webhook_endpoints ON webhook_endpoints.id = found.id"
-			" ORDER BY webhook_endpoints.id LIMIT $limit",
-	.is_answer = true}},
+    .statements =
+	{{.sql = "SELECT " ENDPOINT_COLUMNS ", to_ms((SELECT min(due_at) FROM webhooks"
+		 " WHERE state = 'pending' AND endpoint_id = webhook_endpoints.id))"
+		 " - now_ms(), to_ms(probe_at) - now_ms()"
+		 " FROM " PENDING_ENDPOINTS(
+		     " AND endpoint_id > $after") " JOIN webhook_endpoints ON webhook_endpoints.id "
+						  "= found.id"
+						  " ORDER BY webhook_endpoints.id LIMIT $limit",
+	    .is_answer = true}},
 };
 
 /* What may be claimed of an endpoint: nothing while its breaker is open, one when it may be tried.
@@ -133,13 +137,9 @@ const struct op op_webhook_claim = {
  */
 #define RELEASE(now, whose)                                                                        \
 	"UPDATE webhooks SET claim = claim + 1, owner = NULL, due_at = from_ms(now_ms())"          \
-	" WHERE state = 'pending' AND " whose " AND id IN (SELECT w.id FROM"                       \
-	" (WITH RECURSIVE step(id) AS (SELECT min(endpoint_id) FROM webhooks"                      \
-	" WHERE state = 'pending' UNION ALL SELECT (SELECT min(endpoint_id) FROM webhooks"         \
-	" WHERE state = 'pending' AND endpoint_id > step.id) FROM step"                            \
-	" WHERE step.id IS NOT NULL) SELECT id AS endpoint FROM step WHERE id IS NOT NULL)"        \
-	" AS found JOIN webhooks AS w ON w.endpoint_id = found.endpoint"                           \
-	" WHERE w.state = 'pending' AND w.due_at > " now " AND w." whose ")"
+	" WHERE state = 'pending' AND " whose " AND id IN (SELECT w.id FROM " PENDING_ENDPOINTS(   \
+	    "") " JOIN webhooks AS w ON w.endpoint_id = found.id"                                  \
+		" WHERE w.state = 'pending' AND w.due_at > " now " AND w." whose ")"
 #define OF_OWNER  "owner = $owner"
 #define OF_FORMER "owner NOT LIKE CAST($host_prefix AS text) || '%'"
 
