@@ -423,6 +423,13 @@ is_plain_ascii(struct str key)
 	return true;
 }
 
+/* The text that was read has it in quotation marks, and is well-formed. */
+void
+json_scan_key_decode(struct str key, struct buf *out)
+{
+	check(json_scan_decode(str_sub(key.p - 1, key.len + 2), out));
+}
+
 bool
 json_scan_key_is(struct str key, struct str name)
 {
@@ -431,8 +438,8 @@ json_scan_key_is(struct str key, struct str name)
 
 	if (key.len == 0 || memchr(key.p, '\\', key.len) == NULL)
 		return str_eq(key, name);
-	is = json_scan_decode(str_sub(key.p - 1, key.len + 2), &text) &&
-	     str_eq(buf_str(&text), name);
+	json_scan_key_decode(key, &text);
+	is = str_eq(buf_str(&text), name);
 	buf_fini(&text);
 	return is;
 }
@@ -447,7 +454,7 @@ json_scan_key_text(struct str key, struct buf *out)
 		buf_add_str(out, key);
 		return;
 	}
-	check(json_scan_decode(str_sub(key.p - 1, key.len + 2), &text));
+	json_scan_key_decode(key, &text);
 	for (struct str rest = buf_str(&text); rest.len > 0;) {
 		bool is_s = str_starts(rest, s), is_k = str_starts(rest, k);
 		size_t taken = is_s ? s.len : is_k ? k.len : 1;

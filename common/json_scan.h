@@ -57,6 +57,9 @@ bool json_scan_decode(struct str text, struct buf *out);
 
 /* ---- keys, as json_scan_member() gave them ---- */
 
+/* What it says, appended to out. */
+void json_scan_key_decode(struct str key, struct buf *out);
+
 /* Is it that name, when its escapes are read? */
 bool json_scan_key_is(struct str key, struct str name);
 

@@ -104,8 +104,7 @@ add_property(struct http_headers *h, struct str key, struct str schema, struct s
 	struct buf name = BUF_INIT, plain = BUF_INIT;
 	struct str value;
 
-	json_scan_decode(str_sub(key.p - 1, key.len + 2), &plain);
-
+	json_scan_key_decode(key, &plain);
 	if (jsonrpc_text_member(schema, "x-mcp-header", &name) && is_token(buf_str(&name)) &&
 	    plain.len > 0 && jsonrpc_member(arguments, plain.data, &value))
 		add_param(h, buf_str(&name), value);

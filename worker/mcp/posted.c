@@ -276,7 +276,7 @@ property_agrees(
 	struct str value = STR_NONE;
 	bool agrees = true;
 
-	json_scan_decode(str_sub(key.p - 1, key.len + 2), &plain);
+	json_scan_key_decode(key, &plain);
 	if (jsonrpc_text_member(schema, "x-mcp-header", &x) && header_name(buf_str(&x), name)) {
 		if (arguments.len > 0)
 			jsonrpc_member(arguments, plain.data, &value);

@@ -42,7 +42,7 @@ key_text(struct reader *r, struct str key)
 	if (!r->scan.has_escape)
 		return key;
 	buf_clear(&r->key);
-	json_scan_decode(str_sub(key.p - 1, key.len + 2), &r->key);
+	json_scan_key_decode(key, &r->key);
 	return buf_str(&r->key);
 }
 
