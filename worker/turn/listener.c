@@ -18,13 +18,11 @@
 #include "worker/turn/turn_impl.h"
 
 enum {
-	RETRY_MS = 50,
-	RETRY_MAX_MS = 500, /* each try asks Redis, and may ask the record */
-	FIND_MS = 3000,     /* a new listener: then the owner is unavailable */
-	RESUME_MS = 10000,  /* one that has followed: a stalled owner is replaced before that, */
-			    /* a dead host's turns are lost so long after its lease at most */
-	LOST_MS = 900,      /* after the owner's death */
-	SILENT_HEADS = 3,   /* repetitions of the head that may fail to come */
+	FIND_MS = 3000,    /* a new listener: then the owner is unavailable */
+	RESUME_MS = 10000, /* one that has followed: a stalled owner is replaced before that, */
+			   /* a dead host's turns are lost so long after its lease at most */
+	LOST_MS = 900,     /* after the owner's death */
+	SILENT_HEADS = 3,  /* repetitions of the head that may fail to come */
 };
 
 enum listener_state { LISTENER_SEARCH, LISTENER_HERE, LISTENER_ATTACH, LISTENER_FAR };
@@ -222,10 +220,7 @@ search_later(struct listener *l, uint64_t delay_ms)
 static void
 search_again(struct listener *l)
 {
-	uint64_t delay_ms = (uint64_t)RETRY_MS << (l->tries < 4 ? l->tries : 4);
-
-	l->tries++;
-	search_later(l, delay_ms < RETRY_MAX_MS ? delay_ms : RETRY_MAX_MS);
+	search_later(l, turn_route_retry_ms(l->tries++));
 }
 
 static void

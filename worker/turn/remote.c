@@ -16,7 +16,6 @@
 
 enum {
 	RETRY_MS = 50,
-	RETRY_MAX_MS = 500,   /* each try asks the record */
 	FIND_MS = 3000,       /* a turn between two owners, or none */
 	CANCEL_WAIT_MS = 800, /* a cancel is answered when the record has it, or by then */
 };
@@ -104,11 +103,8 @@ ask_again(struct question *q, uint64_t delay_ms)
 static void
 ask_record_later(struct question *q)
 {
-	uint64_t delay_ms = (uint64_t)RETRY_MS << (q->tries < 4 ? q->tries : 4);
-
-	q->tries++;
 	q->is_record_only = true;
-	ask_again(q, delay_ms < RETRY_MAX_MS ? delay_ms : RETRY_MAX_MS);
+	ask_again(q, turn_route_retry_ms(q->tries++));
 }
 
 static struct question *

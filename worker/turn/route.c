@@ -11,7 +11,11 @@
 #include "common/region.h"
 #include "worker/turn/turn_impl.h"
 
-enum { LOSE_TRIES_MAX = 3 };
+enum {
+	LOSE_TRIES_MAX = 3,
+	RETRY_MS = 50,
+	RETRY_MAX_MS = 500, /* each look asks Redis, and may ask the record */
+};
 
 struct route_search {
 	struct list node; /* in turns->searches */
@@ -143,6 +147,14 @@ turn_route_find(struct turns *ts, const struct id *session_id, const struct id *
 		search_record(s);
 	else
 		backplane_find_owner(ts->backplane, turn_id, on_owner, s);
+}
+
+uint64_t
+turn_route_retry_ms(uint32_t tries)
+{
+	uint64_t delay_ms = (uint64_t)RETRY_MS << (tries < 4 ? tries : 4);
+
+	return delay_ms < RETRY_MAX_MS ? delay_ms : RETRY_MAX_MS;
 }
 
 void

@@ -424,6 +424,8 @@ typedef void route_on_found(void *arg, struct turns *, uint64_t handle, const st
  */
 void turn_route_find(struct turns *ts, const struct id *session_id, const struct id *turn_id,
     bool is_record_only, route_on_found *on_found, uint64_t handle, void *arg);
+/* Who has looked so often in vain looks again after so long. */
+uint64_t turn_route_retry_ms(uint32_t tries);
 
 /* ---- remote.c, lost.c ---- */
 
