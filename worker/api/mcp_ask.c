@@ -153,15 +153,11 @@ mcp_asks_drop_paired(struct mcp_front *front, uint64_t session)
 /* ---- the answer ---- */
 
 static void
-send(struct mcp_ask *a, int status, struct buf *message)
+send_alone(struct mcp_ask *a, int status, struct buf *message)
 {
 	struct http_req *req = call_req(a->call);
-	struct mcp_batch *batch = a->batch;
 
-	mcp_questions_drop(a);
-	if (batch != NULL) {
-		; /* below: the last answer ends the call, whose the ask's parts are */
-	} else if (a->is_paired) {
+	if (a->is_paired) {
 		mcp_pair_answer(a->front, a->session, message);
 	} else if (a->sse != NULL) {
 		jsonrpc_flatten(message, 0);
@@ -170,6 +166,17 @@ send(struct mcp_ask *a, int status, struct buf *message)
 		http_on_gone(req, NULL, NULL);
 		http_reply(req, status, "application/json", buf_str(message));
 	}
+}
+
+/* A batch hears of it at last: with its last answer ends the call, whose the ask's parts are. */
+static void
+send(struct mcp_ask *a, int status, struct buf *message)
+{
+	struct mcp_batch *batch = a->batch;
+
+	mcp_questions_drop(a);
+	if (batch == NULL)
+		send_alone(a, status, message);
 	ask_free(a);
 	if (batch != NULL)
 		mcp_batch_add(batch, buf_str(message));
