@@ -134,9 +134,7 @@ shut(int fd)
 {
 	struct netaddr bound = {.len = sizeof(bound.storage)};
 
-	if (getsockname(fd, &bound.sa, &bound.len) != 0)
-		return;
-	if (!netaddr_is_unix(&bound))
+	if (getsockname(fd, &bound.sa, &bound.len) == 0 && !netaddr_is_unix(&bound))
 		listen_refuse_tcp(fd);
 }
 

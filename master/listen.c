@@ -447,8 +447,8 @@ listeners_write_addresses(const struct listeners *l, const char *path)
 void
 listeners_store(const struct listeners *l)
 {
-	forget_all(); /* what the store has from before may be of an address that nobody serves now
-		       */
+	/* What the store has from before may be of an address that nobody serves now. */
+	forget_all();
 	for (uint32_t i = 0; i < l->count; i++)
 		inherit_store(l->v[i].fd, kind_names[l->v[i].kind]);
 }

@@ -13,6 +13,7 @@ import { openChat } from './lib/ws.mjs';
 
 const key = keys.client;
 const lease = '1s';
+const tools = [{ type: 'function', function: { name: 'weather', description: 'weather', parameters: { type: 'object' } } }];
 let postgres, redis, mock;
 process.setMaxListeners(50);
 
@@ -108,7 +109,6 @@ test('a host dies as a whole: after its lease its turns are lost with their text
 
 test('a host dies as a whole: who asks for its tool call, cancels or queues hears what the record says', async (t) => {
   const [a, b] = await startHosts(t, 2, await postgres.newDatabase(), 'tools:');
-  const tools = [{ type: 'function', function: { name: 'weather', description: 'weather', parameters: { type: 'object' } } }];
   const { id } = await newSession(b);
   const { turn, events } = await beginTurn(a, id, { input: '[[mock tool=weather args={}]]', tools });
   const here = reading(events);
@@ -132,7 +132,6 @@ test('without Redis: a living host keeps its turns when another starts, a dead o
   const { id } = await newSession(a);
   const long = await newSession(a);
   // It waits for its tool call, however long the other host takes to start.
-  const tools = [{ type: 'function', function: { name: 'weather', description: 'weather', parameters: { type: 'object' } } }];
   const { turn, events } = await beginTurn(a, id, { input: '[[mock tool=weather args={}]]', tools });
   const here = reading(events);
   const call = await waitFor(() => here.seen.find(({ event }) => event === 'tool.call'), 'a call');
@@ -181,7 +180,6 @@ test('who waits for a turn of a host that cannot be reached hears its end from t
   for (const host of hosts) host.expectLog(/backplane degraded/);
   const [a, b] = hosts;
   await Promise.all(hosts.map(isUp));
-  const tools = [{ type: 'function', function: { name: 'weather', description: 'weather', parameters: { type: 'object' } } }];
   const begin = async () => {
     const { id } = await newSession(a);
     const { turn, events } = await beginTurn(a, id, { input: '[[mock tool=weather args={}]]', tools });

@@ -201,7 +201,6 @@ void
 task_await(struct api_call *call, uint64_t wait_s, enum task_type type, task_on_found *on_found)
 {
 	struct awaiting *a = arena_calloc(&call->arena, sizeof(*a));
-
 	struct http_req *req = call_req(call);
 
 	a->call = call;
