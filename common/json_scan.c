@@ -427,6 +427,7 @@ is_plain_ascii(struct str key)
 void
 json_scan_key_decode(struct str key, struct buf *out)
 {
+	check(key.p != NULL);
 	check(json_scan_decode(str_sub(key.p - 1, key.len + 2), out));
 }
 
