@@ -41,6 +41,12 @@ async function beginTurn(host, id, body) {
 
 const follow = async (host, id, turn) => host.stream(`/v1/sessions/${id}/turns/${turn}/events`, { key });
 const all = (events) => collect(events, is_last_event, 40000);
+async function* noted(events, note) {
+  for await (const event of events) {
+    note(event);
+    yield event;
+  }
+}
 const textOf = (seen) => seen.filter(({ event }) => event === 'text.delta').map(({ data }) => data.text).join('');
 const inOrder = (seen) => assert.deepEqual(seen.map(({ id }) => Number(id.split('.')[1])), seen.map((_, i) => i + 1));
 
@@ -71,10 +77,14 @@ test('the link of a host to Redis and PostgreSQL is cut and healed', { timeout: 
   const on_b = await beginTurn(b, ids[0], { input: 'go [[mock tokens=500 interval=12]]' });
   const on_a = await beginTurn(a, ids[1], { input: 'go [[mock tokens=500 interval=12]]' });
   const with_tool = await beginTurn(b, ids[2], { input: '[[mock tool=weather args={}]]', tools });
-  const followers = [all(on_b.events), all(await follow(a, ids[0], on_b.turn)), all(on_a.events), all(await follow(b, ids[1], on_a.turn))];
+  const speaking = new Set();
+  const hear = (who, events) => all(noted(events, ({ event }) => event === 'text.delta' && speaking.add(who)));
+  const followers = [hear('near b', on_b.events), hear('far b', await follow(a, ids[0], on_b.turn)),
+    hear('near a', on_a.events), hear('far a', await follow(b, ids[1], on_a.turn))];
   const tool_turn = all(with_tool.events);
   const { json: waiting } = await a.request(`/v1/sessions/${ids[2]}/turns/${with_tool.turn}?wait=10`, { key });
   assert.equal(waiting.pending_tool_calls.length, 1, JSON.stringify(waiting));
+  await waitFor(() => speaking.size === followers.length, 'both answers, on both hosts'); // a turn that still asks the record would fail over the cut
   let began = Date.now();
   network.hosts[1].cut();
   await isAlone(b);
@@ -107,12 +117,7 @@ test('the link of a host to Redis and PostgreSQL is cut and healed', { timeout: 
   const { id } = await newSession(b);
   const lost = await beginTurn(b, id, { input: 'go [[mock tokens=3000 interval=15]]' });
   let heard = 0;
-  const near = all(lost.events), far = all((async function* counted() {
-    for await (const event of await follow(a, id, lost.turn)) {
-      heard++;
-      yield event;
-    }
-  })());
+  const near = all(lost.events), far = all(noted(await follow(a, id, lost.turn), () => heard++));
   await waitFor(() => heard > 20, 'events on the other host');
   began = Date.now();
   network.hosts[1].cut();
