@@ -6,7 +6,7 @@ import { cpuMicros, generate, median, pin, print } from './lib.mjs';
 import { core_of_others, row } from './gateway.mjs';
 import { direct, gateways, ours, startTools } from './mcp_gateways.mjs';
 
-const rounds = 3, core_of_gateway = 0, users = 64, pace_s = 0.064; // 1,000 a second
+const rounds = 3, core_of_gateway = 0, users = 64, pace_s = 0.064, rate = users / pace_s; // 1,000 a second, from the first on
 
 async function asked(gateway, ...args) {
   const before = cpuMicros(gateway.pids);
@@ -24,7 +24,7 @@ async function figures(gateway) {
     seen[`${method}, per second of its core`] = done / cpu_us * 1e6;
   }
   const alone = await asked(gateway, '--users', 1, '--duration', 1);
-  const paced = await asked(gateway, '--users', users, '--pace', pace_s, '--duration', 2);
+  const paced = await asked(gateway, '--users', users, '--rate', rate, '--pace', pace_s, '--duration', 10);
   for (const p of ['p50', 'p99']) {
     seen[`tools/call at 1, ${p}`] = alone.whole_us[p];
     seen[`tools/call at 1,000/s, ${p}`] = paced.whole_us[p];
