@@ -10,14 +10,19 @@ import { waitFor } from './lib/wait.mjs';
 test('a host is killed with tasks that run, wait, and are looked at: the other ends them all', async (t) => {
   const postgres = await startPostgres(t);
   let is_slow = true;
-  const jobs = new Map();
+  const jobs = new Map(), looked_at = new Set(), begun_again = [];
   const upstream = await startUpstream(t, (request, response) => {
     if (request.url.endsWith('/chat/completions')) {
       if (said(request) !== 'slow' || !is_slow) echo(request, response);
       return;
     }
     const id = request.url.split('/')[3] ?? `job_${jobs.size}`;
-    if (request.method === 'POST') jobs.set(id, request.headers['idempotency-key']);
+    if (request.method === 'POST') {
+      const once = request.headers['idempotency-key'];
+      // What is looked at is in the record as begun. A host may die before that: then it is begun again, under the same key.
+      begun_again.push(...[...jobs].filter(([old, key]) => key === once && looked_at.has(old)));
+      jobs.set(id, once);
+    } else looked_at.add(id);
     response.setHeader('content-type', 'application/json');
     response.end(JSON.stringify(is_slow ? { id, status: 'in_progress', progress: 10 } : { id, status: 'completed', url: 'http://video' }));
   });
@@ -41,6 +46,6 @@ test('a host is killed with tasks that run, wait, and are looked at: the other e
     assert.equal(task.status, 'succeeded', JSON.stringify(task));
   }
   // A job is begun once for each run of its task, wherever it is looked at.
-  const begun = [...jobs.values()];
-  assert.equal(new Set(begun).size, begun.length);
+  assert.deepEqual(begun_again, []);
+  assert.ok(jobs.size >= 6, `${jobs.size}`);
 });
