@@ -24,7 +24,7 @@ test('passages, and bases that fail in every way', { timeout: 60000 }, async (t)
   const server = await startServer(t, { mock: false, config: {
     providers: [{ name: 'mock', base_url: model.url }],
     apps: [{ id: 'demo', org: 'demo', system_prompt: 'Be kind.', client_may: ['tools'], knowledge: { url: `${base.url}/search`, top_k: 2 } }],
-    knowledge: { timeout: '300ms', max_response: '4KiB' },
+    knowledge: { timeout: '2s', max_response: '4KiB' }, // those that answer have time to, also on a busy machine
   } });
   const turn = async (input = 'Why is the sky blue?') => {
     const session = await newSession(server);

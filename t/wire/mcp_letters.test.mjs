@@ -42,7 +42,7 @@ test('at the limit further ones are refused; those that wait are answered', asyn
   await before.stop();
   const [key, ...others] = made.map(({ json }) => json.key);
 
-  const server = await startServer(t, { config: { store, auth: { cache_size: 16 }, mcp: { max_pending: 4 } } });
+  const server = await startServer(t, { config: { store, http: { keepalive_timeout: '5m' }, auth: { cache_size: 16 }, mcp: { max_pending: 4 } } });
   const stream = await server.stream('/sse', { key });
   let endpoint;
   const answered = [];
