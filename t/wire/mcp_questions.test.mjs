@@ -134,7 +134,7 @@ test('a silent call is kept alive by comments', async (t) => {
   // The head of the answer comes long before it.
   const streams = await Promise.all(asks);
   assert.deepEqual(streams.map(({ status, headers }) => [status, headers['content-type'].split(';')[0]]), [[200, 'text/event-stream'], [200, 'text/event-stream']]);
-  assert.equal(old.waiting.length, 2);
+  await waitFor(() => old.waiting.length === 2, 'both calls to arrive', 30000);
   old.release();
   for (const stream of streams) for await (const { data } of stream) assert.equal(data.result.content[0].text, 'at last ');
   await server.stop();
