@@ -16,21 +16,32 @@ export function unaccepted(server_port) {
   return established(server_port).filter(({ inode }) => inode === '0').length;
 }
 
+/** Those of the process's sockets; of one that has ended there are none. */
+function inodes(pid) {
+  let names;
+  try {
+    names = fs.readdirSync(`/proc/${pid}/fd`);
+  } catch (e) {
+    if (e.code !== 'ENOENT' && e.code !== 'ESRCH') throw e;
+    return [];
+  }
+  return names.flatMap((fd) => {
+    try {
+      return /^socket:\[(\d+)\]$/.exec(fs.readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1] ?? [];
+    } catch {
+      return []; // closed meanwhile
+    }
+  });
+}
+
 /** Map from the client's port to the pid that holds the other end; a connection nobody accepted yet is in none. */
 export function holders(server_port, pids) {
-  const ports = new Map(established(server_port).map(({ inode, port }) => [inode, port]));
+  const owners = new Map(pids.flatMap((pid) => inodes(pid).map((inode) => [inode, pid])));
   const held = new Map();
-  for (const pid of pids) {
-    for (const fd of fs.readdirSync(`/proc/${pid}/fd`)) {
-      let link;
-      try {
-        link = fs.readlinkSync(`/proc/${pid}/fd/${fd}`);
-      } catch {
-        continue; // closed meanwhile
-      }
-      const inode = /^socket:\[(\d+)\]$/.exec(link)?.[1];
-      if (ports.has(inode)) held.set(ports.get(inode), pid);
-    }
+  // The kernel's list is not of one moment: while many come and go one may be missing. It is read until nothing is new.
+  for (let known = -1; held.size > known;) {
+    known = held.size;
+    for (const { inode, port } of established(server_port)) if (owners.has(inode)) held.set(port, owners.get(inode));
   }
   return held;
 }
