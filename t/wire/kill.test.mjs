@@ -14,7 +14,7 @@ const key = keys.client;
 /** Opens a streamed turn that lasts; {session_id, turn_id, local_port, outcome: a promise of its last event or the error}. */
 async function startTurn(server, n) {
   const session = await newSession(server);
-  const body = { input: `question ${n} [[mock tokens=60 interval=20]]`, stream: true, request_id: `req-${n}` };
+  const body = { input: `question ${n} [[mock tokens=60 interval=40]]`, stream: true, request_id: `req-${n}` };
   const events = await server.stream(`/v1/sessions/${session.id}/turns`, { key, body });
   assert.equal(events.status, 200, events.text);
   const turn = { session_id: session.id, body, local_port: events.local_port };
@@ -39,7 +39,7 @@ async function messagesOf(server, session_id) {
 
 /** The lost turn is told as such by any worker, its question is kept, and the same request_id runs it anew. */
 async function expectLost(server, turn) {
-  const state = await server.request(`/v1/sessions/${turn.session_id}/turns/${turn.turn_id}?wait=5`, { key });
+  const state = await server.request(`/v1/sessions/${turn.session_id}/turns/${turn.turn_id}?wait=30`, { key });
   assert.equal(state.status, 200, state.text);
   assert.equal(state.json.error?.code, 'worker_lost', state.text);
   assert.ok((await messagesOf(server, turn.session_id)).some((message) => JSON.stringify(message).includes(turn.body.input)));
