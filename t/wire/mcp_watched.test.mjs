@@ -19,7 +19,7 @@ const started = (server, name) => server.lines.filter((line) => line.includes(`m
 
 test('health and metrics tell of each tool server: up, calls by outcome, time', async (t) => {
   const web = await startModern(null);
-  const server = await start(t, [{ name: 'web', url: web.url }, sdk('good', 'legacy'), { name: 'off', url: web.url, enabled: false }], { tools: { server_timeout: '1s' } });
+  const server = await start(t, [{ name: 'web', url: web.url }, sdk('good', 'legacy'), { name: 'off', url: web.url, enabled: false }], { tools: { server_timeout: '3s' } });
   t.after(() => web.stop());
   for (const name of ['web', 'good']) await ready(server, name);
   const well = await health(server);
@@ -54,7 +54,7 @@ test('health and metrics tell of each tool server: up, calls by outcome, time', 
 
 for (const era of ['legacy', 'modern']) {
   test(`${era}: a program that hangs is ended and started again, whoever called it; the one beside it goes on`, async (t) => {
-    const server = await start(t, [sdk('tools', era, { probe_timeout: '1s' }), sdk('good', era)], { tools: { server_timeout: '1s' } });
+    const server = await start(t, [sdk('tools', era, { probe_timeout: '1s' }), sdk('good', era)], { tools: { server_timeout: '2s' } });
     server.expectLog(/mcp server (hangs|away) server=tools/);
     for (const name of ['tools', 'good']) await ready(server, name);
     const where = JSON.parse(await call(server, 'good__where')).pid;
