@@ -127,17 +127,17 @@ async function turnOn(a, b, slot) {
   }
 }
 
-/** One second is promised; the rest is what a busy machine adds. */
+/** One second is promised; the rest is what a busy machine adds. A lease would be thirty. */
 async function checkLost(b, { id, url, waiting, ended }, killed_at) {
   for (const { at, seen } of await ended) {
     const end = seen.at(-1);
     assert.deepEqual([end.event, end.data.error?.code], ['turn.failed', 'worker_lost'], JSON.stringify(end));
-    assert.ok(at - killed_at < 5000, `told after ${at - killed_at} ms`);
+    assert.ok(at - killed_at < 15000, `told after ${at - killed_at} ms`);
     assert.deepEqual(seen.map((event) => Number(event.id.split('.')[1])), seen.map((_, i) => i + 1));
   }
   const answer = await waiting;
   assert.equal(answer.error?.code, 'worker_lost', JSON.stringify(answer));
-  assert.ok(Date.now() - killed_at < 6000, `who waits was answered after ${Date.now() - killed_at} ms`);
+  assert.ok(Date.now() - killed_at < 15000, `who waits was answered after ${Date.now() - killed_at} ms`);
   const { status, json } = await b.request(`/v1/sessions/${id}/turns`, { key, body: { input: 'again' } });
   assert.deepEqual([status, json.message?.content], [200, 'echo: again']);
 }

@@ -170,7 +170,7 @@ test('an address that the new configuration has no more: who waits in its queue 
 });
 
 test('what cannot run, or is not ready in time, leaves the old one as it was', async (t) => {
-  const server = await startServer(t, { config: { watchdog: { upgrade_timeout: '4s' } } });
+  const server = await startServer(t, { config: { watchdog: { upgrade_timeout: '8s' } } });
   const before = server.workers(), good = server.config;
   server.expectLog(/upgrade failed|config error|worker died|certificate|not wanted|worker not|listen failed|worker of another master/);
   const still = async () => {
@@ -228,7 +228,7 @@ test('the new master is killed before it is ready; the old one in the midst of i
   await waitFor(() => before.every(isGone), 'end of the old workers');
   // Their rows are cleaned up, and their turns are told as lost.
   await waitFor(async () => (await server.request('/health')).json.workers.draining === 0, 'no draining worker');
-  const state = await server.request(`/v1/sessions/${session.id}/turns/${turn}?wait=5`, { key });
+  const state = await server.request(`/v1/sessions/${session.id}/turns/${turn}?wait=30`, { key });
   assert.equal(state.json.error?.code, 'worker_lost', state.text);
   server.kill('SIGTERM');
   await waitFor(() => isGone(server.master), 'end');
