@@ -14,7 +14,7 @@ const spread = 16; // providers of one upstream: the retry budget is a provider'
 let server, upstream, backup, mocks;
 before(async () => {
   mocks = [upstream, backup] = await Promise.all([startMock(null), startMock(null)]);
-  const limits = { max_retries: 1, backoff_factor: 0.01, first_token_timeout: '400ms', stall_timeout: '400ms', read_timeout: '5s' };
+  const limits = { max_retries: 1, backoff_factor: 0.01, first_token_timeout: '700ms', stall_timeout: '700ms', read_timeout: '5s' };
   const price = { input: 1, output: 2 };
   const chains = [], providers = [plainProvider('backup', backup.url, limits), plainProvider('prefill', backup.url, limits)];
   for (let i = 0; i < spread; i++) {
@@ -190,7 +190,7 @@ test('a context that is too short goes to a larger one', async (t) => {
 
 test('a breaker opens, is seen everywhere, lets one probe through and closes', async (t) => {
   const own = await startServer(t, { mock: upstream, config: {
-    providers: [{ ...plainProvider('mock', upstream.url), breaker: { failures: 3, failure_rate: 0, recovery: '1s' } }],
+    providers: [{ ...plainProvider('mock', upstream.url), breaker: { failures: 3, failure_rate: 0, recovery: '3s' } }],
   } });
   own.expectLog(/WARN +provider (call failed|breaker open)/);
   await ask_mock(upstream, 'reset', {});
@@ -317,7 +317,7 @@ test('a provider is looked at: up, misconfigured, down', async (t) => {
   await waitFor(async () => await health_of('mock') === 'up' && await health_of('gone') === 'down', 'both seen');
   // Each worker keeps its answer for a moment.
   await waitFor(async () => (await own.request('/health')).json.checks.providers.status === 'degraded', 'a host that says so');
-  await ask_mock(upstream, 'fault', { next: 40, fault: 'status:401' });
+  await ask_mock(upstream, 'fault', { next: 1000, fault: 'status:401' });
   await waitFor(async () => await health_of('mock') === 'misconfigured', 'a key that is refused');
   assert.equal((await upstream_chats()), 0);
 });

@@ -9,8 +9,8 @@ let server, mock;
 before(async () => {
   mock = await startMock(null);
   server = await startServer(null, { mock, config: {
-    turns: { retain_events: '2s' },
-    providers: [plainProvider('mock', mock.url, { first_token_timeout: '2s', stall_timeout: '1s' })],
+    turns: { retain_events: '4s' },
+    providers: [plainProvider('mock', mock.url, { first_token_timeout: '4s', stall_timeout: '2s' })],
   } });
 });
 after(async () => {
@@ -108,7 +108,7 @@ test('simultaneous posts of one request_id run one turn', async () => {
 
 test('one live turn per session; queue waits', async () => {
   const { id } = await newSession(server);
-  const slow = server.stream(`/v1/sessions/${id}/turns`, { key: keys.client, body: { input: 'slow [[mock tokens=30 interval=20]]', stream: true } });
+  const slow = server.stream(`/v1/sessions/${id}/turns`, { key: keys.client, body: { input: 'slow [[mock tokens=40 interval=40]]', stream: true } });
   const events = await slow;
   const busy = await post(id, { input: 'now' });
   assert.equal(busy.status, 409);

@@ -10,7 +10,7 @@ import { keys, newSession, startServer } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
 
 const key = keys.server;
-const webhooks = (endpoints) => ({ allow_private: true, backoff: '50ms', timeout: '2s', endpoints: Object.entries(endpoints).map(([name, { url, ...more }]) => ({ name, url, ...more })) });
+const webhooks = (endpoints) => ({ allow_private: true, backoff: '50ms', timeout: '10s', endpoints: Object.entries(endpoints).map(([name, { url, ...more }]) => ({ name, url, ...more })) });
 
 async function newTask(server, text) {
   const { status, json, text: body } = await server.request('/v1/tasks', { key, body: { type: 'chat.completion', input: { model: 'default', messages: [{ role: 'user', content: text }] } } });
