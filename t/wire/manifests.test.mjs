@@ -218,7 +218,7 @@ describe('Kubernetes', () => {
 
   test('every probe asks what there is, and the hook lets a turn end', async (t) => {
     const { dir, file } = withConfig(t);
-    const server = await startServer(t, { config: { drain: { pause: '1s', timeout: '20s' } } });
+    const server = await startServer(t, { config: { drain: { pause: '3s', timeout: '20s' } } });
     for (const probe of ['startupProbe', 'readinessProbe', 'livenessProbe']) {
       assert.equal((await server.request(container[probe].httpGet.path)).status, 200, probe);
     }
@@ -227,7 +227,7 @@ describe('Kubernetes', () => {
     fs.symlinkSync(parleyd, path.join(dir, 'parleyd'));
     const [shell, ...args] = container.lifecycle.preStop.exec.command.map((word) => word.replaceAll('/etc/parley/parley.yaml', file));
     const session = await newSession(server);
-    const events = await server.stream(`/v1/sessions/${session.id}/turns`, { key: keys.client, body: { stream: true, input: '[[mock tokens=60 interval=50]]' } });
+    const events = await server.stream(`/v1/sessions/${session.id}/turns`, { key: keys.client, body: { stream: true, input: '[[mock tokens=60 interval=80]]' } });
     const turn = collect(events, is_last_event);
     const hook = new Child(shell, args, { cwd: server.dir, env: { PATH: `${dir}:${process.env.PATH}`, ...sanitizers } });
     await waitFor(async () => (await server.request('/health/ready')).status === 503, 'the probe to fail');

@@ -112,8 +112,8 @@ test('new work is refused and says why, what exists is served; it ends with the 
   await flood.stop('SIGKILL');
   await waitFor(async () => (await post('/v1/sessions', {})()).status === 201, 'work to be admitted again', 30000);
   await server.line(/overload is over/, 30000);
-  assert.equal(await workMax(server), 0);
-  assert.equal((await server.request('/health')).json.checks.load.status, 'ok');
+  // What else the machine does may begin another one, for a moment.
+  await waitFor(async () => await workMax(server) === 0 && (await server.request('/health')).json.checks.load.status === 'ok', 'no limit, and /health to say so', 30000);
   await endTurns(server, turns);
 });
 

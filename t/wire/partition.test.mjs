@@ -90,7 +90,7 @@ test('the link of a host to Redis and PostgreSQL is cut and healed', { timeout: 
   await isAlone(b);
   await waitFor(() => warnings(b).length > 0, 'warning');
   t.diagnostic(`Redis missed after ${warnings(b)[0].at - began} ms`);
-  assert.ok(warnings(b)[0].at - began < 2000, `missed after ${warnings(b)[0].at - began} ms`); // one second, and what the machine adds
+  assert.ok(warnings(b)[0].at - began < 4500, `missed after ${warnings(b)[0].at - began} ms`); // one second, and what the machine adds; a lease is five
   await waitFor(() => isRefusing(b), 'a refusal');
   await waitFor(async () => (await b.request('/health/ready')).status === 503, 'not ready');
   assert.equal((await b.request('/health/live')).status, 200);

@@ -120,7 +120,7 @@ test('a connection that is kept over the end of a stream is served by the old wo
       res.on('data', (part) => { text += part; }).on('end', () => resolve({ status: res.statusCode, text, localPort, headers: res.headers })).on('error', reject);
     }).on('error', reject).end(JSON.stringify({ stream: true, input: `[[mock tokens=${tokens} interval=20]]` }));
   });
-  const long = turn(160);
+  const long = turn(300); // longer than a reload takes
   await waitFor(async () => (await server.request('/health')).json.connections.active === 1, 'a stream');
   await reload(server, {});
   const first = await long, second = await turn(5);
