@@ -39,18 +39,23 @@ struct gateway {
 	struct gateway_keep *keep;  /* NULL: it ends with its client */
 	uint32_t reserved_tokens;
 	struct gateway_money money;
+	bool is_accounted;
 	struct body body; /* the request's, until it is asked */
 };
 
 /* ---- the end ---- */
 
-/* Every call of a model through these routes ends here, once: answered, failed, given up. */
+/* Every call of a model through these routes ends here, once: answered, failed, given up. Who has
+ * the end of an answer may ask at once whether what he reserved is his again, and any worker. */
 static void
-account(const struct gateway *g)
+account(struct gateway *g)
 {
 	struct relay_report r;
 	uint64_t tokens = 0;
 
+	if (g->is_accounted)
+		return;
+	g->is_accounted = true;
 	if (g->relay != NULL) {
 		relay_report(g->relay, &r);
 		tokens = gateway_money_settle(&g->money, g->call, g->alias, &r);
@@ -210,6 +215,7 @@ on_done(void *arg, const struct relay_result *r)
 	struct gateway *g = arg;
 	struct http_req *req = call_req(g->call);
 
+	account(g);
 	if (r->status != 0)
 		gateway_keep_store_whole(g->keep, r->status, r->content_type, r->body);
 	else
