@@ -553,9 +553,9 @@ supervise_stop(struct supervise *s)
 {
 	switch (s->phase) {
 	case PHASE_RUNNING:
-		log_info("stopping pause_ms=%" PRIu64, s->conf->drain.pause_ms);
 		s->phase = PHASE_PAUSING;
 		atomic_store(shm_word(s->shm, SHM_WORD_IS_DRAINING), 1);
+		log_info("stopping pause_ms=%" PRIu64, s->conf->drain.pause_ms);
 		timer_set(s->pause, s->conf->drain.pause_ms);
 		break;
 	case PHASE_PAUSING:
