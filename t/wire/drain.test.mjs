@@ -44,7 +44,7 @@ for (const [who, options] of [['as who runs the test', {}], ['as an account with
 }
 
 async function drainUnderLoad(t, options) {
-  const server = await startServer(t, { ...options, config: { drain: { pause: '300ms', timeout: '5s' } } });
+  const server = await startServer(t, { ...options, config: { drain: { pause: '2s', timeout: '8s' } } });
   let is_over = false, answered = 0, refused = 0, kept_answered = 0;
   const one = async () => {
     while (!is_over) {
@@ -61,14 +61,17 @@ async function drainUnderLoad(t, options) {
   };
   const kept = async () => {
     const connection = keptConnection(server.port);
-    for (;;) {
+    for (let asked_at = Date.now(), before; ;) {
+      before = asked_at;
+      asked_at = Date.now();
       try {
         const { status, headers } = await connection.get('/health/live');
         assert.equal(status, 200);
         kept_answered++;
         if (headers.connection === 'close') return;
       } catch (e) {
-        assert.match(`${e.code ?? e}`, /ECONNREFUSED/);
+        // Who has said nothing for a second, as when the machine does something else, finds it closed.
+        if (asked_at - before < 1000) assert.match(`${e.code ?? e}`, /ECONNREFUSED/);
         return;
       }
     }
@@ -76,7 +79,7 @@ async function drainUnderLoad(t, options) {
   const clients = Array.from({ length: 24 }, (_, i) => (i % 4 ? one : kept)());
   await waitFor(() => answered > 100 && kept_answered > 20, 'traffic');
   server.kill('SIGTERM');
-  await server.line(/stopping pause_ms=300/);
+  await server.line(/stopping pause_ms=2000/);
   assert.equal((await server.request('/health/ready')).status, 503);
   await Promise.all(clients);
   is_over = true;
@@ -134,10 +137,11 @@ test('HTTP/2 is told by GOAWAY, and its running request ends whole', async (t) =
   let text = '';
   turn.on('data', (part) => { text += part; });
   turn.end(JSON.stringify({ input: '[[mock tokens=60 interval=20]]', stream: true }));
+  const is_over = new Promise((resolve, reject) => { turn.on('end', resolve).on('error', reject); });
   await waitFor(() => text.includes('text.delta'), 'an answer that is under way');
   secure.kill('SIGTERM');
   await within(is_away, 'GOAWAY');
-  await within(new Promise((resolve, reject) => turn.on('end', resolve).on('error', reject)), 'end of the stream');
+  await within(is_over, 'end of the stream');
   assert.match(text, /event: turn\.completed/);
   assert.equal((await secure.ended).code, 0);
 });
@@ -160,7 +164,8 @@ test('idle WebSockets are closed one after the other, with a hint when to come b
 });
 
 test('a stream that its turn outlives ends with retry:, and is followed on elsewhere', async (t) => {
-  const server = await startServer(t, { config: { drain: { timeout: '1500ms', come_back: '900ms' } } });
+  // The old worker has time for all that happens until it is asked, and the turn outlives it.
+  const server = await startServer(t, { config: { workers: 2, http: { header_timeout: '1m' }, drain: { timeout: '5s', come_back: '900ms' } } });
   // The head of a request has begun: the worker waits for the rest of it, also while it drains.
   const socket = net.connect(server.port, '127.0.0.1');
   t.after(() => socket.destroy());
@@ -170,7 +175,7 @@ test('a stream that its turn outlives ends with retry:, and is followed on elsew
   await server.line(/reload done/);
   // A turn of a new worker, followed through an old one.
   const session = await newSession(server);
-  const events = await server.stream(`/v1/sessions/${session.id}/turns`, { key, body: { input: '[[mock tokens=250 interval=20]]', stream: true } });
+  const events = await server.stream(`/v1/sessions/${session.id}/turns`, { key, body: { input: '[[mock tokens=400 interval=20]]', stream: true } });
   const turn = (await events[Symbol.asyncIterator]().next()).value.id.split('.')[0];
   const route = `/v1/sessions/${session.id}/turns/${turn}/events`;
   socket.write(`${route} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\n\r\n`);
@@ -229,9 +234,11 @@ async function postAgain(server, tokens, count = 16) {
   const body = { input: `[[mock tokens=${tokens} interval=20]]`, request_id: 'again' };
   const events = await server.stream(route, { key, body: { ...body, stream: true } });
   const turn = (await events[Symbol.asyncIterator]().next()).value.id.split('.')[0];
-  const posts = Array.from({ length: count }, () => server.request(route, { key, body: { ...body, stream: false }, limit_ms: 60000 }));
+  let answered = 0; // already, where the turn was over sooner than they could be counted
+  const posts = Array.from({ length: count }, () => server.request(route, { key, body: { ...body, stream: false }, limit_ms: 60000 })
+    .then((answer) => { answered++; return answer; }));
   const live = () => server.request('/metrics').then(({ text }) => sumOf(parseMetrics(text), 'parley_connections', { kind: 'http' }));
-  await waitFor(async () => await live() >= count, 'posts that wait');
+  await waitFor(async () => await live() + answered >= count, 'posts that wait');
   return { turn, posts, route };
 }
 
@@ -293,7 +300,7 @@ test('a signal after a command to drain cuts nothing short, a second one does', 
     const events = await server.stream(`/v1/sessions/${session.id}/turns`, { key, body: { input: `[[mock tokens=${tokens} interval=20]]`, stream: true } });
     return collect(events, is_last_event, 15000);
   };
-  const [short, endless] = [begin(50), begin(5000).catch((e) => e)];
+  const [short, endless] = [begin(250), begin(5000).catch((e) => e)];
   await waitFor(async () => sumOf(parseMetrics((await server.request('/metrics')).text), 'parley_turns_live') === 2, 'turns');
   await server.request('/admin/v1/drain', { method: 'POST', key: keys.admin });
   await server.line(/draining timeout_ms=20000/);
