@@ -17,7 +17,7 @@ const before_first_token = [
   { name: 'slow', fault: { fault: 'slow_first', first: 5000 }, code: 'provider_timeout' },
   { name: '429', fault: { fault: 'status:429' }, again: true, code: 'rate_limited' },
   { name: '429, Retry-After in seconds', fault: { fault: 'status:429', retry_after: 40 }, code: 'rate_limited', retry_after: [40, 40] },
-  { name: '429, Retry-After as a date', fault: { fault: 'status:429', retry_after: 'date+40' }, code: 'rate_limited', retry_after: [38, 40] },
+  { name: '429, Retry-After as a date', fault: { fault: 'status:429', retry_after: 'date+40' }, code: 'rate_limited', retry_after: [20, 40] },
   { name: '500', fault: { fault: 'status:500' }, again: true, code: 'provider_error' },
   { name: '503', fault: { fault: 'status:503' }, again: true, code: 'provider_error' },
   { name: '408', fault: { fault: 'status:408' }, again: true, code: 'provider_error' },
@@ -56,7 +56,7 @@ export const faults = [
   { phase: 'at the end', name: '[DONE] without finish_reason', fault: { fault: 'no_finish' }, kept: answer, code: 'provider_error', whole: null },
 ];
 
-/** What is odd, and no failure. text: what the provider says then. */
+/** What is odd, and no failure. text: what the provider says then; is_long: for more than a second there is no token. */
 export const oddities = [
   { name: 'none', fault: { fault: 'none' } },
   { name: 'no [DONE]', fault: { fault: 'no_done' } },
@@ -66,8 +66,8 @@ export const oddities = [
   { name: 'byte by byte', fault: { fault: 'drip', interval: 0 } },
   { name: 'no end after [DONE]', fault: { fault: 'linger' } },
   { name: 'CRLF and comments', fault: { fault: 'crlf' } },
-  { name: 'thinks for longer than both limits', fault: { fault: 'comments', after: 0, first: 1200 } },
-  { name: 'thinks again in the middle', fault: { fault: 'comments', after: 2, first: 1200 } },
+  { name: 'thinks for longer than both limits', is_long: true, fault: { fault: 'comments', after: 0, first: 1200 } },
+  { name: 'thinks again in the middle', is_long: true, fault: { fault: 'comments', after: 2, first: 1200 } },
 ];
 
 /** Faults of the mock that no row above has. */
