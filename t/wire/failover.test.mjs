@@ -23,7 +23,7 @@ test('two database servers: the primary dies, its standby is promoted, nothing a
 
   const url = `postgres://parley@127.0.0.1:${standby.port},127.0.0.1:${primary.port}/parley`; // the standby first: it takes no writes
   const server = await startServer(t, { mock, config: { workers: 2, store: { url, acquire_timeout: '10s' }, sessions: { sweep_interval: '1d' } } });
-  for (const line of [/store connection (lost|failed)/, /store (reads|writes) fail/, /store operation/, /turns of dead hosts not recorded/]) server.expectLog(line);
+  for (const line of [/store connection (lost|failed)/, /store (reads|writes) fail/, /store operation/, /store pool exhausted/, /turns of dead hosts not recorded/]) server.expectLog(line);
   const acknowledged = [];
   let is_over = false;
   const talk = async () => {
@@ -75,6 +75,7 @@ test('Redis is demoted behind its name: READONLY leads to the new primary, and l
   name.target.port = second.port;
   await first.command('REPLICAOF', '127.0.0.1', String(second.port));
   await server.line(/backplane is back/, 20000);
+  await waitFor(() => [...name.pairs].every(({ far }) => far?.remotePort === second.port), 'nobody at the old one');
   await waitFor(async () => Number(await second.command('ZCARD', 'parley:workers')) === 2 && (await mode()) === 'redis', 'all workers at the new one');
   assert.equal(await ask(40), 20, 'the ten before count');
   const { id } = await newSession(server);
