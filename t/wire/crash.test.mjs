@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { fill, mountSmall, tempDir } from './lib/disk.mjs';
 import { collect } from './lib/http.mjs';
+import { isGone } from './lib/process.mjs';
 import { is_last_event, keys, newSession, startServer, streamTurn } from './lib/server.mjs';
 import { holders } from './lib/sockets.mjs';
 import { waitFor } from './lib/wait.mjs';
@@ -62,21 +63,25 @@ test('an input that kills workers again and again: slowed down, degraded, its fi
 });
 
 test('a worker that hangs is aborted, and says where it was', { skip: is_sanitized }, async (t) => {
-  const server = await startServer(t, { config: { workers: 2, watchdog: { silence: '1s' } } });
+  const server = await startServer(t, { config: { workers: 2, watchdog: { silence: '2s' } } });
   server.expectLog(/worker stalled slot=1|worker died|worker crashed|parleyd\(|\.so|\[0x/);
-  const pid = server.workers()[1];
-  process.kill(pid, 'SIGSTOP');
-  await server.line(new RegExp(`worker stalled slot=1 pid=${pid} silent_ms=`));
-  process.kill(pid, 'SIGCONT'); // what hangs otherwise takes the signal at once
-  await server.replaced(1, pid);
-  await server.line(/worker crashed signal=06/);
+  const has_said = () => server.lines.some((line) => /worker crashed signal=06/.test(line));
+  // What hangs otherwise takes the signal at once; who is stopped has a second to be let go, or is killed: then once more.
+  for (let tries = 0; tries < 2 && !has_said(); tries++) {
+    const pid = server.workers()[1];
+    process.kill(pid, 'SIGSTOP');
+    await server.line(new RegExp(`worker stalled slot=1 pid=${pid} silent_ms=`));
+    if (!isGone(pid)) process.kill(pid, 'SIGCONT');
+    await server.replaced(1, pid);
+  }
+  assert.ok(has_said(), server.output());
   assert.ok(server.lines.filter((line) => /parleyd\(.*\[0x|libc/.test(line)).length >= 3, 'a trace');
   assert.equal((await health(server)).workers.ready, 2);
 });
 
 test('out of memory: one worker is replaced, the others do not notice', { skip: is_sanitized }, async (t) => {
   const server = await startServer(t, { config: { http: { max_body: '8MiB' } } });
-  server.expectLog(/worker died|panic check=|worker crashed|parleyd\(|\.so|\[0x|fatal/);
+  server.expectLog(/worker died|panic check=|worker crashed|parleyd\(|\.so|\[0x|fatal|store \w+ failed/);
   const [pid] = server.workers();
   const pages = Number(fs.readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ')[0]);
   execFileSync('prlimit', [`--pid=${pid}`, `--as=${pages * 4096 + (1 << 20)}`]);

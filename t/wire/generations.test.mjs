@@ -16,7 +16,13 @@ const run = (server, ...args) => promisify(execFile)(path.join(build, 'parleyd')
 function descriptors(pid) {
   const kinds = {};
   for (const fd of fs.readdirSync(`/proc/${pid}/fd`)) {
-    const kind = fs.readlinkSync(`/proc/${pid}/fd/${fd}`).replace(/:?\[.*\]$/, '');
+    let link;
+    try {
+      link = fs.readlinkSync(`/proc/${pid}/fd/${fd}`);
+    } catch {
+      continue; // closed meanwhile
+    }
+    const kind = link.replace(/:?\[.*\]$/, '');
     if (!kind.includes('parley.db')) kinds[kind] = (kinds[kind] ?? 0) + 1;
   }
   return kinds;
@@ -99,7 +105,13 @@ test('a reload, an upgrade and the death of a worker at the same moment, in ever
   const server = await start(t, 4);
   server.expectLog(/worker died|worker dies again and again|(upgrade|reload) failed reason="(a reload|an upgrade) is under way"|worker of another master is gone/);
   let victim, from;
-  const kill = () => process.kill(victim, 'SIGKILL');
+  const kill = () => {
+    try {
+      process.kill(victim, 'SIGKILL');
+    } catch (e) {
+      if (e.code !== 'ESRCH') throw e; // it has been replaced already
+    }
+  };
   const hup = () => server.kill('SIGHUP');
   // Signals that are waiting together are taken in their own order: the next one comes when this is under way.
   const usr2 = async () => { server.kill('SIGUSR2'); await server.line(/upgrade (started|failed)/, 10000, from); };
