@@ -22,10 +22,15 @@ function program(name) {
 }
 
 class Postgres {
-  constructor(dir, account, port) {
-    Object.assign(this, { dir, account, port });
-    this.url = `postgres://parley@127.0.0.1:${port}/parley`;
-    this.unix_url = `postgres://parley@/parley?host=${encodeURIComponent(dir)}&port=${port}`;
+  constructor(dir, account) {
+    Object.assign(this, { dir, account });
+  }
+
+  /** A port of its own, chosen when it is about to be bound: until then another may take it. */
+  async settle() {
+    this.port = await freePort();
+    this.url = `postgres://parley@127.0.0.1:${this.port}/parley`;
+    this.unix_url = `postgres://parley@/parley?host=${encodeURIComponent(this.dir)}&port=${this.port}`;
   }
 
   async init() {
@@ -96,8 +101,9 @@ class Postgres {
 /** options: as again()'s, or a function of the account that gives them. */
 export async function startPostgres(t, options = {}) {
   const account = databaseAccount();
-  const postgres = new Postgres(folderOf(account, 'postgres'), account, await freePort());
+  const postgres = new Postgres(folderOf(account, 'postgres'), account);
   await postgres.init();
+  await postgres.settle();
   await postgres.again(typeof options === 'function' ? options(account) : options);
   await postgres.sql('CREATE DATABASE parley', 'postgres');
   postgres.stop = async () => {
@@ -110,12 +116,13 @@ export async function startPostgres(t, options = {}) {
 
 /** A server that follows `primary`, as of now: standby.promote() makes a primary of it. */
 export async function startStandby(t, primary) {
-  const standby = new Postgres(folderOf(primary.account, 'postgres'), primary.account, await freePort());
+  const standby = new Postgres(folderOf(primary.account, 'postgres'), primary.account);
   const copy = new Child(program('pg_basebackup'), [
     '-h', '127.0.0.1', '-p', String(primary.port), '-U', 'parley', '-D', path.join(standby.dir, 'data'), '-R', '-X', 'stream', '-c', 'fast',
   ], { ...primary.account, cwd: standby.dir });
   const { code } = await copy.ended;
   if (code !== 0) throw new Error(`pg_basebackup: ${copy.output()}`);
+  await standby.settle();
   await standby.again();
   standby.promote = () => standby.sql('SELECT pg_promote()', 'postgres');
   standby.stop = async () => {
