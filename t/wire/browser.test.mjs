@@ -9,6 +9,7 @@ import { browser_path, startBrowser, startSite } from './lib/browser.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { keys, startServer } from './lib/server.mjs';
 import { holders } from './lib/sockets.mjs';
+import { waitFor } from './lib/wait.mjs';
 import { text_of } from './lib/ws.mjs';
 
 const skip = browser_path ? false : 'no chromium';
@@ -78,7 +79,8 @@ test('cancel; reconnect to another worker, and resume: nothing lost, nothing dou
   const connect_to = async (name) => {
     const before_it = holders(server.port, server.workers());
     assert.ok((await connect(page, name, url_of(), pair)).opened);
-    return [...holders(server.port, server.workers())].find(([port]) => !before_it.has(port))[1];
+    const [, pid] = await waitFor(() => [...holders(server.port, server.workers())].find(([port]) => !before_it.has(port)), 'who has it');
+    return pid;
   };
   const was_at = await connect_to('a');
   await say(page, 'a', { action: 'chat', request_id: 'long', payload: { text: '[[mock tokens=5000 interval=20]]' } });

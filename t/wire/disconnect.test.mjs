@@ -16,7 +16,7 @@ const endless = '[[mock tokens=100000 interval=20]]';
 
 let plain, secure;
 before(async () => {
-  const config = { usage: { interval: '1ms' }, gateway: { max_kept: '200KiB', keep_answers: '4s' }, keys: [
+  const config = { usage: { interval: '1ms' }, gateway: { max_kept: '200KiB', keep_answers: '8s' }, keys: [
     { kind: 'client', app: 'demo', secret: keys.client }, { kind: 'server', app: 'demo', secret: keys.server }, { kind: 'server', app: 'demo', secret: other_key },
   ] };
   plain = await startServer(null, { config });
@@ -150,7 +150,8 @@ test('continue: the answer is read to its end, billed, and kept for the key that
   for (const [stream, leaves] of [[true, in_the_middle], [true, at_once], [false, at_once]]) {
     const was = await stats(plain), rows = usageRows(plain).length;
     const id = await go_on('[[mock tokens=20 interval=20]]', stream, leaves);
-    assert.equal((await kept(id)).status, 404, 'not before its end');
+    const early = await kept(id);
+    if ((await stats(plain)).active_requests > 0) assert.equal(early.status, 404, 'not before its end');
     const answer = await waitFor(async () => { const got = await kept(id); return got.status === 200 && got; }, 'the answer');
     const text = stream ? [...answer.text.matchAll(/"content":"([^"]*)"/g)].map(([, piece]) => piece).join('') : answer.json.choices[0].message.content;
     assert.equal(text, words);

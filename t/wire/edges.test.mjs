@@ -131,7 +131,7 @@ test('clients that leave in the middle of the flow harm nobody', async () => {
     }));
   }
   // Nobody's place is kept.
-  await waitFor(async () => (await server.request('/health')).json.connections.active === 0, 'end of all requests', 3000);
+  await waitFor(async () => (await server.request('/health')).json.connections.active === 0, 'end of all requests');
 });
 
 test('a database that is deleted under the server is an outage, not a loss that nobody sees', async (t) => {
@@ -144,8 +144,8 @@ test('a database that is deleted under the server is an outage, not a loss that 
     const { status, json } = await own.request('/v1/sessions', { key: keys.client, body: {} });
     assert.ok(status === 201 || (status === 503 && json.error.code === 'store_unavailable'), `${status} ${JSON.stringify(json)}`);
     return status === 503;
-  }, 'refusal', 5000);
-  await waitFor(async () => (await own.request('/health/ready')).status === 503, 'not ready', 5000);
+  }, 'refusal');
+  await waitFor(async () => (await own.request('/health/ready')).status === 503, 'not ready');
   const pid = own.killWorker(1);
   own.expectLog(/worker (not ready|exited|died)/);
   await waitFor(() => !fs.existsSync(`/proc/${pid}`), 'death');

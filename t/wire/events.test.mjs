@@ -9,7 +9,8 @@ import { waitFor, within } from './lib/wait.mjs';
 const key = keys.client;
 let server;
 
-before(async () => { server = await startServer(null); });
+// Who takes nothing for long is to be told to come back, not to be cut.
+before(async () => { server = await startServer(null, { config: { http: { send_timeout: '5m' } } }); });
 after(() => server?.stop());
 
 const announce = async (message, more = {}) => {
@@ -307,12 +308,12 @@ test('spend: what a day costs, and a budget that is used up', { timeout: 120000 
   assert.equal(stream.status, 200, stream.text);
   const seen = [];
   (async () => { try { for await (const event of stream) seen.push(event); } catch { /* closed */ } })();
-  // 3,000 millionths each, so 20 are half of it. What is there at the first look is where it begins.
+  // 3,000 millionths each, so 20 are half of it. What is there at the first look is where it begins: not all at once.
   const ask = () => other.request('/v1/chat/completions', { key: keys.server, body: {
     model: 'default', max_tokens: 1500, messages: [{ role: 'user', content: 'go [[mock tokens=1500 interval=0]]' }] } });
   await waitFor(async () => {
     await ask();
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await new Promise((resolve) => setTimeout(resolve, 100));
     return seen.some(({ event }) => event === 'budget.alert');
   }, 'budget.alert', 30000);
   const update = seen.find(({ event }) => event === 'spend.update').data.data;
@@ -331,6 +332,7 @@ test('a slow reader is told to come back, and then misses nothing', { timeout: 1
   let last = first.last;
   first.close();
   const slow = net.connect({ port: server.port, host: '127.0.0.1' });
+  slow.on('error', () => {});
   slow.write(`GET /v1/events?topics=notifications HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\nLast-Event-ID: ${last}\r\n\r\n`);
   await within(new Promise((resolve) => slow.once('data', resolve)), 'an answer');
   slow.pause();
@@ -383,7 +385,7 @@ test('drained: each is told to come back', { timeout: 60000 }, async () => {
   }
   await other.stop();
   await within(end, 'end of the stream');
-  for (const { closed } of sockets) assert.equal(closed?.code, 1001);
+  for (const socket of sockets) assert.equal((await waitFor(() => socket.closed, 'close')).code, 1001);
   assert.match(sockets[0].closed.reason, /draining; retry_after_ms=\d+/);
   assert.ok(sockets[1].frames.some((text) => text.includes('"type":7') && text.includes('"allowReconnect":true')));
 });

@@ -484,7 +484,7 @@ test('a client that goes stops the provider at once; one that said so does not',
     asked.catch(() => {});
     abort.abort();
     await waitFor(async () => (await stats()).aborted > before_stats.aborted, 'end at the provider', 5000);
-    assert.ok(Date.now() - left_at < 3000);
+    assert.ok(Date.now() - left_at < 15000, 'before its own end');
   }
   // Also one that has had answers over that connection before.
   const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });

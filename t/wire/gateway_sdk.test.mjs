@@ -94,7 +94,7 @@ test('openai: abort stops the provider', async () => {
     stream.controller.abort();
     break;
   }
-  await waitFor(async () => (await stats()).aborted === aborted + 1, 'end at the provider');
+  await waitFor(async () => (await stats()).aborted > aborted, 'end at the provider');
 });
 
 test('ai: text, streamed and not', async () => {
@@ -132,5 +132,5 @@ test('ai: embeddings, errors, abort', async () => {
   const abort = new AbortController();
   const stopped = streamText({ model: ai.chat('default'), prompt: '[[mock tokens=1000 interval=20]]', maxRetries: 0, abortSignal: abort.signal });
   for await (const _ of stopped.textStream) abort.abort();
-  await waitFor(async () => (await stats()).aborted === aborted + 1, 'end at the provider');
+  await waitFor(async () => (await stats()).aborted > aborted, 'end at the provider');
 });

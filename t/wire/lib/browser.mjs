@@ -15,7 +15,7 @@ export const browser_path = ['chromium-headless-shell', 'chromium', 'google-chro
 const page_script = `
 globalThis.sockets = {};
 globalThis.until = async (what, fn) => {
-  for (const end = Date.now() + 10000; ;) {
+  for (const end = Date.now() + 30000; ;) {
     const value = fn();
     if (value) return value;
     if (Date.now() > end) throw new Error('no ' + what);
