@@ -152,7 +152,7 @@ test('a turn replayed again and again, and results, on the host that --other nam
 });
 
 test('followers of one turn have all events, together', async () => {
-  const result = await passed(['--users', 20, '--count', 40, '--tokens', 10, '--interval', 2, 'followers']);
+  const result = await passed(['--users', 20, '--count', 40, '--tokens', 10, '--interval', 10, 'followers']);
   assert.ok(result.deltas >= 40 * 2, `${result.deltas}`);
   assert.ok(result.spread_us.count > 0);
   ordered(result.whole_us, 40);
