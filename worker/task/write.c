@@ -49,12 +49,15 @@ copy_task(struct arena *a, struct store_task *to, const struct store_task *t)
 	to->app_id = dup(a, t->app_id);
 	to->type = dup(a, t->type);
 	to->partition_key = dup(a, t->partition_key);
+	to->state = dup(a, t->state);
 	to->model = dup(a, t->model);
 	to->provider = dup(a, t->provider);
 	to->provider_model = dup(a, t->provider_model);
 	to->job_id = dup(a, t->job_id);
 	to->webhook_json = dup(a, t->webhook_json);
 	to->input_json = news_needs_input(t) ? dup(a, t->input_json) : NULL;
+	/* Nobody is told of these: they are the caller's, and may be gone by then. */
+	to->key_id = to->owner = to->message = to->error_code = to->error_message = NULL;
 	to->terms_json = to->result_json = NULL;
 }
 

@@ -4,6 +4,8 @@
  */
 #include "t/unit/worker/store/world.h"
 
+#include <sys/mman.h>
+
 #include "worker/store/tasks.h"
 #include "worker/task/task_impl.h"
 
@@ -95,11 +97,33 @@ each_is_told_of_its_own(void **state)
 	assert_string_equal(is, "cancelled");
 }
 
+/* Who runs it may have dropped it, and all its texts, before the record has answered. */
+static void
+what_is_told_is_kept(void **state)
+{
+	struct said started = {.state = "running", .is_kept = true};
+	struct store_task t = {.id = "task_1", .app_id = "a", .type = "chat.completion"};
+	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct outcome outcome;
+
+	create("task_1");
+	assert_ptr_not_equal(page, MAP_FAILED);
+	strcpy(page, "queued");
+	t.state = t.key_id = t.owner = t.message = page;
+	world_expect(&w);
+	task_change(&ts, &t, &started, on_written, &outcome);
+	assert_int_equal(munmap(page, 4096), 0);
+	world_wait(&w);
+	assert_int_equal(outcome.err, 0);
+	assert_true(outcome.is_done);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(each_is_told_of_its_own, setup, teardown),
+	    cmocka_unit_test_setup_teardown(what_is_told_is_kept, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
