@@ -306,7 +306,8 @@ target_go_on(struct message *m)
 	struct target *t = m->target;
 	struct message *next, *node;
 
-	if (t->is_open || t->is_disabled || m->is_gone || strcmp(m->state, "pending") == 0)
+	if (t->is_open || t->is_disabled || !t->is_usable || m->is_gone ||
+	    strcmp(m->state, "pending") == 0)
 		give_behind_back(m);
 	if ((next = take_behind(m)) == NULL)
 		return;
