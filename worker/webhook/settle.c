@@ -61,7 +61,7 @@ hear(struct webhooks *w, const struct store_webhook_endpoint *e)
 
 	if (t == NULL)
 		return;
-	if (is_open && t->is_open != is_open)
+	if (is_open && !t->told_open)
 		log_info("webhook breaker open endpoint=%s failures=%llu status=%d error=%s", e->id,
 		    (unsigned long long)e->failures, e->last_status,
 		    e->last_error != NULL ? e->last_error : "-");
