@@ -211,6 +211,12 @@ target_room(const struct target *t)
 	return has + (most + 1) / 2 <= most ? (uint32_t)(most - has) : 0;
 }
 
+size_t
+target_weight(const struct target *t, uint32_t count)
+{
+	return count * (t->mean_bytes > 0 ? t->mean_bytes : (size_t)FIRST_BYTES);
+}
+
 /* Not so many that connections would be idle; of one that fails the others wait in the record. */
 uint32_t
 target_in_a_row(const struct target *t, uint32_t room)

@@ -1,7 +1,8 @@
 /*
  * webhook_impl - what the files of worker/webhook share. Not for others.
  *
- *   webhooks.c  looks and claims: the cycle; life
+ *   webhooks.c  looks, and when: the cycle; life
+ *   claim.c     claims what there is room for
  *   target.c    an endpoint as this worker knows it: its queue, its share of a host's connections
  *   send.c      one request
  *   settle.c    results, on their way to the record
@@ -25,7 +26,8 @@ enum {
 	HELD_MAX = 4000,           /* webhooks in one worker, */
 	HELD_BYTES_MAX = 32 << 20, /* and what they weigh: beyond either nothing is claimed */
 	CLAIM_BYTES = 4 << 20,     /* of one endpoint at once, by what its last ones weighed */
-	FIRST_MAX = 4,             /* .. while it is not known what they weigh: webhooks */
+	FIRST_MAX = 4,             /* .. while it is not known what they weigh: webhooks, */
+	FIRST_BYTES = CLAIM_BYTES / FIRST_MAX, /* which are thought to weigh so much each */
 	QUIET_MS = 200,   /* an endpoint whose due ones all wait for others in their order */
 	SLOW_MS = 500,    /* it answers slower: no more is claimed than goes out at once */
 	IN_A_ROW_MAX = 8, /* of equal order, claimed together */
@@ -53,10 +55,11 @@ struct webhooks {
 	uint64_t looked_ms;
 	bool is_running, is_draining, is_looking, must_look_again;
 	bool is_known, is_making_known; /* the configuration's endpoints to the record */
-	uint64_t next_ms; /* from now on: when something becomes due that we have seen */
-	char *after;      /* the look goes on there; NULL: from the first */
-	struct target **wanted;
-	size_t wanted_count;
+	uint64_t next_ms;       /* from now on: when something becomes due that we have seen */
+	char *after;            /* the look goes on there; NULL: from the first */
+	struct target **wanted; /* something of theirs may be claimed; in their turn */
+	size_t wanted_count, claim_from, claim_to; /* of them: what is being claimed of */
+	char *first; /* had to stand back: the next look begins with it; NULL: nobody had to */
 	uint64_t told_others_ms;
 	struct events *events; /* NULL: nobody is told */
 	uint64_t news_from_ms;
@@ -123,13 +126,19 @@ struct message {          /* a webhook that this worker has claimed */
 
 /* webhooks.c */
 void webhooks_look_in(struct webhooks *, uint64_t delay_ms);
+void webhooks_tell_others(struct webhooks *); /* there is more than this worker takes */
+void webhooks_end_cycle(struct webhooks *);
 void message_free(struct message *); /* it is in no list */
+
+/* claim.c: of w->wanted; ends the cycle */
+void claim_wanted(struct webhooks *);
 
 /* target.c */
 struct target *target_of(
     struct webhooks *, const struct store_webhook_endpoint *);  /* made or known */
 void target_free(struct target *);                              /* nothing of it is in flight */
 uint32_t target_room(const struct target *);                    /* how many may be claimed */
+size_t target_weight(const struct target *, uint32_t count);    /* what so many may weigh */
 uint32_t target_in_a_row(const struct target *, uint32_t room); /* .. of equal order */
 /* Behind `first`, of equal order, unless that is NULL. */
 struct message *target_take(

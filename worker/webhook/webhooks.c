@@ -4,6 +4,8 @@
  *
  *   IDLE --timer, wake, results--> LOOK --nothing may be claimed--> IDLE
  *                                   |--> CLAIM --> (targets send) --> IDLE
+ *                                         ^   |
+ *                                         +---+ of the next endpoints, while there is room
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,12 +15,6 @@
 #include "common/log.h"
 #include "common/metric.h"
 #include "worker/webhook/webhook_impl.h"
-
-static uint64_t
-lease_ms(const struct webhooks *w)
-{
-	return 2 * w->conf->timeout_ms + LEASE_GRACE_MS;
-}
 
 void
 message_free(struct message *m)
@@ -82,8 +78,8 @@ on_wake(void *arg, const struct backplane_call *call)
 }
 
 /* There is more than this worker takes: the others need not wait for their polls. */
-static void
-tell_others(struct webhooks *w)
+void
+webhooks_tell_others(struct webhooks *w)
 {
 	uint64_t now_ms = loop_now_ms(w->loop);
 
@@ -95,100 +91,14 @@ tell_others(struct webhooks *w)
 
 /* ---- the cycle ---- */
 
-static void
-end_cycle(struct webhooks *w)
+void
+webhooks_end_cycle(struct webhooks *w)
 {
 	bool is_at_once = w->must_look_again || w->after != NULL;
 
 	w->is_looking = w->must_look_again = false;
-	w->wanted_count = 0;
+	w->wanted_count = w->claim_from = w->claim_to = 0;
 	webhooks_look_in(w, is_at_once ? 0 : w->next_ms);
-}
-
-static int
-by_id(const void *a, const void *b)
-{
-	return strcmp((*(struct target *const *)a)->id, (*(struct target *const *)b)->id);
-}
-
-static int
-compare_rows(const struct store_webhook *a, const struct store_webhook *b)
-{
-	int order = strcmp(a->endpoint_id, b->endpoint_id);
-
-	return order != 0 ? order : strcmp(a->order_key, b->order_key);
-}
-
-static int
-by_order(const void *a, const void *b)
-{
-	const struct store_webhook *x = *(const struct store_webhook *const *)a;
-	const struct store_webhook *y = *(const struct store_webhook *const *)b;
-	int order = compare_rows(x, y);
-
-	return order != 0 ? order : (x->position > y->position) - (x->position < y->position);
-}
-
-/* Those of equal order one behind the other. */
-static void
-take(struct webhooks *w, const struct store_webhook *rows, size_t count)
-{
-	const struct store_webhook **order = xcalloc(count + 1, sizeof(struct store_webhook *));
-	struct message *first = NULL;
-
-	for (size_t i = 0; i < count; i++)
-		order[i] = &rows[i];
-	qsort(order, count, sizeof(struct store_webhook *), by_order);
-	for (size_t i = 0; i < count; i++) {
-		struct target *t = strmap_get(w->targets, str_of(order[i]->endpoint_id));
-		bool is_behind = i > 0 && compare_rows(order[i - 1], order[i]) == 0;
-		struct message *m;
-
-		check(t != NULL);
-		t->quiet_until_ms = 0;
-		m = target_take(t, order[i], lease_ms(w), is_behind ? first : NULL);
-		first = is_behind ? first : m;
-	}
-	free(order);
-}
-
-static void
-on_claimed(void *arg, int err, const struct store_webhook *rows, size_t count, bool has_more)
-{
-	struct webhooks *w = arg;
-	uint64_t quiet_until_ms = loop_now_ms(w->loop) + QUIET_MS;
-
-	(void)has_more;
-	for (size_t i = 0; i < w->wanted_count; i++)
-		w->wanted[i]->quiet_until_ms = quiet_until_ms;
-	take(w, rows, count);
-	for (size_t i = 0; i < w->wanted_count; i++) {
-		if (w->is_draining)
-			target_give_back(w->wanted[i]);
-		else
-			target_pump(w->wanted[i]);
-	}
-	if (err != 0)
-		log_warn("webhooks not claimed reason=%s", err_info(err)->code);
-	if (err != 0 && w->next_ms < SETTLE_AGAIN_MS)
-		w->next_ms = SETTLE_AGAIN_MS;
-	end_cycle(w);
-}
-
-static void
-claim(struct webhooks *w)
-{
-	struct store_webhook_want *wants = xcalloc(w->wanted_count, sizeof(*wants));
-
-	qsort(w->wanted, w->wanted_count, sizeof(*w->wanted), by_id);
-	for (size_t i = 0; i < w->wanted_count; i++) {
-		const struct target *t = w->wanted[i];
-		uint32_t room = target_room(t);
-
-		wants[i] = (struct store_webhook_want){t->id, room, target_in_a_row(t, room)};
-	}
-	store_webhook_claim(w->store, w->owner, wants, w->wanted_count, lease_ms(w), on_claimed, w);
-	free(wants);
 }
 
 /* How long until something of it may be claimed; 0: now. */
@@ -219,10 +129,10 @@ consider(struct webhooks *w, const struct store_webhook_endpoint *e, uint64_t no
 	if (wait_ms > 0) {
 		if (wait_ms < w->next_ms)
 			w->next_ms = wait_ms;
-	} else if (target_room(t) > 0 && w->held < HELD_MAX && w->held_bytes < HELD_BYTES_MAX) {
+	} else if (target_room(t) > 0) {
 		w->wanted[w->wanted_count++] = t;
 	} else {
-		tell_others(w); /* results will lead here again */
+		webhooks_tell_others(w); /* results will lead here again */
 	}
 }
 
@@ -239,12 +149,24 @@ note_lateness(const struct store_webhook_endpoint *list, size_t count)
 	metric_gauge_set(METRIC_WEBHOOKS_LATE, 0, 0, late_ms / 1000);
 }
 
+/* Where its turn begins. */
+static size_t
+first_of(const struct webhooks *w, const struct store_webhook_endpoint *list, size_t count)
+{
+	size_t i = 0;
+
+	while (w->first != NULL && i < count && strcmp(list[i].id, w->first) < 0)
+		i++;
+	return i;
+}
+
 static void
 on_looked(
     void *arg, int err, const struct store_webhook_endpoint *list, size_t count, bool has_more)
 {
 	struct webhooks *w = arg;
 	uint64_t now_ms = loop_now_ms(w->loop);
+	size_t first = first_of(w, list, count);
 
 	(void)has_more;
 	if (w->after == NULL) /* what pages before had stays */
@@ -254,13 +176,13 @@ on_looked(
 	free(w->after);
 	w->after = NULL;
 	for (size_t i = 0; i < count && !w->is_draining; i++)
-		consider(w, &list[i], now_ms);
+		consider(w, &list[(first + i) % count], now_ms);
 	if (count == LOOK_ENDPOINTS)
 		w->after = xstrdup(list[count - 1].id);
 	if (w->wanted_count > 0)
-		claim(w);
+		claim_wanted(w);
 	else
-		end_cycle(w);
+		webhooks_end_cycle(w);
 }
 
 static void
@@ -435,6 +357,7 @@ webhooks_free(struct webhooks **ref)
 	strmap_free(&w->targets);
 	strmap_free(&w->hosts);
 	free(w->wanted);
+	free(w->first);
 	free(w->after);
 	free(w);
 }

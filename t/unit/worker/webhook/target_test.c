@@ -1,5 +1,6 @@
 /*
- * target_test - how much of an endpoint is claimed at once: few until it is known what they weigh.
+ * target_test - how much of an endpoint is claimed at once: few until it is known what they weigh;
+ * and what becomes of those that wait for others.
  */
 #include "t/unit/unit.h"
 
@@ -21,8 +22,11 @@ setup(void **state)
 	(void)state;
 	w = (struct webhooks){.loop = loop_new(), .conf = &conf};
 	host = (struct host){.connections = 10, .targets = 1};
-	t = (struct target){.webhooks = &w, .host = &host, .endpoint = {.batch = 1}};
+	t = (struct target){
+	    .webhooks = &w, .host = &host, .endpoint = {.batch = 1}, .is_usable = true};
 	list_init(&t.waiting);
+	list_init(&w.results);
+	list_init(&w.settling);
 	return 0;
 }
 
@@ -36,6 +40,7 @@ teardown(void **state)
 		list_del(&m->node);
 		message_free(m);
 	}
+	settle_stop(&w);
 	loop_free(&w.loop);
 	return 0;
 }
@@ -76,12 +81,50 @@ large_ones(void **state)
 	assert_int_equal(w.held_bytes, LARGE);
 }
 
+static void
+what_so_many_may_weigh(void **state)
+{
+	(void)state;
+	assert_int_equal(target_weight(&t, 3), 3 * FIRST_BYTES);
+	take(2000);
+	assert_int_equal(target_weight(&t, 3), 3 * 2000);
+}
+
+/* Its secret is sealed with another key now, while a result of it is on its way to the record. */
+static void
+those_behind_go_back_where_nobody_can_send_them(void **state)
+{
+	struct store_webhook row = {.id = "wh_1", .event = "webhook.test", .body = "{}"};
+	struct message *first, *next;
+
+	(void)state;
+	first = target_take(&t, &row, LEASE_MS, NULL);
+	row.id = "wh_2";
+	target_take(&t, &row, LEASE_MS, first);
+	list_del(&first->node);
+	t.waiting_count--;
+	first->state = "delivered";
+	t.is_usable = false;
+	t.host = NULL;
+	target_go_on(first);
+	message_free(first);
+	assert_int_equal(t.waiting_count + t.behind_count, 0);
+	next = list_first(&w.results, struct message, node);
+	assert_non_null(next);
+	assert_string_equal(next->id, "wh_2");
+	assert_string_equal(next->state, "pending");
+	assert_false(next->was_tried);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(small_ones, setup, teardown),
 	    cmocka_unit_test_setup_teardown(large_ones, setup, teardown),
+	    cmocka_unit_test_setup_teardown(what_so_many_may_weigh, setup, teardown),
+	    cmocka_unit_test_setup_teardown(
+		those_behind_go_back_where_nobody_can_send_them, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
