@@ -45,11 +45,13 @@ static bool
 v6_is_private(const uint8_t ip[16])
 {
 	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff}, compatible[12] = {0},
-			     nat64[12] = {0x00, 0x64, 0xff, 0x9b},
+			     translated[12] = {[8] = 0xff, [9] = 0xff}, /* RFC 2765 */
+	    nat64[12] = {0x00, 0x64, 0xff, 0x9b},
 			     nat64_local[6] = {0x00, 0x64, 0xff, 0x9b, 0x00, 0x01},
 			     teredo[4] = {0x20, 0x01, 0x00, 0x00};
 
-	if (memcmp(ip, mapped, sizeof(mapped)) == 0 || memcmp(ip, nat64, sizeof(nat64)) == 0)
+	if (memcmp(ip, mapped, sizeof(mapped)) == 0 || memcmp(ip, nat64, sizeof(nat64)) == 0 ||
+	    memcmp(ip, translated, sizeof(translated)) == 0)
 		return v4_is_private(v4_at(ip + 12));
 	if (ip[0] == 0x20 && ip[1] == 0x02) /* 6to4 */
 		return v4_is_private(v4_at(ip + 2));
