@@ -236,14 +236,38 @@ on_unblocked(void *arg, int err, uint64_t count)
 		queue_hint_all(arg);
 }
 
-static void
-on_swept(void *arg, int err, uint64_t count)
+/* What came was all that may be had at once: there may be more, and more ends until the next sweep
+ * than one of these takes. */
+static bool
+is_more(const struct tasks *ts, int err, uint64_t count)
 {
-	(void)arg;
 	if (err != 0)
 		log_info("tasks not archived or purged err=%s", err_info(err)->name);
 	else if (count > 0)
 		log_debug("tasks archived or purged count=%llu", (unsigned long long)count);
+	return err == 0 && count >= SWEEP_MAX && !ts->is_draining;
+}
+
+static void
+on_archived(void *arg, int err, uint64_t count)
+{
+	struct tasks *ts = arg;
+
+	ts->is_archiving = is_more(ts, err, count);
+	if (ts->is_archiving)
+		store_task_archive(
+		    ts->of.store, ts->of.conf->tasks.archive_after_ms, SWEEP_MAX, on_archived, ts);
+}
+
+static void
+on_purged(void *arg, int err, uint64_t count)
+{
+	struct tasks *ts = arg;
+
+	ts->is_purging = is_more(ts, err, count);
+	if (ts->is_purging)
+		store_task_purge(
+		    ts->of.store, ts->of.conf->tasks.retention_ms, SWEEP_MAX, on_purged, ts);
 }
 
 static void
@@ -251,10 +275,15 @@ sweep(struct tasks *ts)
 {
 	const struct conf_tasks *conf = &ts->of.conf->tasks;
 
-	if (conf->archive_after_ms > 0)
-		store_task_archive(ts->of.store, conf->archive_after_ms, SWEEP_MAX, on_swept, ts);
-	if (conf->retention_ms > 0)
-		store_task_purge(ts->of.store, conf->retention_ms, SWEEP_MAX, on_swept, ts);
+	if (conf->archive_after_ms > 0 && !ts->is_archiving) {
+		ts->is_archiving = true;
+		store_task_archive(
+		    ts->of.store, conf->archive_after_ms, SWEEP_MAX, on_archived, ts);
+	}
+	if (conf->retention_ms > 0 && !ts->is_purging) {
+		ts->is_purging = true;
+		store_task_purge(ts->of.store, conf->retention_ms, SWEEP_MAX, on_purged, ts);
+	}
 }
 
 static void

@@ -106,6 +106,7 @@ struct tasks {
 	struct deaths deaths;
 	uint64_t well_since_ms; /* the record answers; 0: it does not */
 	unsigned tends, looks;
+	bool is_archiving, is_purging;
 
 	struct list untold;    /* untold.c */
 	struct strmap *quotas; /* quota.c, by app_id */
