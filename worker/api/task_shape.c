@@ -107,6 +107,15 @@ terms_of(struct api_call *call)
 	return text;
 }
 
+/* It may ask for less than the operator's. */
+static uint64_t
+timeout_of(const struct api_call *call, const struct task_order *order)
+{
+	uint64_t most_ms = (uint64_t)call->api->conf->tasks.timeout_ms;
+
+	return order->timeout_ms > 0 && order->timeout_ms < most_ms ? order->timeout_ms : most_ms;
+}
+
 void
 task_order(struct api_call *call, struct http_req *req, const struct task_order *order,
     task_on_ordered *on_ordered)
@@ -142,8 +151,7 @@ task_order(struct api_call *call, struct http_req *req, const struct task_order 
 	    .terms_json = terms_of(call),
 	    .webhook_json = webhook_json,
 	    .endpoint = endpoint,
-	    .timeout_ms =
-		order->timeout_ms > 0 ? order->timeout_ms : call->api->conf->tasks.timeout_ms};
+	    .timeout_ms = timeout_of(call, order)};
 	o->task = (struct store_task){.id = o->id.s,
 	    .app_id = call->app_id,
 	    .type = new.type,
