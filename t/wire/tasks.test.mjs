@@ -173,6 +173,25 @@ test('a key that is revoked while its task waits: the task does not run', async 
   assert.deepEqual(tasks.upstream.requests.map(said), ['hold', 'still']);
 });
 
+test('a result with characters and numbers that few expect comes whole, to who asks and to who is told', async (t) => {
+  const text = answer('a\u0000b').replace('{', '{"seed": 18446744073709551615, ');
+  const tasks = await start(t, (request, response) => json(response, text));
+  const hub = new signalR.HubConnectionBuilder().withUrl(`${tasks.server.url}/hubs/tasks`, { accessTokenFactory: () => key }).configureLogging(signalR.LogLevel.None).build();
+  const told = [];
+  hub.on('TaskCompleted', (...what) => told.push(what));
+  await within(hub.start(), 'start');
+  t.after(() => hub.stop());
+  await within(hub.invoke('SubscribeToTaskType', 'chat.completion'), 'subscription');
+  const task = await tasks.end((await tasks.chat('x')).json.id);
+  assert.deepEqual([task.status, task.attempts, tasks.upstream.requests.length], ['succeeded', 0, 1]);
+  await waitFor(() => told.length > 0, 'news', 30000);
+  assert.equal(told[0][0], task.id);
+  for (const { seed, choices } of [task.result, told[0][1]]) {
+    assert.equal(choices[0].message.content, 'a\u0000b');
+    assert.equal(seed, 2 ** 64);
+  }
+});
+
 test('a large result: whole in the record, cut in the news of it', async (t) => {
   const text = 'x'.repeat(3 << 20);
   const tasks = await start(t, (request, response) => (said(request) === 'large' ? json(response, answer(text)) : echo(request, response)));

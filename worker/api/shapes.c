@@ -26,11 +26,12 @@ shape_text(const char *text)
 json_t *
 shape_stored(const char *json)
 {
-	json_t *value = json != NULL ? json_loads(json, JSON_DECODE_ANY, NULL) : NULL;
+	const size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL;
+	json_t *value = json != NULL ? json_loads(json, flags, NULL) : NULL;
 
 	/* jsonb writes 1e300 with all its digits: beyond 64 bits that is no integer to us. */
 	if (value == NULL && json != NULL)
-		value = json_loads(json, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);
+		value = json_loads(json, flags | JSON_DECODE_INT_AS_REAL, NULL);
 	return value != NULL ? value : json_null();
 }
 

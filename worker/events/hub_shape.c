@@ -205,7 +205,8 @@ hub_shape(enum hub hub, const struct event *e, struct buf *out)
 
 	if (s == NULL)
 		return false;
-	payload = json_loadb(e->payload.p != NULL ? e->payload.p : "", e->payload.len, 0, NULL);
+	payload = json_loadb(
+	    e->payload.p != NULL ? e->payload.p : "", e->payload.len, JSON_ALLOW_NUL, NULL);
 	type = json_string_value(json_object_get(payload, "type"));
 	is_of_type = s->type == NULL || type == NULL || str_starts(str_of(type), str_of(s->type));
 	if (is_of_type) {

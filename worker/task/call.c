@@ -34,10 +34,21 @@ on_bytes(void *arg, struct str bytes)
 	return true;
 }
 
-static bool
-is_json(struct str text)
+json_t *
+answer_parse(struct str text)
 {
-	json_t *json = json_loadb(text.p, text.len, JSON_ALLOW_NUL, NULL);
+	const size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL;
+	json_t *json = text.len > 0 ? json_loadb(text.p, text.len, flags, NULL) : NULL;
+
+	if (json == NULL && text.len > 0)
+		json = json_loadb(text.p, text.len, flags | JSON_DECODE_INT_AS_REAL, NULL);
+	return json;
+}
+
+static bool
+is_answer(struct str text)
+{
+	json_t *json = answer_parse(text);
 	bool is_object = json_is_object(json);
 
 	json_decref(json);
@@ -66,7 +77,7 @@ on_done(void *arg, const struct relay_result *r)
 	/* What is kept must be text that both databases take as JSON. */
 	if (r->err == 0 && run->answer.len > run->tasks->of.conf->tasks.max_result_bytes)
 		too_large(run);
-	else if (r->err == 0 && is_json(buf_str(&run->answer)))
+	else if (r->err == 0 && is_answer(buf_str(&run->answer)))
 		run_succeed(run, buf_str(&run->answer));
 	else if (r->err == 0)
 		run_fail(

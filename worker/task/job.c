@@ -181,16 +181,11 @@ on_bytes(void *arg, struct str bytes)
 	return (struct ask_sign){.progress = ASK_LIFE};
 }
 
-static json_t *
-answer_of(const struct run *run)
-{
-	return json_loadb(run->answer.len > 0 ? run->answer.data : "", run->answer.len, 0, NULL);
-}
-
 static struct ask_sign
 on_end(void *arg)
 {
-	json_t *job = answer_of(arg);
+	const struct run *run = arg;
+	json_t *job = answer_parse(buf_str(&run->answer));
 	bool is_good = json_is_object(job);
 
 	json_decref(job);
@@ -240,7 +235,7 @@ on_done(void *arg, const struct ask_result *r)
 			begin_failed(run, r);
 		return;
 	}
-	json_t *job = answer_of(run);
+	json_t *job = answer_parse(buf_str(&run->answer));
 	if (is_look)
 		looked(run, job);
 	else

@@ -43,8 +43,7 @@ news_needs_input(const struct store_task *t)
 static json_t *
 parse(const char *text, size_t len)
 {
-	json_t *json =
-	    text != NULL ? json_loadb(text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
+	json_t *json = answer_parse(str_sub(text, text != NULL ? len : 0));
 
 	return json != NULL ? json : json_null();
 }

@@ -179,6 +179,10 @@ void run_account(struct run *, const struct relay_report *); /* of the call; onc
 void run_progress(struct run *, int progress, const char *message);
 void run_wait_for_job(struct run *); /* holding no place */
 
+/* call.c: JSON as providers write it; NULL: it is none. In texts \u0000 is a character; a number
+ * that no integer holds is a real. The record has it as it came. */
+json_t *answer_parse(struct str);
+
 /* call.c, job.c: what it asks the provider. False: it was ended. */
 bool model_prepare(struct run *);
 void model_start(struct run *);
