@@ -64,6 +64,20 @@ test('what is refused, and a request that is repeated', async (t) => {
   assert.equal(tasks.upstream.requests.length, 2);
 });
 
+test('a request that is repeated before it was answered is the same task', async (t) => {
+  const tasks = await start(t, echo);
+  const input = { messages: [{ role: 'user', content: 'x' }] };
+  for (let n = 0; n < 5; n++) {
+    const headers = { 'idempotency-key': `key ${n}` };
+    const all = await Promise.all(Array.from({ length: 16 }, () => tasks.post({ type: 'chat.completion', input }, { headers })));
+    for (const { status, text } of all) assert.equal(status, 202, text);
+    const ids = new Set(all.map(({ json: { id } }) => id));
+    assert.equal(ids.size, 1);
+    assert.equal((await tasks.end([...ids][0])).status, 'succeeded');
+  }
+  assert.equal(tasks.upstream.requests.length, 5);
+});
+
 test('tried again with back-off, what may be; begun anew on demand', async (t) => {
   let failures = 2;
   const tasks = await start(t, (request, response) => {

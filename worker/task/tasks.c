@@ -93,26 +93,40 @@ asked_free(struct asked *a)
 }
 
 static void
-on_created(void *arg, int err, const struct store_task *existing)
+created(struct asked *a, int err, const struct store_task *existing)
 {
-	struct asked *a = arg;
-
-	quota_leave(&a->quota);
 	if (err == 0)
 		queue_hint_all(a->tasks);
 	a->on_task(a->arg, err, existing);
 	asked_free(a);
 }
 
+static void
+on_of_request(void *arg, int err, const struct store_task *existing)
+{
+	err = err == 0 ? E_DUPLICATE : err == E_NOT_FOUND ? E_BUSY : err;
+	created(arg, err, err == E_DUPLICATE ? existing : NULL);
+}
+
+static void
+on_created(void *arg, int err, const struct store_task *existing)
+{
+	struct asked *a = arg;
+
+	quota_leave(&a->quota);
+	if (err == E_BUSY && a->order.idempotency_key != NULL) /* the same, at the same moment */
+		store_task_of_request(
+		    a->tasks->of.store, a->app_id, a->order.idempotency_key, on_of_request, a);
+	else
+		created(a, err, existing);
+}
+
 /* What was ordered once is not ordered again. */
 static void
 on_full(void *arg, int err, const struct store_task *existing)
 {
-	struct asked *a = arg;
-
 	err = err == 0 ? E_DUPLICATE : err == E_NOT_FOUND ? E_QUEUE_FULL : err;
-	a->on_task(a->arg, err, err == E_DUPLICATE ? existing : NULL);
-	asked_free(a);
+	created(arg, err, err == E_DUPLICATE ? existing : NULL);
 }
 
 static void
