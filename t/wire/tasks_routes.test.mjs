@@ -33,6 +33,7 @@ function studio() {
     }
     job.looks++;
     if (job.prompt === 'endless') return json(response, { id, status: 'in_progress', progress: Math.min(90, job.looks) });
+    if (job.prompt === 'huge') return json(response, `{"id": "${id}", "status": "in_progress", "progress": 1e300}`);
     if (job.prompt === 'bad') return json(response, { id, status: 'failed', error: { code: 'moderation', message: 'not that' } });
     if (job.prompt === 'broken' && job.once.endsWith('.0')) return json(response, { id, status: 'failed', error: { code: 'internal_error', message: 'oops' } });
     if (job.looks === 2 && job.prompt === 'away') return json(response, { error: { message: 'away' } }, 500);
@@ -81,6 +82,13 @@ test('videos: begun once, looked at on timers, with progress; they hold no place
     return task.progress > 0 && task;
   }, 'progress');
   assert.deepEqual([seen.status, seen.result, seen.videoResponse], ['running', null, null]);
+  const huge = (await post(tasks, '/v1/videos/generations/async', { prompt: 'huge' })).json;
+  const most = await waitFor(async () => {
+    const { json: task } = await get(tasks, huge.checkStatusUrl);
+    return task.progress > 0 && task;
+  }, 'progress, whatever the provider says', 30000);
+  assert.deepEqual([most.status, most.progress], ['running', 99]);
+  endless.push(huge);
   // There is room for others meanwhile.
   const done = await tasks.end((await tasks.post({ type: 'video.generation', input: { prompt: 'a fish' } })).json.id);
   assert.equal(done.status, 'succeeded');
@@ -89,7 +97,7 @@ test('videos: begun once, looked at on timers, with progress; they hold no place
   assert.deepEqual([shown.status, shown.result, shown.videoResponse.data[0].url], ['completed', done.result.url, done.result.url]);
   for (const { taskId } of endless) assert.equal((await tasks.server.request(`/v1/videos/generations/${taskId}`, { key, method: 'DELETE' })).status, 204);
   assert.equal((await tasks.server.request(`/v1/videos/generations/${endless[0].taskId}`, { key, method: 'DELETE' })).status, 409);
-  await waitFor(() => [...jobs.values()].filter((job) => job.is_deleted).length === 12, 'jobs that were stopped at the provider');
+  await waitFor(() => [...jobs.values()].filter((job) => job.is_deleted).length === 13, 'jobs that were stopped at the provider');
 });
 
 test('videos that fail, and providers that are away', async (t) => {

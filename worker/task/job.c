@@ -104,7 +104,8 @@ looked(struct run *run, json_t *job)
 	static const char *const good[] = {"completed", "succeeded", NULL};
 	static const char *const bad[] = {"failed", "cancelled", "canceled", "expired", NULL};
 	const char *status = text_of(job, "status");
-	int progress = (int)json_number_value(json_object_get(job, "progress"));
+	double said = json_number_value(json_object_get(job, "progress"));
+	int progress = said >= 99 ? 99 : said > 0 ? (int)said : 0;
 
 	if (status == NULL)
 		status = "";
@@ -114,7 +115,7 @@ looked(struct run *run, json_t *job)
 		job_failed(run, job);
 	} else {
 		run->job_looks = progress > run->task.progress ? 0 : run->job_looks + 1;
-		run_progress(run, progress < 0 ? 0 : progress > 99 ? 99 : progress, status);
+		run_progress(run, progress, status);
 		run_wait_for_job(run);
 	}
 }
