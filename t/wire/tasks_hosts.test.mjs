@@ -1,7 +1,11 @@
-// Tasks of several hosts: what one stored the other runs and tells, and when a host is killed its tasks go on at the other.
+// Tasks of several hosts: what one stored the other runs and tells, what is cancelled at one the other stops, and when a host is
+// killed its tasks go on at the other.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { startHosts } from './lib/hosts.mjs';
 import { startPostgres } from './lib/postgres.mjs';
+import { ask } from './lib/record.mjs';
+import { startRedis } from './lib/redis.mjs';
 import { startServer } from './lib/server.mjs';
 import { configOf, echo, said, tasksOf } from './lib/tasks.mjs';
 import { startUpstream } from './lib/upstream.mjs';
@@ -48,4 +52,20 @@ test('a host is killed with tasks that run, wait, and are looked at: the other e
   // A job is begun once for each run of its task, wherever it is looked at.
   assert.deepEqual(begun_again, []);
   assert.ok(jobs.size >= 6, `${jobs.size}`);
+});
+
+test('a task that is cancelled at one host and runs at the other: its provider is stopped at once, not when a lease is renewed', async (t) => {
+  const [redis, postgres] = await Promise.all([startRedis(t), startPostgres(t)]);
+  const upstream = await startUpstream(t, () => {});
+  // The renewal of a lease, every three minutes, says nothing in time.
+  const config = configOf(upstream, { workers: 2, tasks: { lease: '10m', concurrency: 4, prefetch: 0 } });
+  const hosts = (await startHosts(t, { redis, store_url: postgres.url, mock: false, config })).map(tasksOf);
+  for (const { server } of hosts) server.expectLog(/(store|backplane|events?|stats|turns?|host) /); // when the others end first
+  const ids = [];
+  for (let i = 0; i < 8; i++) ids.push((await hosts[0].chat('hold')).json.id);
+  await waitFor(() => upstream.requests.length === 8, 'all of them to run, four at each host', 30000);
+  const owners = new Set(ask(hosts[0].server, 'SELECT owner FROM tasks').map(({ owner }) => owner.split('.')[0]));
+  assert.equal(owners.size, 2);
+  for (const id of ids) assert.equal((await hosts[0].cancel(id)).json.status, 'cancelled');
+  await waitFor(() => upstream.requests.every((request) => request.is_aborted), 'the end of all calls', 30000);
 });
