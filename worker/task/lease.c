@@ -194,16 +194,6 @@ on_death(struct deaths *deaths, struct death *death, const char *owner)
 	store_task_owned(ts->of.store, owner, on_owned, death);
 }
 
-/* What it had ended without telling. */
-static void
-on_peer_gone(void *arg, struct backplane_addr peer)
-{
-	struct tasks *ts = arg;
-
-	if (peer.host == ts->self.host)
-		untold_of_worker(ts, peer.who);
-}
-
 /* ---- what one does for all ---- */
 
 static void
@@ -360,7 +350,6 @@ lease_init(struct tasks *ts)
 	ts->drain_end.on_fire = on_drain_end;
 	loop_timer_set(ts->of.loop, &ts->renew, ts->of.conf->tasks.lease_ms / 3);
 	loop_timer_set(ts->of.loop, &ts->tend, TEND_MS);
-	backplane_on_peer_gone(ts->of.backplane, on_peer_gone, ts);
 	/* A record of one host: every other number is that of a former life (turn/lost.c). */
 	if (ts->self.who.number == 1 && store_is_host_over(ts->of.store, 0)) {
 		owner_format_host(ts->self, prefix);

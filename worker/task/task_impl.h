@@ -108,7 +108,8 @@ struct tasks {
 	unsigned tends, looks;
 	bool is_archiving, is_purging;
 
-	struct list untold;    /* untold.c */
+	struct list untold; /* untold.c */
+	struct deaths untold_deaths;
 	struct strmap *quotas; /* quota.c, by app_id */
 };
 
@@ -200,6 +201,5 @@ void lease_drain(struct tasks *);
 /* untold.c */
 void untold_init(struct tasks *);
 void untold_fini(struct tasks *);
-void untold_of_worker(struct tasks *, struct shm_who dead); /* of this host */
 
 #endif

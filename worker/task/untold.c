@@ -18,7 +18,7 @@
 
 enum {
 	LOOK_MS = 2000,      /* what the dead one had sent is committed by then, or not at all */
-	AGAIN_MS = 500,      /* the record is away, or the dead one lives */
+	AGAIN_MS = 500,      /* the record is away */
 	PATIENCE_MS = 30000, /* .. so long */
 	LATELY_MS = 60000,   /* ended, before the look */
 	OF_WORKER_MAX = 128, /* as many as two transactions */
@@ -35,7 +35,6 @@ struct ended {
 struct untold {
 	struct list node;
 	struct tasks *tasks;
-	struct shm_who who;
 	char owner[OWNER_MAX]; /* of a host: what its workers' begin with */
 	bool is_host, is_told;
 	struct loop_timer look;
@@ -188,38 +187,30 @@ on_look(struct loop_timer *timer)
 	    .settled_ms = SETTLED_MS,
 	    .limit = u->is_host ? OF_HOST_MAX : OF_WORKER_MAX};
 
-	if (!u->is_host && shm_is_alive(ts->of.shm, u->who)) { /* only the connection broke */
-		if (loop_now_ms(ts->of.loop) - u->since_ms > PATIENCE_MS)
-			untold_free(u);
-		else
-			loop_timer_set(ts->of.loop, timer, AGAIN_MS);
-		return;
-	}
 	store_task_ended(ts->of.store, &q, on_ended, u);
 }
 
-static struct untold *
-untold_new(struct tasks *ts)
+static void
+untold_new(struct tasks *ts, const char *owner, bool is_host)
 {
 	struct untold *u = xcalloc(1, sizeof(*u));
 
 	u->tasks = ts;
+	u->is_host = is_host;
+	snprintf(u->owner, sizeof(u->owner), "%s", owner);
 	u->since_ms = loop_now_ms(ts->of.loop);
 	u->look.on_fire = on_look;
 	u->step.run = on_step;
 	list_add_tail(&ts->untold, &u->node);
 	/* Not all in the same moment. */
 	loop_timer_set(ts->of.loop, &u->look, LOOK_MS + ts->of.slot * 50);
-	return u;
 }
 
-void
-untold_of_worker(struct tasks *ts, struct shm_who who)
+static void
+on_death(struct deaths *deaths, struct death *death, const char *owner)
 {
-	struct untold *u = untold_new(ts);
-
-	u->who = who;
-	owner_format((struct backplane_addr){ts->self.host, who}, u->owner);
+	untold_new(container_of(deaths, struct tasks, untold_deaths), owner, false);
+	death_end(death);
 }
 
 /* Of other hosts, one worker of each that lives. */
@@ -227,13 +218,12 @@ static void
 on_host_over(void *arg, uint64_t host)
 {
 	struct tasks *ts = arg;
-	struct untold *u;
+	char prefix[OWNER_MAX];
 
 	if (host == ts->self.host || !shm_is_first(ts->of.shm, ts->self.who))
 		return;
-	u = untold_new(ts);
-	u->is_host = true;
-	owner_format_host((struct backplane_addr){.host = host}, u->owner);
+	owner_format_host((struct backplane_addr){.host = host}, prefix);
+	untold_new(ts, prefix, true);
 }
 
 /* ---- life ---- */
@@ -242,12 +232,18 @@ void
 untold_init(struct tasks *ts)
 {
 	list_init(&ts->untold);
+	ts->untold_deaths = (struct deaths){.loop = ts->of.loop,
+	    .shm = ts->of.shm,
+	    .backplane = ts->of.backplane,
+	    .on_death = on_death};
+	deaths_start(&ts->untold_deaths);
 	store_on_host_over(ts->of.store, on_host_over, ts);
 }
 
 void
 untold_fini(struct tasks *ts)
 {
+	deaths_stop(&ts->untold_deaths);
 	list_for_safe (node, &ts->untold)
 		untold_free(list_entry(node, struct untold, node));
 }
