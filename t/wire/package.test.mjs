@@ -105,7 +105,7 @@ before(async () => {
     fs.chmodSync(machine.file(there[name]), 0o644);
   }
   doors = [[url, {}], [`https://127.0.0.1:${tls_port}`, { ca: fs.readFileSync(files.certificate) }], ['http://localhost', { socketPath: machine.file('/run/parley/http.sock') }]];
-  fs.writeFileSync(machine.file('/etc/systemd/system/parleyd.service.d/port.conf'), `[Service]\nEnvironment=PARLEY_LISTEN=127.0.0.1:${port},unix:/run/parley/http.sock WORKERS=2 PARLEY_DRAIN__PAUSE=500ms
+  fs.writeFileSync(machine.file('/etc/systemd/system/parleyd.service.d/port.conf'), `[Service]\nEnvironment=PARLEY_LISTEN=127.0.0.1:${port},unix:/run/parley/http.sock WORKERS=2 PARLEY_DRAIN__PAUSE=2s
 Environment=PARLEY_TLS__LISTEN=127.0.0.1:${tls_port} PARLEY_TLS__CERTIFICATE=${there.certificate} PARLEY_TLS__KEY=${there.key}\n`);
 });
 after(async () => {
