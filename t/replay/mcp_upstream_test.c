@@ -22,6 +22,9 @@
 #define INITIALIZED                                                                                \
 	"{\"protocolVersion\":\"2025-06-18\"," CAPABILITIES                                        \
 	",\"serverInfo\":{\"name\":\"s\",\"version\":\"1\"}}"
+#define INITIALIZED_LOGS                                                                           \
+	"{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{\"tools\":{\"listChanged\":true},"  \
+	"\"logging\":{}}}"
 #define TOOLS(name) "{\"tools\":[{\"name\":\"" name "\",\"inputSchema\":{}}]}"
 
 static struct loop *loop;
@@ -30,6 +33,7 @@ static struct mcp_upstreams *upstreams;
 static struct conf conf;
 static struct conf_mcp_server server;
 static unsigned changes;
+static const char *initialized;
 
 static struct heard {
 	unsigned answers, notes, questions, withdrawn;
@@ -50,6 +54,7 @@ setup(void **state)
 	memset(&conf, 0, sizeof(conf));
 	memset(&heard, 0, sizeof(heard));
 	changes = 0;
+	initialized = INITIALIZED;
 	server = (struct conf_mcp_server){.name = "web",
 	    .url = "http://tools/mcp",
 	    .command = "",
@@ -172,7 +177,7 @@ greet_legacy(void)
 
 	assert_true(asks(i, "initialize"));
 	assert_null(fake_client_header(i, "MCP-Protocol-Version"));
-	format(i, "result", INITIALIZED, text);
+	format(i, "result", initialized, text);
 	fake_client_head_kept(i, 200, "application/json", "session-1");
 	fake_client_say(i, text);
 	fake_client_end(i, CLIENT_OK);
@@ -548,11 +553,142 @@ test_session_never_there(void **state)
 	assert_int_equal(state_now(), MCP_UPSTREAM_READY);
 }
 
+/* The next request comes when so much time has gone by, and not before. */
+static void
+comes_after(uint64_t ms)
+{
+	unsigned before = fake_client_requests();
+
+	fake_loop_advance(ms - 1);
+	assert_int_equal(fake_client_requests(), before);
+	fake_loop_advance(1);
+	assert_true(fake_client_requests() > before);
+}
+
+/* One that gives its list and has forgotten the session then: what nobody but us asks it for does
+ * not make us greet it again and again. */
+static void
+test_session_does_not_last(void **state)
+{
+	initialized = INITIALIZED_LOGS;
+	mcp_set_log_level(upstreams, "debug");
+	refuse(0, 404, "{\"code\":-32601,\"message\":\"\"}");
+	for (uint64_t pause_ms = 1000; pause_ms <= 4000; pause_ms *= 2) {
+		greet_legacy();
+		reply(last(), TOOLS("a"));
+		assert_int_equal(state_now(), MCP_UPSTREAM_READY);
+		assert_true(asks(last(), "logging/setLevel"));
+		fake_client_refuse(last(), 404, "", "");
+		fake_loop_settle();
+		assert_int_equal(state_now(), MCP_UPSTREAM_AWAY);
+		comes_after(pause_ms);
+	}
+	greet_legacy();
+	reply(last(), TOOLS("a"));
+	reply(last(), "{}");
+	/* Nothing of what was refused is still waited for. */
+	for (unsigned i = 0; i < 3; i++)
+		call();
+	assert_int_equal(heard.answers, 0);
+	/* One that has lasted is made anew at once. */
+	fake_loop_advance(30000);
+	mcp_set_log_level(upstreams, "info");
+	fake_client_refuse(last(), 404, "", "");
+	fake_loop_settle();
+	assert_true(asks(last(), "initialize"));
+}
+
+/* Some say 400 of a session that they do not know. What it refuses so a client is told; but then it
+ * is asked for what it has given before. */
+static void
+test_session_gone_otherwise(void **state)
+{
+	static const char no_session[] = "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":"
+					 "-32000,\"message\":\"No valid session\"}}";
+
+	refuse(0, 404, "{\"code\":-32601,\"message\":\"\"}");
+	become_legacy();
+	fake_loop_advance(30000);
+	call();
+	fake_client_refuse(last(), 400, no_session, "");
+	fake_loop_settle();
+	assert_int_equal(heard.answer.code, -32000);
+	comes_after(50);
+	assert_true(asks(last(), "tools/list"));
+	/* It is about that request, then. */
+	reply(last(), TOOLS("a"));
+	assert_int_equal(state_now(), MCP_UPSTREAM_READY);
+	fake_loop_advance(1000);
+	call();
+	fake_client_refuse(last(), 400, no_session, "");
+	comes_after(50);
+	fake_client_refuse(last(), 400, no_session, "");
+	fake_loop_settle();
+	become_legacy();
+	call();
+	reply(last(), "{}");
+	assert_int_equal(heard.answer.err, 0);
+	assert_int_equal(heard.answers, 3);
+}
+
+/* ---- lists and streams ---- */
+
+static const char changed[] =
+    "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
+
+/* What could not be read is asked for again, without being told that it has changed. */
+static void
+test_list_again(void **state)
+{
+	unsigned listen = become_modern(), before;
+
+	fake_client_stream(listen);
+	fake_client_say(listen, changed);
+	fake_loop_advance(50);
+	refuse(last(), 200, "{\"code\":-32603,\"message\":\"not now\"}");
+	assert_string_equal(tool(0), "web__a");
+	comes_after(1000);
+	assert_true(asks(last(), "tools/list"));
+	fake_loop_advance(10000); /* it says nothing */
+	comes_after(2000);
+	assert_true(asks(last(), "tools/list"));
+	reply(last(), TOOLS("b"));
+	assert_string_equal(tool(0), "web__b");
+	before = fake_client_requests();
+	fake_loop_advance(60000);
+	assert_int_equal(fake_client_requests(), before);
+}
+
+/* The stream on which changes of resources are told ends: soon there is another one, and sooner
+ * when somebody wants more. */
+static void
+test_watch_again(void **state)
+{
+	become_modern();
+	mcp_watch(upstreams, 0, STR("x://a"));
+	comes_after(10);
+	fake_client_stream(last());
+	fake_client_end(last(), CLIENT_OK);
+	comes_after(1000);
+	assert_true(asks(last(), "subscriptions/listen"));
+	fake_client_stream(last());
+	fake_client_end(last(), CLIENT_BROKEN);
+	mcp_watch(upstreams, 0, STR("x://b"));
+	comes_after(10);
+	assert_non_null(strstr(fake_client_body(last()), "[\"x://a\",\"x://b\"]"));
+	fake_client_stream(last());
+	fake_client_end(last(), CLIENT_BROKEN);
+	comes_after(4000);
+	/* One that has lasted. */
+	fake_client_stream(last());
+	fake_loop_advance(30000);
+	fake_client_end(last(), CLIENT_BROKEN);
+	comes_after(1000);
+}
+
 static void
 test_changes(void **state)
 {
-	static const char changed[] =
-	    "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
 	unsigned listen = become_modern(), before = fake_client_requests();
 
 	assert_int_equal(changes, 1);
@@ -578,6 +714,19 @@ test_changes(void **state)
 	fake_loop_advance(1000);
 	assert_true(asks(last() - 1, "subscriptions/listen"));
 	assert_true(asks(last(), "tools/list"));
+	/* Once more, and later; then one that has lasted. */
+	reply(last(), TOOLS("b"));
+	listen = last() - 1;
+	fake_client_stream(listen);
+	fake_client_end(listen, CLIENT_BROKEN);
+	comes_after(2000);
+	reply(last(), TOOLS("b"));
+	listen = last() - 1;
+	fake_client_stream(listen);
+	fake_loop_advance(30000);
+	fake_client_end(listen, CLIENT_BROKEN);
+	comes_after(1000);
+	assert_true(asks(last() - 1, "subscriptions/listen"));
 }
 
 static void
@@ -663,6 +812,31 @@ test_resume(void **state)
 	i = last();
 	fake_loop_advance(5000);
 	assert_int_equal(last(), i);
+}
+
+/* The server is another one when the rest is asked for: what it had begun is not done twice. */
+static void
+test_resume_of_nothing(void **state)
+{
+	unsigned i, calls = 0;
+
+	refuse(0, 404, "{\"code\":-32601,\"message\":\"\"}");
+	become_legacy();
+	call();
+	i = last();
+	fake_client_stream(i);
+	fake_client_say(i, "id: e-1\nretry: 300\ndata: \n\n");
+	fake_client_end(i, CLIENT_BROKEN);
+	comes_after(300);
+	assert_string_equal(fake_client_method(i + 1), "GET");
+	fake_client_refuse(i + 1, 404, "", "");
+	fake_loop_settle();
+	assert_int_equal(heard.answers, 1);
+	assert_int_equal(heard.answer.err, E_GONE);
+	become_legacy();
+	for (i = 0; i <= last(); i++)
+		calls += asks(i, "tools/call");
+	assert_int_equal(calls, 1);
 }
 
 /* ---- questions ---- */
@@ -874,9 +1048,14 @@ main(void)
 	    TEST(test_verdict),
 	    TEST(test_session_gone),
 	    TEST(test_session_never_there),
+	    TEST(test_session_does_not_last),
+	    TEST(test_session_gone_otherwise),
+	    TEST(test_list_again),
+	    TEST(test_watch_again),
 	    TEST(test_changes),
 	    TEST(test_fallback),
 	    TEST(test_resume),
+	    TEST(test_resume_of_nothing),
 	    TEST(test_asks_for_ever),
 	    TEST(test_asks),
 	    TEST(test_settled_when_listed),

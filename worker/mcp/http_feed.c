@@ -181,20 +181,37 @@ fail_call(struct feed_in *f, enum client_outcome outcome)
 	}
 }
 
-/* The one that it named may have been replaced meanwhile. Calls of ours are made anew with it. */
+/* The server does not know the session that the request has named. Some say it in their own way. */
+static bool
+has_no_session(const struct feed_in *f)
+{
+	const struct upstream *u = f->upstream;
+
+	if (f->session_number == 0 || f->call->was_repeated)
+		return false;
+	return f->status == 404 ||
+	       (f->status == 400 && u->step == STEP_READY && f->call->handle == u->list_call &&
+		   u->lists[u->listing_kind] != NULL);
+}
+
+/* The one that it named may have been replaced meanwhile. Calls of ours are made anew with it. What
+ * has begun to be answered was done, and is not repeated. */
 static void
-repeat_call(struct feed_in *f)
+take_no_session(struct feed_in *f)
 {
 	struct upstream *u = f->upstream;
 	struct call *c = f->call;
+	bool is_ours = c->is_ours;
 
-	if (!c->is_ours) {
+	if (!is_ours && f->resumes == 0) {
 		c->feed = NULL;
 		f->call = NULL;
 		call_repeat(c);
 	}
 	if (f->session_number == u->http->session_number)
-		upstream_session_lost(u);
+		upstream_session_lost(u, is_ours);
+	if (f->call != NULL)
+		call_fail(f->call, E_GONE, "The tool server has forgotten its session meanwhile.");
 	calls_flush(u);
 }
 
@@ -236,10 +253,12 @@ end_call(struct feed_in *f, enum client_outcome outcome)
 		fail_call(f, outcome);
 		return;
 	}
-	if (f->status == 404 && f->session_number != 0 && !f->call->was_repeated) {
-		repeat_call(f);
+	if (has_no_session(f)) {
+		take_no_session(f);
 		return;
 	}
+	if (f->status == 400 && !f->call->is_ours && f->session_number == u->http->session_number)
+		listing_doubt(u);
 	if (!f->is_sse)
 		take_body(f);
 	if (f->call == NULL || resume_later(f))
@@ -281,9 +300,8 @@ http_feed_end_stream(struct upstream *u, int status)
 		calls_fail_sent(u, E_GONE, "The connection to the tool server broke.");
 		upstream_failed(u, "Its stream has ended.");
 	} else if (u->step == STEP_READY && (status == 0 || (status >= 200 && status < 300))) {
-		loop_timer_set(u->all->of.loop, &u->http->stream_timer, u->listen_backoff_ms);
-		if (u->listen_backoff_ms * 2 <= u->all->of.conf->mcp.backoff_max_ms)
-			u->listen_backoff_ms *= 2;
+		loop_timer_set(u->all->of.loop, &u->http->stream_timer,
+		    listing_stream_pause_ms(u, &u->listen_pause));
 	}
 }
 

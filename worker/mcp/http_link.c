@@ -162,6 +162,7 @@ open_stream(struct upstream *u)
 	struct feed_in *f = http_feed_new(u, FEED_STREAM);
 
 	u->http->stream = f;
+	listing_stream_opened(u, &u->listen_pause);
 	if (u->step == STEP_FALLBACK) {
 		f->timer.on_fire = on_no_endpoint;
 		loop_timer_set(u->all->of.loop, &f->timer, u->conf->probe_timeout_ms);

@@ -1,6 +1,7 @@
 /*
  * listing - the lists of one upstream: read page by page, kind after kind; read again when it says
- * that they have changed, and now and then where it cannot say so.
+ * that they have changed, and now and then where it cannot say so; one that could not be read is
+ * asked for again, with back-off.
  */
 #include "common/log.h"
 #include "worker/mcp/http_headers.h"
@@ -10,6 +11,7 @@ enum { PAGES_MAX = 1000, RELIST_DELAY_MS = 50, REFRESH_LEAST_MS = 1000 };
 
 static void ask_page(struct upstream *, struct str cursor);
 static void next_kind(struct upstream *);
+static void retry_no_more(struct upstream *, enum mcp_kind);
 
 void
 listing_set(struct upstream *u, enum mcp_kind kind, struct mcp_list *list)
@@ -35,6 +37,7 @@ end_kind(struct upstream *u, bool is_good)
 
 	u->listing = NULL;
 	if (is_good) {
+		retry_no_more(u, kind);
 		mcp_list_close(list);
 		if (mcp_list_left_out(list) > 0)
 			log_info("mcp list server=%s method=%s left_out=%zu", u->conf->name,
@@ -49,9 +52,52 @@ end_kind(struct upstream *u, bool is_good)
 static void
 give_up_kind(struct upstream *u, const char *why)
 {
-	log_warn("mcp list not read server=%s method=%s reason=%s", u->conf->name,
-	    mcp_kind_info(u->listing_kind)->method, log_quote(str_of(why)).s);
+	bool is_known = (u->to_retry & 1U << u->listing_kind) != 0;
+
+	log_at(is_known ? LOG_INFO : LOG_WARN, "mcp list not read server=%s method=%s reason=%s",
+	    u->conf->name, mcp_kind_info(u->listing_kind)->method, log_quote(str_of(why)).s);
 	end_kind(u, false);
+}
+
+static void
+on_retry(struct loop_timer *timer)
+{
+	struct upstream *u = container_of(timer, struct upstream, retry_timer);
+
+	if (u->step == STEP_READY)
+		listing_begin(u, u->to_retry);
+	else
+		loop_timer_set(u->all->of.loop, timer, u->retry_backoff_ms);
+}
+
+static void
+retry_no_more(struct upstream *u, enum mcp_kind kind)
+{
+	u->to_retry &= ~(1U << kind);
+	if (u->to_retry != 0)
+		return;
+	u->retry_backoff_ms = 0;
+	loop_timer_stop(u->all->of.loop, &u->retry_timer);
+}
+
+/* It may be able to later, and need not say when. One that gives what is no list is not asked. */
+static void
+retry_kind(struct upstream *u, const char *why)
+{
+	const struct conf *conf = u->all->of.conf;
+	enum mcp_kind kind = u->listing_kind;
+
+	if (!loop_timer_is_set(&u->retry_timer)) {
+		uint64_t next_ms =
+		    u->retry_backoff_ms > 0 ? u->retry_backoff_ms : conf->mcp.backoff_ms;
+
+		u->retry_timer.on_fire = on_retry;
+		loop_timer_set(u->all->of.loop, &u->retry_timer, next_ms);
+		u->retry_backoff_ms =
+		    next_ms * 2 < conf->mcp.backoff_max_ms ? next_ms * 2 : conf->mcp.backoff_max_ms;
+	}
+	give_up_kind(u, why);
+	u->to_retry |= 1U << kind;
 }
 
 static void
@@ -100,7 +146,7 @@ on_page(void *arg, const struct mcp_answer *a)
 	else if (u->step == STEP_LIST && a->err != 0)
 		fail(u, a);
 	else
-		give_up_kind(u, a->err != 0 ? a->why : "refused");
+		retry_kind(u, a->err != 0 ? a->why : "refused");
 }
 
 static void
@@ -153,7 +199,9 @@ listing_stop(struct upstream *u)
 	mcp_cancel(u->all, u->listen_call);
 	u->list_call = u->listen_call = 0;
 	mcp_list_unref(&u->listing);
-	u->to_list = 0;
+	u->to_list = u->to_retry = 0;
+	u->retry_backoff_ms = 0;
+	loop_timer_stop(loop, &u->retry_timer);
 	loop_timer_stop(loop, &u->relist_timer);
 	loop_timer_stop(loop, &u->refresh_timer);
 	loop_timer_stop(loop, &u->listen_timer);
@@ -170,6 +218,15 @@ on_relist(struct loop_timer *timer)
 		listing_begin(u, 0);
 }
 
+static void
+relist_soon(struct upstream *u)
+{
+	if (u->step == STEP_READY && u->listing == NULL && !loop_timer_is_set(&u->relist_timer)) {
+		u->relist_timer.on_fire = on_relist;
+		loop_timer_set(u->all->of.loop, &u->relist_timer, RELIST_DELAY_MS);
+	}
+}
+
 /* Servers say it many times in a row: once is enough, and a flood costs one list at a time. */
 void
 listing_changed(struct upstream *u, const char *method)
@@ -178,10 +235,25 @@ listing_changed(struct upstream *u, const char *method)
 		if (strcmp(mcp_kind_info(k)->changed, method) == 0)
 			u->to_list |= 1U << k;
 	}
-	if (u->step == STEP_READY && u->listing == NULL && !loop_timer_is_set(&u->relist_timer)) {
-		u->relist_timer.on_fire = on_relist;
-		loop_timer_set(u->all->of.loop, &u->relist_timer, RELIST_DELAY_MS);
-	}
+	relist_soon(u);
+}
+
+/* Not more often than a server that is away is tried: a request may be as bad as it says. */
+void
+listing_doubt(struct upstream *u)
+{
+	uint64_t now_ms = loop_now_ms(u->all->of.loop);
+	enum mcp_kind k = 0;
+
+	if (u->step != STEP_READY || now_ms - u->doubted_ms < u->all->of.conf->mcp.backoff_ms)
+		return;
+	while (k < MCP_KIND_COUNT && u->lists[k] == NULL)
+		k++;
+	if (k == MCP_KIND_COUNT)
+		return;
+	u->doubted_ms = now_ms;
+	u->to_list |= 1U << k;
+	relist_soon(u);
 }
 
 static bool
@@ -240,13 +312,24 @@ on_listen_again(struct loop_timer *timer)
 	listing_begin(u, LISTING_ALL); /* what was said meanwhile was not heard */
 }
 
-static void
-listen_later(struct upstream *u)
+void
+listing_stream_opened(struct upstream *u, struct stream_pause *p)
 {
-	u->listen_timer.on_fire = on_listen_again;
-	loop_timer_set(u->all->of.loop, &u->listen_timer, u->listen_backoff_ms);
-	if (u->listen_backoff_ms * 2 <= u->all->of.conf->mcp.backoff_max_ms)
-		u->listen_backoff_ms *= 2;
+	p->opened_ms = loop_now_ms(u->all->of.loop);
+}
+
+uint64_t
+listing_stream_pause_ms(struct upstream *u, struct stream_pause *p)
+{
+	const struct conf *conf = u->all->of.conf;
+	uint64_t lasted_ms = loop_now_ms(u->all->of.loop) - p->opened_ms, pause_ms;
+
+	if (p->next_ms == 0 || lasted_ms >= conf->mcp.backoff_max_ms)
+		p->next_ms = conf->mcp.backoff_ms;
+	pause_ms = p->next_ms;
+	p->next_ms =
+	    pause_ms * 2 < conf->mcp.backoff_max_ms ? pause_ms * 2 : conf->mcp.backoff_max_ms;
+	return pause_ms;
 }
 
 static void
@@ -259,23 +342,15 @@ on_listen_end(void *arg, const struct mcp_answer *a)
 		return;
 	if (a->err == 0 && a->upstream_code == MCP_METHOD_NOT_FOUND)
 		return; /* never mind: it is looked at now and then */
-	listen_later(u);
-}
-
-static void
-on_listen_event(void *arg, const struct jsonrpc *m)
-{
-	struct upstream *u = arg;
-
-	if (strcmp(m->method, "notifications/subscriptions/acknowledged") == 0)
-		u->listen_backoff_ms = u->all->of.conf->mcp.backoff_ms;
+	u->listen_timer.on_fire = on_listen_again;
+	loop_timer_set(
+	    u->all->of.loop, &u->listen_timer, listing_stream_pause_ms(u, &u->listen_pause));
 }
 
 static void
 listen_modern(struct upstream *u)
 {
-	static const struct mcp_handlers handlers = {
-	    .on_notification = on_listen_event, .on_answer = on_listen_end};
+	static const struct mcp_handlers handlers = {.on_answer = on_listen_end};
 	struct buf params = BUF_INIT;
 	bool wants = false;
 
@@ -287,6 +362,7 @@ listen_modern(struct upstream *u)
 		wants = true;
 	}
 	buf_add_cstr(&params, "}}");
+	listing_stream_opened(u, &u->listen_pause);
 	if (wants)
 		u->listen_call =
 		    call_ask(u, "subscriptions/listen", buf_str(&params), 0, &handlers, u);
@@ -296,8 +372,6 @@ listen_modern(struct upstream *u)
 void
 listing_follow(struct upstream *u)
 {
-	if (u->listen_backoff_ms == 0)
-		u->listen_backoff_ms = u->all->of.conf->mcp.backoff_ms;
 	if (upstream_is_modern(u))
 		listen_modern(u);
 	else if (u->transport->listen != NULL)

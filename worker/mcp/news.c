@@ -45,11 +45,14 @@ ask_about(struct upstream *u, const char *method, const struct watched *w)
 	buf_fini(&params);
 }
 
+/* Several at once become one. Who wants something new does not wait for the end of a pause. */
 static void
-open_later(struct upstream *u, uint64_t delay_ms)
+open_soon(struct upstream *u)
 {
-	if (!loop_timer_is_set(&u->watch_timer))
-		loop_timer_set(u->all->of.loop, &u->watch_timer, delay_ms);
+	if (loop_timer_is_set(&u->watch_timer) && !u->is_pausing)
+		return;
+	u->is_pausing = false;
+	loop_timer_set(u->all->of.loop, &u->watch_timer, OPEN_DELAY_MS);
 }
 
 static void
@@ -58,8 +61,12 @@ on_stream_end(void *arg, const struct mcp_answer *a)
 	struct upstream *u = arg;
 
 	u->watch_call = 0;
-	if (u->step == STEP_READY && a->upstream_code != MCP_METHOD_NOT_FOUND)
-		open_later(u, u->all->of.conf->mcp.backoff_max_ms);
+	if (u->step != STEP_READY || a->upstream_code == MCP_METHOD_NOT_FOUND ||
+	    loop_timer_is_set(&u->watch_timer))
+		return;
+	u->is_pausing = true;
+	loop_timer_set(
+	    u->all->of.loop, &u->watch_timer, listing_stream_pause_ms(u, &u->watch_pause));
 }
 
 /* All of them in one; the one before ends when this one has been asked for. */
@@ -80,6 +87,7 @@ open_stream(struct upstream *u)
 		jsonrpc_add_string(&params, str_of(w->uri));
 	}
 	buf_add_cstr(&params, "]}}");
+	listing_stream_opened(u, &u->watch_pause);
 	if (!list_empty(&u->watched))
 		u->watch_call =
 		    call_ask(u, "subscriptions/listen", buf_str(&params), 0, &handlers, u);
@@ -92,6 +100,7 @@ on_open(struct loop_timer *timer)
 {
 	struct upstream *u = container_of(timer, struct upstream, watch_timer);
 
+	u->is_pausing = false;
 	if (u->step == STEP_READY && upstream_is_modern(u))
 		open_stream(u);
 }
@@ -104,7 +113,7 @@ tell_server(struct upstream *u, const struct watched *w, bool is_on)
 	else if (u->step != STEP_READY)
 		return; /* it will be */
 	else if (upstream_is_modern(u))
-		open_later(u, OPEN_DELAY_MS);
+		open_soon(u);
 	else
 		ask_about(u, is_on ? "resources/subscribe" : "resources/unsubscribe", w);
 }

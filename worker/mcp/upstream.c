@@ -55,13 +55,26 @@ probe_timeout_ms(const struct upstream *u)
 
 /* ---- failure ---- */
 
+/* One that has been there for long begins with the shortest back-off. */
+static void
+look_back(struct upstream *u)
+{
+	const struct conf *conf = u->all->of.conf;
+
+	if (u->step != STEP_READY ||
+	    loop_now_ms(u->all->of.loop) - u->ready_ms < conf->mcp.backoff_max_ms)
+		return;
+	u->is_forgetful = false;
+	u->backoff_ms = conf->mcp.backoff_ms;
+}
+
 void
 upstream_failed(struct upstream *u, const char *why)
 {
-	uint64_t pause_ms = u->backoff_ms;
-
 	if (u->step == STEP_PAUSE || u->step == STEP_OFF)
 		return;
+	look_back(u);
+	uint64_t pause_ms = u->backoff_ms;
 	log_at(u->has_failed ? LOG_INFO : LOG_WARN,
 	    "mcp server away server=%s reason=%s retry_ms=%llu", u->conf->name,
 	    log_quote(str_of(why)).s, (unsigned long long)pause_ms);
@@ -91,15 +104,27 @@ on_pause_over(struct loop_timer *timer)
 	begin(container_of(timer, struct upstream, pause_timer));
 }
 
+/*
+ * What we ask for ourselves as soon as it is ready would else be asked again and again. Requests of
+ * others are repeated once, so there are no more handshakes than those.
+ */
 void
-upstream_session_lost(struct upstream *u)
+upstream_session_lost(struct upstream *u, bool was_ours)
 {
+	const struct conf *conf = u->all->of.conf;
+
 	if (u->step == STEP_LIST) { /* it has not been of use yet */
 		upstream_failed(u, "It has forgotten its session at once.");
 		return;
 	}
 	if (u->step != STEP_READY)
 		return;
+	if (was_ours && loop_now_ms(u->all->of.loop) - u->ready_ms < conf->mcp.backoff_max_ms) {
+		u->is_forgetful = true;
+		upstream_failed(u, "It has forgotten its session soon.");
+		return;
+	}
+	look_back(u);
 	log_info("mcp session lost server=%s", u->conf->name);
 	listing_stop(u);
 	news_stop(u);
@@ -392,7 +417,9 @@ upstream_listed(struct upstream *u)
 	if (u->step != STEP_LIST)
 		return;
 	upstream_enter(u, STEP_READY);
-	u->backoff_ms = u->all->of.conf->mcp.backoff_ms;
+	u->ready_ms = loop_now_ms(u->all->of.loop);
+	if (!u->is_forgetful)
+		u->backoff_ms = u->all->of.conf->mcp.backoff_ms;
 	u->has_failed = false;
 	log_info("mcp server ready server=%s revision=%s tools=%zu prompts=%zu resources=%zu",
 	    u->conf->name, mcp_revision_info(u->revision)->text,

@@ -48,6 +48,11 @@ enum step {
 struct upstream;
 struct call;
 
+/* Before a stream that has ended is asked for again: longer each time, but for one that lasted. */
+struct stream_pause {
+	uint64_t opened_ms, next_ms;
+};
+
 /* How messages travel. None of them calls back from inside. */
 struct transport {
 	/* From WAIT: upstream_connected() follows, or upstream_failed(). */
@@ -101,6 +106,8 @@ struct upstream {
 	bool has_failed; /* its last attempt: what follows is logged quietly */
 	struct loop_timer pause_timer;
 	uint64_t backoff_ms; /* the next one */
+	uint64_t ready_ms;   /* since when it is READY, or was last */
+	bool is_forgetful;   /* its sessions do not last: the back-off goes on */
 
 	/* What is remembered from one connection to the next. */
 	enum mcp_revision verdict; /* modern, or any legacy one; NONE: ask */
@@ -125,13 +132,18 @@ struct upstream {
 	unsigned listing_pages;
 	uint32_t to_list; /* kinds, as bits */
 	uint64_t list_call, listen_call, handshake_call;
-	struct loop_timer relist_timer, refresh_timer, listen_timer;
-	uint64_t listen_backoff_ms;
+	struct loop_timer relist_timer, refresh_timer, listen_timer, retry_timer;
+	struct stream_pause listen_pause;
+	uint32_t to_retry;         /* kinds that could not be read, as bits */
+	uint64_t retry_backoff_ms; /* the next one; 0: the first */
+	uint64_t doubted_ms;       /* when it was asked last whether it knows its session */
 
 	/* News. */
 	struct list watched;
 	uint64_t watch_call; /* modern: the stream that tells of them */
 	struct loop_timer watch_timer;
+	struct stream_pause watch_pause;
+	bool is_pausing; /* that is what the timer is set for */
 };
 
 struct call {
@@ -205,8 +217,10 @@ void upstream_greeted(struct upstream *); /* .. and it was greeted before; revis
 void upstream_restart(struct upstream *); /* transport: another connection, or none */
 void upstream_follow(struct upstream *);  /* errands.c: another worker speaks to it */
 void upstream_leave(struct upstream *);
-void upstream_session_lost(struct upstream *); /* begins anew, at once */
-void upstream_listed(struct upstream *);       /* listing.c: all lists were read */
+/* A request was told so, perhaps one of ours. Begins anew: at once, if the session has lasted, or
+ * somebody has a use for it. */
+void upstream_session_lost(struct upstream *, bool was_ours);
+void upstream_listed(struct upstream *); /* listing.c: all lists were read */
 /* A legacy server asks or says something that belongs to no call. */
 void upstream_asked(struct upstream *, const struct jsonrpc *);
 bool upstream_has_capability(const struct upstream *, const char *name, bool with_changes);
@@ -282,6 +296,11 @@ void listing_begin(struct upstream *, uint32_t kinds); /* bits; those that it ha
 void listing_stop(struct upstream *);
 void listing_changed(struct upstream *, const char *method); /* a notification */
 void listing_follow(struct upstream *); /* it is ready: to be told of changes */
+/* It refused a request as one that names no session of its own: it is asked for a list that it has
+ * given before. */
+void listing_doubt(struct upstream *);
+void listing_stream_opened(struct upstream *, struct stream_pause *);
+uint64_t listing_stream_pause_ms(struct upstream *, struct stream_pause *); /* it has ended */
 /* Takes the list; NULL: it has none. */
 void listing_set(struct upstream *, enum mcp_kind, struct mcp_list *);
 enum { LISTING_ALL = (1 << MCP_KIND_COUNT) - 1 };
