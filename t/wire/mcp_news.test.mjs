@@ -6,7 +6,7 @@ import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { LoggingMessageNotificationSchema, ResourceUpdatedNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
 import { startModern, startSessions } from './lib/mcp.mjs';
-import { call, everything, ready, run, sdk } from './lib/programs.mjs';
+import { call, everything, listening, ready, run, sdk, start } from './lib/programs.mjs';
 import { keys, startServer } from './lib/server.mjs';
 import { holders } from './lib/sockets.mjs';
 import { waitFor } from './lib/wait.mjs';
@@ -43,19 +43,54 @@ async function openPair(server, slot) {
   }, 'a stream at that worker', 30000);
 }
 
+/** A program whose resources can be subscribed to, legacy; and a client of the worker of that slot that has subscribed to one. */
+const watched_program = (name) => { const program = sdk(name, 'legacy'); return { ...program, args: [...program.args, 'watched'] }; };
+async function subscribe(server, slot, uri) {
+  const stream = await openPair(server, slot);
+  const post = (id, method, params) => server.request(stream.endpoint, { key: keys.server, body: { jsonrpc: '2.0', id, method, params } });
+  assert.equal((await post(1, 'initialize', { protocolVersion: '2024-11-05', capabilities: {}, clientInfo: { name: 'test', version: '1' } })).status, 202);
+  assert.equal((await post(2, 'resources/subscribe', { uri })).status, 202);
+}
+
+/** The slot of who has the pipes: it tells what it has read. */
+const speaker_of = async (server) => Number((await server.line(/mcp server ready server=prog .* prompts=.* worker=(\d)/))[1]);
+
+for (const workers of [4, 1]) {
+  test(`${workers}: who speaks to a program dies: the next asks for what is new, and takes back what nobody wants any more`, async (t) => {
+    const server = await start(t, [watched_program('prog')], { workers });
+    await ready(server, 'prog', workers);
+    const watched = async () => String(await call(server, 'prog__watched')).split(' ').sort().join(' ');
+    const speaker = await speaker_of(server);
+    await subscribe(server, speaker, 'news://a');
+    await waitFor(async () => await watched() === 'news://a', 'it to be watched', 30000);
+    await server.replaced(speaker, server.killWorker(speaker));
+    await waitFor(async () => await watched() === 'news://a', 'its next speaker', 30000);
+    await subscribe(server, (speaker + 1) % workers, 'news://b');
+    await waitFor(async () => await watched() === 'news://a news://b', 'the other to be watched as well', 30000);
+    await waitFor(async () => { await call(server, 'prog__update', { uri: 'news://a' }); return await watched() === 'news://b'; }, 'the first to be let go', 30000);
+    assert.equal(await call(server, 'prog__update', { uri: 'news://b' }), 'told');
+    assert.equal(await watched(), 'news://b');
+  });
+}
+
+test('what a dead worker listened to at a program ends when it is heard of', async (t) => {
+  const server = await start(t, [listening('prog')]);
+  await ready(server, 'prog');
+  await waitFor(async () => await call(server, 'prog__listens') === '1', 'it to be listened to', 30000);
+  const speaker = await speaker_of(server);
+  await server.replaced(speaker, server.killWorker(speaker));
+  await waitFor(async () => await call(server, 'prog__listens') === '2', 'its next speaker', 30000);
+  await waitFor(async () => { await call(server, 'prog__change'); return await call(server, 'prog__listens') === '1'; }, 'the dead one\'s to end', 30000);
+});
+
 test('a program is not asked to tell of what only a dead worker\'s clients have subscribed to', async (t) => {
-  const program = sdk('prog', 'legacy');
-  const server = await startServer(t, { config: { mcp: { backoff: '50ms', backoff_max: '200ms', servers: [{ ...program, args: [...program.args, 'watched'] }] } } });
+  const server = await start(t, [watched_program('prog')]);
   await ready(server, 'prog');
   const watched = () => call(server, 'prog__watched');
   assert.equal(await watched(), 'nothing');
-  // Who has its pipes tells what it has read; a program of a dead one is another matter.
-  const [, speaker] = await server.line(/mcp server ready server=prog .* prompts=.* worker=(\d)/);
-  for (const slot of [0, 1, 2, 3].filter((other) => other !== Number(speaker))) {
-    const stream = await openPair(server, slot);
-    const post = (id, method, params) => server.request(stream.endpoint, { key: keys.server, body: { jsonrpc: '2.0', id, method, params } });
-    assert.equal((await post(1, 'initialize', { protocolVersion: '2024-11-05', capabilities: {}, clientInfo: { name: 'test', version: '1' } })).status, 202);
-    assert.equal((await post(2, 'resources/subscribe', { uri: 'news://a' })).status, 202);
+  const speaker = await speaker_of(server);
+  for (const slot of [0, 1, 2, 3].filter((other) => other !== speaker)) {
+    await subscribe(server, slot, 'news://a');
     await waitFor(async () => await watched() === 'news://a', 'it to be watched', 30000);
     const pid = server.killWorker(slot);
     await server.replaced(slot, pid);

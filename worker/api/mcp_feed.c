@@ -290,16 +290,13 @@ mcp_feeds_unwatch(struct mcp_front *front, uint64_t session, struct str uri)
 	}
 }
 
-/* It, or what is below it. */
 static bool
 watches(const struct mcp_feed *f, size_t server, struct str uri)
 {
 	list_for (node, &f->watched) {
 		const struct watched *w = list_entry(node, struct watched, node);
-		struct str mine = str_of(w->uri);
 
-		if (w->server == server && str_starts(uri, mine) &&
-		    (uri.len == mine.len || uri.p[mine.len] == '/' || mine.p[mine.len - 1] == '/'))
+		if (w->server == server && mcp_uri_is_of(uri, str_of(w->uri)))
 			return true;
 	}
 	return false;

@@ -512,11 +512,26 @@ take_message(struct upstream *u, struct call *c, const struct jsonrpc *m)
 		c->handlers.on_notification(c->arg, m);
 }
 
+/* One that had the pipes before us has begun it, and nobody ends it: all is told once more. */
+static void
+end_foreign_listening(struct upstream *u, const struct jsonrpc *m)
+{
+	struct str meta, id;
+	int64_t number;
+
+	if (stdio_link_is_taken_over(u) && m->params.len > 0 &&
+	    jsonrpc_member(m->params, "_meta", &meta) &&
+	    jsonrpc_member(meta, MCP_META_SUBSCRIPTION, &id) && jsonrpc_int(id, &number) &&
+	    find_sent(u, id) == NULL)
+		stdio_link_stop(u, id);
+}
+
 static void
 take_notification(struct upstream *u, struct call *c, const struct jsonrpc *m)
 {
 	size_t len = strlen(m->method);
 
+	end_foreign_listening(u, m);
 	if (len > 13 && strcmp(m->method + len - 13, "/list_changed") == 0)
 		listing_changed(u, m->method);
 	else if (news_is_of_resource(m))

@@ -27,22 +27,27 @@ struct watched {
 
 /* ---- asking ---- */
 
-static void
-ask_about(struct upstream *u, const char *method, const struct watched *w)
+static const struct mcp_handlers nobody = {0};
+
+/* The call's handle; 0: it cannot tell of changes. */
+static uint64_t
+ask_about(
+    struct upstream *u, const char *method, struct str uri, const struct mcp_handlers *handlers)
 {
-	static const struct mcp_handlers nobody = {0};
 	struct buf params = BUF_INIT;
 	struct str resources;
 	bool does = false;
 
 	if (!jsonrpc_member(buf_str(&u->capabilities), "resources", &resources) ||
 	    !jsonrpc_bool_member(resources, "subscribe", &does) || !does)
-		return;
+		return 0;
 	buf_add_cstr(&params, "{\"uri\":");
-	jsonrpc_add_string(&params, str_of(w->uri));
+	jsonrpc_add_string(&params, uri);
 	buf_add_char(&params, '}');
-	call_ask(u, method, buf_str(&params), (uint32_t)u->conf->probe_timeout_ms, &nobody, NULL);
+	uint64_t handle =
+	    call_ask(u, method, buf_str(&params), (uint32_t)u->conf->probe_timeout_ms, handlers, u);
 	buf_fini(&params);
+	return handle;
 }
 
 /* Several at once become one. Who wants something new does not wait for the end of a pause. */
@@ -115,13 +120,13 @@ tell_server(struct upstream *u, const struct watched *w, bool is_on)
 	else if (upstream_is_modern(u))
 		open_soon(u);
 	else
-		ask_about(u, is_on ? "resources/subscribe" : "resources/unsubscribe", w);
+		ask_about(u, is_on ? "resources/subscribe" : "resources/unsubscribe",
+		    str_of(w->uri), &nobody);
 }
 
 static void
 set_level(struct upstream *u)
 {
-	static const struct mcp_handlers nobody = {0};
 	const char *level = u->all->log_level;
 	struct buf params = BUF_INIT;
 
@@ -147,7 +152,8 @@ news_stop(struct upstream *u)
 {
 	loop_timer_stop(u->all->of.loop, &u->watch_timer);
 	mcp_cancel(u->all, u->watch_call);
-	u->watch_call = 0;
+	mcp_cancel(u->all, u->drop_call);
+	u->watch_call = u->drop_call = 0;
 }
 
 /* ---- who watches what ---- */
@@ -256,11 +262,50 @@ news_is_of_resource(const struct jsonrpc *m)
 	return strcmp(m->method, "notifications/resources/updated") == 0;
 }
 
+static bool
+is_wanted(struct upstream *u, struct str uri)
+{
+	list_for (node, &u->watched) {
+		if (mcp_uri_is_of(uri, str_of(list_entry(node, struct watched, node)->uri)))
+			return true;
+	}
+	return false;
+}
+
+static void
+on_dropped(void *arg, const struct mcp_answer *a)
+{
+	struct upstream *u = arg;
+
+	(void)a;
+	u->drop_call = 0;
+}
+
+/*
+ * Of a program that another worker has spoken to before: what only that one's clients wanted is
+ * taken back when it is heard of, one after the other. A worker that wants it still says so when it
+ * hears that we speak to it now, and then it is asked for anew.
+ */
+static void
+drop_unwanted(struct upstream *u, const struct jsonrpc *m)
+{
+	static const struct mcp_handlers handlers = {.on_answer = on_dropped};
+	struct buf uri = BUF_INIT;
+
+	if (u->step == STEP_READY && !upstream_is_modern(u) && stdio_link_is_taken_over(u) &&
+	    u->drop_call == 0 && jsonrpc_text_member(m->params, "uri", &uri) &&
+	    !is_wanted(u, buf_str(&uri)))
+		u->drop_call = ask_about(u, "resources/unsubscribe", buf_str(&uri), &handlers);
+	buf_fini(&uri);
+}
+
 void
 news_take(struct upstream *u, const struct jsonrpc *m)
 {
 	if (m->params.len == 0 || m->params.p[0] != '{')
 		return;
+	if (news_is_of_resource(m))
+		drop_unwanted(u, m);
 	if (u->all->errands != NULL)
 		errands_tell(u, m);
 	if (u->all->on_news != NULL)

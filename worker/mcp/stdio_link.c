@@ -7,8 +7,9 @@
  * refused.
  *
  * A worker that takes a program over from a dead one finds it greeted already: it goes on with a
- * legacy one without a second initialize, of which its capabilities are not known then, so it is
- * asked for everything.
+ * legacy one without a second initialize. What that can do the dead one
+ * has told; else it is asked for everything. What that one's clients have subscribed to goes on,
+ * too, until it is heard of and nobody wants it (news.c, call.c).
  *
  * One that has not said a byte since a request was sent whose time is now up is asked whether it
  * lives. If it says nothing to that either, or reads nothing any more, it hangs: the master starts
@@ -29,6 +30,11 @@ enum {
 	WINDOW_MAX = 4 << 20,    /* .. so many .. */
 	WINDOW_LINES_MAX = 4000, /* .. in so many lines */
 };
+
+#define CHANGES "{\"listChanged\":true}"
+#define ANY_CAPABILITIES                                                                           \
+	"{\"tools\":" CHANGES ",\"prompts\":" CHANGES                                              \
+	",\"resources\":{\"listChanged\":true,\"subscribe\":true},\"logging\":{}}"
 
 struct stdio_link {
 	struct upstream *upstream;
@@ -58,6 +64,12 @@ bool
 stdio_link_has_pipes(const struct upstream *u)
 {
 	return u->pipes->life != 0;
+}
+
+bool
+stdio_link_is_taken_over(const struct upstream *u)
+{
+	return u->pipes != NULL && u->pipes->life != 0 && u->pipes->is_spoken;
 }
 
 /* ---- what it says ---- */
@@ -263,10 +275,8 @@ run_begin(struct loop_post *post)
 	if (l->is_spoken && u->verdict != MCP_REVISION_NONE &&
 	    !mcp_revision_info(u->verdict)->is_modern) {
 		u->revision = u->verdict;
-		buf_clear(&u->capabilities);
-		buf_add_cstr(&u->capabilities,
-		    "{\"tools\":{\"listChanged\":true},\"prompts\":{\"listChanged\":true},"
-		    "\"resources\":{\"listChanged\":true}}");
+		if (u->capabilities.len == 0)
+			buf_add_cstr(&u->capabilities, ANY_CAPABILITIES);
 		upstream_greeted(u);
 	} else {
 		upstream_connected(u);
@@ -414,11 +424,23 @@ stdio_send(struct call *c)
 	buf_fini(&message);
 }
 
+void
+stdio_link_stop(struct upstream *u, struct str id)
+{
+	struct buf message = BUF_INIT, params = BUF_INIT;
+
+	buf_printf(&params, "{\"requestId\":%.*s,\"reason\":\"nobody waits for it any more\"}",
+	    (int)id.len, id.p);
+	jsonrpc_add_notification(&message, "notifications/cancelled", buf_str(&params));
+	write_line(u->pipes, buf_str(&message));
+	buf_fini(&message);
+	buf_fini(&params);
+}
+
 static void
 stdio_abandon(struct call *c)
 {
 	struct upstream *u = c->upstream;
-	struct buf message = BUF_INIT, params = BUF_INIT;
 
 	if (c->is_relayed) {
 		errands_abandon(c);
@@ -427,12 +449,7 @@ stdio_abandon(struct call *c)
 	if (u->pipes->life == 0 || strcmp(c->method, "initialize") == 0 ||
 	    strcmp(c->method, "server/discover") == 0)
 		return;
-	buf_printf(
-	    &params, "{\"requestId\":%s,\"reason\":\"nobody waits for it any more\"}", c->id);
-	jsonrpc_add_notification(&message, "notifications/cancelled", buf_str(&params));
-	write_line(u->pipes, buf_str(&message));
-	buf_fini(&message);
-	buf_fini(&params);
+	stdio_link_stop(u, str_of(c->id));
 	if (c->is_late && !c->is_ours && c->heard == u->pipes->heard)
 		ask_for_life(u);
 }

@@ -95,6 +95,14 @@ void mcp_upstreams_on_news(struct mcp_upstreams *, mcp_on_news *, void *arg); /*
 /* Asks the server to tell of changes to a resource, also when it was away; counted. */
 void mcp_watch(struct mcp_upstreams *, size_t server, struct str uri);
 void mcp_unwatch(struct mcp_upstreams *, size_t server, struct str uri); /* it was watched */
+/* Is it what is watched, or below that? */
+static inline bool
+mcp_uri_is_of(struct str uri, struct str watched)
+{
+	return watched.len > 0 && str_starts(uri, watched) &&
+	       (uri.len == watched.len || uri.p[watched.len] == '/' ||
+		   watched.p[watched.len - 1] == '/');
+}
 /* Older servers are to log from this level on; borrowed for ever. NULL: as they like. */
 void mcp_set_log_level(struct mcp_upstreams *, const char *level);
 

@@ -141,6 +141,7 @@ struct upstream {
 	/* News. */
 	struct list watched;
 	uint64_t watch_call; /* modern: the stream that tells of them */
+	uint64_t drop_call;  /* legacy: one is taken back that nobody here has asked for */
 	struct loop_timer watch_timer;
 	struct stream_pause watch_pause;
 	bool is_pausing; /* that is what the timer is set for */
@@ -242,6 +243,10 @@ void stdio_link_new(struct upstream *);
 void stdio_link_given(struct upstream *, uint64_t life, uint32_t value, const int fds[2]);
 void stdio_link_gone(struct upstream *, uint64_t life);
 bool stdio_link_has_pipes(const struct upstream *);
+/* .. and somebody has asked it for things before us. */
+bool stdio_link_is_taken_over(const struct upstream *);
+/* Of one whose pipes we have: nobody waits for the answer to the request of that id. */
+void stdio_link_stop(struct upstream *, struct str id);
 uint64_t stdio_link_program(const struct upstream *); /* pipes_program() */
 
 /* ---- errands.c ---- */

@@ -31,14 +31,18 @@ function register(server) {
   return server;
 }
 
-/** With a resource that can be subscribed to, and a tool that says which are. */
+/** With resources that can be subscribed to, a tool that says which are, and one that tells who has. */
 function watch(server) {
   const watched = new Set();
-  server.registerResource('a', 'news://a', {}, async (uri) => ({ contents: [{ uri: uri.href, text: 'new' }] }));
+  for (const name of ['a', 'b']) server.registerResource(name, `news://${name}`, {}, async (uri) => ({ contents: [{ uri: uri.href, text: 'new' }] }));
   server.server.registerCapabilities({ resources: { subscribe: true } });
   server.server.setRequestHandler(SubscribeRequestSchema, ({ params: { uri } }) => { watched.add(uri); return {}; });
   server.server.setRequestHandler(UnsubscribeRequestSchema, ({ params: { uri } }) => { watched.delete(uri); return {}; });
   server.registerTool('watched', { description: 'Says what is subscribed to', inputSchema: z.object({}) }, async () => text([...watched].join(' ') || 'nothing'));
+  server.registerTool('update', { description: 'Tells of a change', inputSchema: z.object({ uri: z.string() }) }, async ({ uri }) => {
+    if (watched.has(uri)) await server.server.sendResourceUpdated({ uri });
+    return text('told');
+  });
 }
 
 function add_extra(server, name) {
