@@ -23,8 +23,9 @@
 
 enum pipes_type { PIPES_HELLO = 1, PIPES_WANT, PIPES_ERA, PIPES_RESTART, PIPES_GIVEN, PIPES_GONE };
 
-/* What value of PIPES_GIVEN holds, beside the era that was told last (0: none). */
-enum { PIPES_ERA_MASK = 0xff, PIPES_IS_SPOKEN = 0x100 };
+/* What value of PIPES_GIVEN holds, beside the era that was told last (0: none): in the life of this
+ * process somebody has had the pipes, and has told what era it is of, which ends a handshake. */
+enum { PIPES_ERA_MASK = 0xff, PIPES_IS_SPOKEN = 0x100, PIPES_IS_GREETED = 0x200 };
 
 struct pipes_message {
 	uint32_t type;

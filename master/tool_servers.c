@@ -44,7 +44,8 @@ struct seat {
 	struct tool_server *server;
 	struct guest *speaker; /* NULL: nobody */
 	uint32_t era;          /* as was told last, also of an earlier life */
-	bool is_spoken;        /* in this life somebody has had the pipes */
+	bool is_spoken;        /* in this life somebody has had the pipes .. */
+	bool is_greeted;       /* .. and has told the era */
 	struct event *unwanted;
 };
 
@@ -107,7 +108,8 @@ give_pipes(struct seat *s, struct guest *g)
 {
 	int fds[2];
 	struct pipes_message m = {.type = PIPES_GIVEN,
-	    .value = s->era | (s->is_spoken ? PIPES_IS_SPOKEN : 0),
+	    .value = s->era | (s->is_spoken ? PIPES_IS_SPOKEN : 0) |
+		     (s->is_greeted ? PIPES_IS_GREETED : 0),
 	    .program = s->program->spec->id,
 	    .life = tool_server_life(s->server)};
 
@@ -169,7 +171,7 @@ on_started(void *arg, struct tool_server *t)
 {
 	struct seat *s = arg;
 
-	s->is_spoken = false;
+	s->is_spoken = s->is_greeted = false;
 	s->server = t; /* it may be told from inside of new */
 	seat_someone(s);
 }
@@ -301,8 +303,10 @@ take(struct guest *g, const struct pipes_message *m)
 		take_want(g, m->program);
 		break;
 	case PIPES_ERA:
-		if (s != NULL)
+		if (s != NULL) {
 			s->era = m->value & PIPES_ERA_MASK;
+			s->is_greeted = true;
+		}
 		break;
 	case PIPES_RESTART:
 		if (s != NULL && tool_server_life(s->server) == m->life)

@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import http from 'node:http';
+import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
-import { call, everything, gives, is_alive, ready, sdk, start } from './lib/programs.mjs';
+import { call, everything, gives, is_alive, ready, sdk, start, strict } from './lib/programs.mjs';
 import { keys } from './lib/server.mjs';
 import { waitFor } from './lib/wait.mjs';
 
@@ -78,6 +79,23 @@ test('who speaks to it goes, again and again, and no call is lost', async (t) =>
   // Once in a reload, not once for each worker: they go to one that has just come, not to the next that goes.
   const moves = given_to() - before;
   assert.ok(moves >= 1 && moves <= 12, `${moves} moves`);
+});
+
+test('who has its pipes goes while it is being greeted: the next one greets it', async (t) => {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'parley-strict-')), [hold, asked] = ['hold', 'asked'].map((name) => path.join(dir, name));
+  t.after(() => fs.rmSync(dir, { recursive: true, force: true }));
+  const server = await start(t, [strict('tools', dir, { probe_timeout: '2m', connect_timeout: '2m' })], { mcp: { start_wait: '200ms' } });
+  server.expectLog(/mcp server ended server=tools .* exit=7/);
+  await ready(server, 'tools');
+  await gives(server, 'tools__add', { a: 1, b: 2 }, 'sum 3');
+  fs.writeFileSync(hold, '');
+  fs.rmSync(asked);
+  assert.match(await call(server, 'tools__die'), /ended|gone/);
+  await waitFor(() => fs.existsSync(asked), 'it to be greeted again', 30000);
+  server.kill('SIGHUP');
+  await server.line(/reload done/, 60000);
+  fs.rmSync(hold);
+  await gives(server, 'tools__add', { a: 2, b: 2 }, 'sum 4');
 });
 
 test('a new binary starts its own, and the old one ends with the old server', async (t) => {

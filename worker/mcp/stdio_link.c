@@ -6,8 +6,8 @@
  * does. What it does not read waits up to twice the largest message; then requests to it are
  * refused.
  *
- * A worker that takes a program over from a dead one finds it greeted already: it goes on with a
- * legacy one without a second initialize. What that can do the dead one
+ * A worker that takes a program over from another finds it greeted already, if that one was done
+ * with it: it goes on with a legacy one without a second initialize. What that can do the dead one
  * has told; else it is asked for everything. What that one's clients have subscribed to goes on,
  * too, until it is heard of and nobody wants it (news.c, call.c).
  *
@@ -39,7 +39,8 @@ enum {
 struct stdio_link {
 	struct upstream *upstream;
 	uint64_t program, life; /* life 0: no pipes */
-	bool is_spoken;         /* somebody has greeted it in this life */
+	bool is_spoken;         /* somebody has had its pipes before, in this life .. */
+	bool is_greeted;        /* .. and is done with the handshake */
 	int in_fd, out_fd;      /* its input, its output; -1: closed */
 	struct loop_watch in, out;
 	struct buf line, to_write;
@@ -272,7 +273,7 @@ run_begin(struct loop_post *post)
 	if (l->life == 0 || u->step != STEP_WAIT)
 		return;
 	loop_timer_stop(u->all->of.loop, &l->late);
-	if (l->is_spoken && u->verdict != MCP_REVISION_NONE &&
+	if (l->is_greeted && u->verdict != MCP_REVISION_NONE &&
 	    !mcp_revision_info(u->verdict)->is_modern) {
 		u->revision = u->verdict;
 		if (u->capabilities.len == 0)
@@ -319,6 +320,7 @@ stdio_link_given(struct upstream *u, uint64_t life, uint32_t value, const int fd
 	l->life = life;
 	l->given_ms = loop_now_ms(loop);
 	l->is_spoken = (value & PIPES_IS_SPOKEN) != 0;
+	l->is_greeted = (value & PIPES_IS_GREETED) != 0;
 	l->in_fd = fds[0];
 	l->out_fd = fds[1];
 	l->in.on_ready = on_input;

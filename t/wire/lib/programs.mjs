@@ -6,8 +6,9 @@ import { waitFor } from './wait.mjs';
 const wire = path.join(import.meta.dirname, '..');
 const node = (name, file, args, more = {}) => ({ name, command: process.execPath, args: [path.join(wire, 'programs', file), ...args], ...more });
 
-/** Entries of mcp.servers: programs/sdk_server.mjs, programs/listening.mjs, programs/hostile.mjs, and real servers of the project. */
+/** Entries of mcp.servers: programs/sdk_server.mjs, programs/listening.mjs, programs/strict.mjs, programs/hostile.mjs, and real servers of the project. */
 export const sdk = (name, era, more) => node(name, 'sdk_server.mjs', [era], more);
+export const strict = (name, dir, more) => node(name, 'strict.mjs', [dir], more);
 export const listening = (name, more) => node(name, 'listening.mjs', [], more);
 export const hostile = (kind, more) => node(kind, 'hostile.mjs', [kind], more);
 export const packaged = (name, of, args = []) => ({ name, command: process.execPath, args: [path.join(wire, `node_modules/@modelcontextprotocol/${of}/dist/index.js`), ...args] });
