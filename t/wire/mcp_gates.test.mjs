@@ -5,15 +5,16 @@ import http from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { ready, sdk } from './lib/programs.mjs';
 import { keys, startServer } from './lib/server.mjs';
+import { waitFor } from './lib/wait.mjs';
 
-const gated = 'ps_test_gated_key_0123456789abcdef';
+const gated = 'ps_test_gated_key_0123456789abcdef', reader = 'ps_test_reader_key_0123456789abcde', denied = 'ps_test_denied_key_0123456789abcde';
 const meta = '"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}';
 
 /** A modern tool server that keeps what it got (asked), and says which item it was asked for. */
 async function startPlain() {
   const asked = [];
   const lists = {
-    tools: ['good', 'bad'].map((name) => ({ name, inputSchema: { type: 'object', properties: { city: { type: 'string', 'x-mcp-header': 'City' } } } })),
+    tools: ['good', 'bad'].map((name) => ({ name, annotations: { readOnlyHint: name === 'good' }, inputSchema: { type: 'object', properties: { city: { type: 'string', 'x-mcp-header': 'City' } } } })),
     prompts: ['good', 'bad'].map((name) => ({ name })),
     resources: ['good', 'bad'].map((name) => ({ name, uri: `x://${name}` })),
   };
@@ -53,10 +54,11 @@ describe('what is judged is what is sent', () => {
     server = await startServer(null, { config: {
       mcp: { backoff: '50ms', backoff_max: '200ms', servers: [{ name: 'web', url: web.url }, sdk('prog', 'modern'), sdk('older', 'legacy')] },
       keys: [{ kind: 'server', app: 'demo', secret: keys.server }, { kind: 'admin', secret: keys.admin },
-        { kind: 'server', app: 'demo', secret: gated, tools: ['web__good', 'prog__add', 'older__add'] }],
+        { kind: 'server', app: 'demo', secret: gated, tools: ['web__good', 'prog__add', 'older__add'] },
+        { kind: 'server', app: 'demo', secret: reader, read_only_tools: true }, { kind: 'server', app: 'demo', secret: denied, denied_tools: ['web__bad', 'prog__grow', 'older__grow'] }],
     } });
     for (const name of ['web', 'prog', 'older']) await ready(server, name);
-    const { headers, status } = await server.request('/mcp', { key: gated, body: { jsonrpc: '2.0', id: 1, method: 'initialize', params: { protocolVersion: '2025-03-26', capabilities: {}, clientInfo: { name: 'test', version: '1' } } } });
+    const { headers, status } = await server.request('/mcp', { key: gated, body: { jsonrpc: '2.0', id: 1, method: 'initialize', params: initialize } });
     assert.equal(status, 200);
     session = headers['mcp-session-id'];
   });
@@ -88,6 +90,70 @@ describe('what is judged is what is sent', () => {
       assert.equal(web.asked.length, before_asked);
     });
   }
+
+  const initialize = { protocolVersion: '2025-03-26', capabilities: {}, clientInfo: { name: 'test', version: '1' } };
+
+  /** How a key's client may call a tool: ways[route](name, arguments) gives what it is answered. */
+  async function open_ways(t, key) {
+    const rpc = (method, params, id = 1) => ({ jsonrpc: '2.0', id, method, params });
+    const { headers: { 'mcp-session-id': id } } = await server.request('/mcp', { key, body: rpc('initialize', initialize) });
+    const stream = await server.stream('/sse', { key });
+    t.after(() => stream.close());
+    const events = stream[Symbol.asyncIterator](), { value: { data: endpoint } } = await events.next();
+    let last = 0;
+    const paired = async (method, params) => {
+      const mine = ++last;
+      assert.equal((await server.request(endpoint, { key, body: rpc(method, params, mine) })).status, 202);
+      for (;;) {
+        const { value, done } = await events.next();
+        assert.ok(!done, 'the stream has ended');
+        if (value.data.id === mine) return value.data;
+      }
+    };
+    await paired('initialize', initialize);
+    const post = async (body, headers) => (await server.request('/mcp', { key, headers: { ...json, ...headers }, body })).json;
+    const call = (name, args, more = {}) => rpc('tools/call', { name, arguments: args, ...more });
+    const head = (name) => ({ 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'tools/call', 'mcp-name': name });
+    const stamp = { _meta: JSON.parse(`{${meta}}`) };
+    return {
+      modern: (name, args) => post(call(name, args, stamp), head(name)),
+      encoded: (name, args) => post(call(name, args, stamp), head(`=?base64?${Buffer.from(name).toString('base64')}?=`)),
+      older: (name, args) => post(call(name, args), { 'mcp-session-id': id }),
+      batch: async (name, args) => (await post([call(name, args)], { 'mcp-session-id': id }))[0],
+      paired: (name, args) => paired('tools/call', { name, arguments: args }),
+    };
+  }
+
+  test('a tool that a key may not use is not executed, however it is asked for: its server says so', async (t) => {
+    const ran = (name) => web.asked.filter(({ method, params }) => method === 'tools/call' && params.name === name).length;
+    assert.equal(ran('bad'), 0);
+    const grown = (name) => ['prog', 'older'].map((program) => `${program}__${name}`);
+    for (const [who, key] of Object.entries({ gated, reader, denied })) {
+      for (const [way, call] of Object.entries(await open_ways(t, key))) {
+        const before_good = ran('good');
+        for (const name of ['web__bad', 'bad', 'WEB__bad', 'web__web__bad', 'web/bad', 'web__good/../bad', 'web__bad ']) {
+          const answer = await call(name, {});
+          assert.ok([-32602, -32020].includes(answer.error?.code), `${who} ${way} ${name}: ${JSON.stringify(answer)}`);
+        }
+        for (const name of ['prog__grow', 'older__grow']) assert.equal((await call(name, { name: 'never' })).error?.code, -32602, `${who} ${way} ${name}`);
+        // The same way leads to what the key may use.
+        assert.equal((await call('web__good', {})).result?.content[0].text, 'ran good', `${who} ${way}`);
+        assert.equal(ran('good'), before_good + 1);
+      }
+    }
+    // What was refused had come first: had it been done it would be seen now.
+    const full = await open_ways(t, keys.server);
+    for (const name of ['prog__grow', 'older__grow']) assert.equal((await full.modern(name, { name: 'later' })).result?.content[0].text, 'grown');
+    const names = async () => (await server.request('/mcp', { key: keys.server, headers: { ...json, 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'tools/list' }, body: `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{${meta}}}}` })).json.result.tools.map(({ name }) => name);
+    const listed = await waitFor(async () => { const all = await names(); return grown('later').every((name) => all.includes(name)) && all; }, 'the tools that were to grow', 30000);
+    for (const name of grown('never')) assert.ok(!listed.includes(name), name);
+    assert.equal(ran('bad'), 0);
+    assert.equal((await full.modern('web__bad', {})).result?.content[0].text, 'ran bad');
+    assert.equal(ran('bad'), 1);
+    // Nobody's key has gone on to the server.
+    assert.ok(web.asked.every(({ headers }) => headers.authorization === undefined));
+    web.asked.length = 0; // others look for it, too
+  });
 
   test('programs get no other tool\'s name either', async () => {
     for (const name of ['prog__add', 'older__add']) {
