@@ -550,7 +550,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (api.streams == NULL) {
 		api.streams = turn_streams_new(&api);
 		api.turn_waits = turn_waits_new(&api);
-		api.key_watch = key_watch_new(NULL, NULL);
+		api.key_watch = key_watch_new(NULL, NULL, NULL);
 	}
 	struct str rest = str_sub((const char *)data + 1, size - 1);
 	const struct api_endpoint *endpoint = endpoint_at(data[0]);

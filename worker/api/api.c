@@ -15,6 +15,7 @@
 #include "worker/api/turn_stream.h"
 #include "worker/api/turn_wait.h"
 #include "worker/api/ws_chat.h"
+#include "worker/http/upgrade.h"
 
 static const struct api_endpoint *const tables[] = {
     sessions_endpoints,
@@ -68,7 +69,7 @@ api_add_routes(struct api *api)
 			http_server_add_routes(api->http, &b->route, 1, b);
 		}
 	}
-	api->key_watch = key_watch_new(api->loop, api->keys);
+	api->key_watch = key_watch_new(api->loop, api->keys, http_server_wheel(api->http));
 	api->task_watch = task_watch_new(api);
 	api->rate_warns = rate_warns_new(api->loop, api->events);
 	api->streams = turn_streams_new(api);

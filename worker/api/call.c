@@ -194,6 +194,7 @@ adopt(struct api_call *call, const struct principal *who)
 	call->app = who->app;
 	call->budget = who->budget;
 	memcpy(call->key_hash, who->hash, sizeof(call->key_hash));
+	call->key_expires_at = who->expires_at;
 	call->tools = who->tools;
 	call->models = who->models; /* as long as the handler runs: the principal is borrowed */
 	if (who->app_id != NULL)

@@ -51,6 +51,7 @@ struct api_call {
 	struct rate_ask rate_ask;   /* .. and what they say */
 	struct budget_rule budget;  /* of the key */
 	uint8_t key_hash[32];       /* for who holds on to it, see key_watch.h */
+	int64_t key_expires_at;     /* likewise */
 	/* What a server key may ask for, see keys_allow_model(); until the handler returns. */
 	struct conf_list models;
 	struct key_tools tools; /* likewise, see keys_allow_tool() */

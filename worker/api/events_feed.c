@@ -136,7 +136,7 @@ start(struct opening *o, struct http_req *req)
 	f->feeds = feeds;
 	list_add_tail(&feeds->all, &f->node);
 	feeds->count++;
-	key_hold(call->api->key_watch, &f->key, call->key_hash, on_key_void);
+	key_hold(call->api->key_watch, &f->key, call->key_hash, call->key_expires_at, on_key_void);
 	f->sse = sse_start(req, on_client_gone, f);
 	sse_set_keepalive(f->sse, call->api->conf->events.keepalive_interval_ms);
 	events_subscribe(call->api->events, &f->sub, &of, &handlers);

@@ -424,7 +424,7 @@ on_known(void *arg, struct http_req *req, int err, const struct principal *who, 
 	list_init(&s->streams);
 	list_add_tail(&all->all, &s->node);
 	all->count++;
-	key_hold(all->api->key_watch, &s->key, who->hash, on_key_void);
+	key_hold(all->api->key_watch, &s->key, who->hash, who->expires_at, on_key_void);
 	ws_socket_open(&s->ws, req, accept, protocol, &socket_handlers);
 }
 

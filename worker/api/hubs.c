@@ -549,7 +549,7 @@ hub_conn_new(struct hubs *hubs, const struct hub_conn_of *of)
 	list_add_tail(&hubs->all, &c->node);
 	hubs->count++;
 	hubs->polls += of->carrier == HUB_BY_POLL;
-	key_hold(hubs->api->key_watch, &c->key, of->who->hash, on_key_void);
+	key_hold(hubs->api->key_watch, &c->key, of->who->hash, of->who->expires_at, on_key_void);
 	if (of->carrier != HUB_BY_SOCKET) {
 		c->token = xstrdup(of->token);
 		strmap_set(hubs->ids, str_of(c->token), c);

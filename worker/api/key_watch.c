@@ -5,17 +5,20 @@
 #include <string.h>
 
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/err.h"
 
 enum {
-	AGAIN_MS = 1000,    /* when the record could not be asked */
-	RECHECKS_MAX = 64,  /* under way */
-	RECHECK_BATCH = 256 /* in one round, of those that are answered at once */
+	AGAIN_MS = 1000,                 /* when the record could not be asked */
+	RECHECKS_MAX = 64,               /* under way */
+	RECHECK_BATCH = 256,             /* in one round, of those that are answered at once */
+	EXPIRY_LOOK_MS = 60 * 60 * 1000, /* the wall clock may be set meanwhile */
 };
 
 struct key_watch {
 	struct loop *loop;
 	struct keys *keys;
+	struct wheel *wheel;
 	struct list holds, stale; /* struct key_hold by node, by stale */
 	struct list rechecks;
 	size_t recheck_count;
@@ -109,15 +112,41 @@ on_keys_changed(void *arg)
 	go_on(w, 0);
 }
 
+static void
+await_expiry(struct key_hold *h)
+{
+	int64_t left_ms = h->expires_at - clock_wall_ms();
+
+	if (left_ms < 0)
+		left_ms = 0;
+	wheel_set(h->watch->wheel, &h->expiry,
+	    left_ms < EXPIRY_LOOK_MS ? (uint64_t)left_ms : EXPIRY_LOOK_MS);
+}
+
+static void
+on_expiry(struct wheel_entry *e)
+{
+	struct key_hold *h = container_of(e, struct key_hold, expiry);
+
+	if (h->expires_at > clock_wall_ms())
+		await_expiry(h);
+	else
+		h->on_void(h);
+}
+
 void
-key_hold(struct key_watch *w, struct key_hold *h, const uint8_t hash[32],
+key_hold(struct key_watch *w, struct key_hold *h, const uint8_t hash[32], int64_t expires_at,
     void (*on_void)(struct key_hold *))
 {
 	memset(h, 0, sizeof(*h));
 	h->watch = w;
 	h->on_void = on_void;
+	h->expires_at = expires_at;
+	h->expiry.on_fire = on_expiry;
 	memcpy(h->hash, hash, sizeof(h->hash));
 	list_add_tail(&w->holds, &h->node);
+	if (expires_at != 0)
+		await_expiry(h);
 }
 
 void
@@ -128,15 +157,18 @@ key_release(struct key_hold *h)
 		list_del(&h->stale);
 	if (h->recheck != NULL)
 		h->recheck->hold = NULL;
+	if (h->expires_at != 0)
+		wheel_stop(h->watch->wheel, &h->expiry);
 }
 
 struct key_watch *
-key_watch_new(struct loop *loop, struct keys *keys)
+key_watch_new(struct loop *loop, struct keys *keys, struct wheel *wheel)
 {
 	struct key_watch *w = xcalloc(1, sizeof(*w));
 
 	w->loop = loop;
 	w->keys = keys;
+	w->wheel = wheel;
 	list_init(&w->holds);
 	list_init(&w->stale);
 	list_init(&w->rechecks);

@@ -89,7 +89,8 @@ mcp_feed_new(struct mcp_front *front, const struct api_call *call, struct http_r
 	list_init(&f->watched);
 	f->has_key = call->key_id != NULL;
 	if (f->has_key)
-		key_hold(front->api->key_watch, &f->key, call->key_hash, on_key_void);
+		key_hold(front->api->key_watch, &f->key, call->key_hash, call->key_expires_at,
+		    on_key_void);
 	list_add_tail(&front->feeds->all, &f->node);
 	front->feeds->count++;
 	f->sse = sse_start(req, on_client_gone, f);

@@ -114,7 +114,7 @@ turn_stream_start(
 	s->turns = call->api->turns;
 	s->turn_id = call->turn_id;
 	list_add_tail(&call->api->streams->all, &s->node);
-	key_hold(call->api->key_watch, &s->key, call->key_hash, on_key_void);
+	key_hold(call->api->key_watch, &s->key, call->key_hash, call->key_expires_at, on_key_void);
 	s->sse = sse_start(req, on_client_gone, s);
 	s->listener = turn_attach(
 	    s->turns, &call->session_id, &s->turn_id, after_seq, originator, &handlers, s);
