@@ -302,5 +302,6 @@ test('a poll of a stranger finds nothing', async () => {
   assert.equal(status, 200);
   assert.equal(text, `{}${END}`);
   assert.equal((await server.request(route, { method: 'DELETE', key: keys.server })).status, 202);
+  assert.equal((await server.request(route, { method: 'POST', key: keys.server, body: `{"type":6}${END}` })).status, 404, 'it is gone at once');
   assert.equal((await server.request('/hubs/tasks?id=hub_00000000000000000000000000', { key: keys.server })).status, 404);
 });

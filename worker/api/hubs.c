@@ -93,6 +93,39 @@ hub_complete(struct hub_conn *c, const char *invocation_id, const char *error, s
 	buf_fini(&b);
 }
 
+/* ---- a poll's client may go while it waits ---- */
+
+static void
+on_poll_gone(void *arg)
+{
+	struct hub_conn *c = arg;
+
+	c->by.lp.poll.is_there = false;
+	c->by.lp.since_ms = now_of(c);
+}
+
+/* One of another worker is watched there. */
+static void
+watch_poll(struct hub_conn *c, bool is_watched)
+{
+	struct http_req *req = NULL;
+
+	if (c->by.lp.poll.is_there && c->by.lp.poll.call_id == 0)
+		req = http_find(c->hubs->api->http, c->by.lp.poll.http);
+	if (req != NULL)
+		http_on_gone(req, is_watched ? on_poll_gone : NULL, c);
+}
+
+void
+hub_conn_left(struct hub_conn *c, struct backplane_addr from, uint64_t number)
+{
+	const struct hub_poll *p = &c->by.lp.poll;
+
+	if (c->carrier == HUB_BY_POLL && p->is_there && p->call_id != 0 && p->number == number &&
+	    p->from.host == from.host && p->from.who.number == from.who.number)
+		answer_poll(c, 200); /* nobody reads it; there is nothing in it */
+}
+
 /* ---- its end ---- */
 
 static void
@@ -112,8 +145,10 @@ conn_free(struct hub_conn *c)
 		if (id_parse(str_of(c->token), "hub", &id))
 			backplane_disown(hubs->api->backplane, &id);
 	}
-	if (c->carrier == HUB_BY_POLL)
+	if (c->carrier == HUB_BY_POLL) {
+		watch_poll(c, false);
 		buf_fini(&c->by.lp.out);
+	}
 	list_del(&c->node);
 	hubs->count--;
 	hubs->polls -= c->carrier == HUB_BY_POLL;
@@ -157,6 +192,17 @@ hub_conn_end(struct hub_conn *c, const char *error, bool may_reconnect)
 		end_poll(c, buf_str(&b));
 	}
 	buf_fini(&b);
+}
+
+void
+hub_conn_delete(struct hub_conn *c)
+{
+	uint64_t handle = c->handle;
+	struct hubs *hubs = c->hubs;
+
+	hub_conn_end(c, NULL, false);
+	if (idmap_get(hubs->conns, handle) == c && c->carrier == HUB_BY_POLL)
+		conn_free(c);
 }
 
 /* ---- subscriptions ---- */
@@ -454,8 +500,10 @@ hub_conn_poll(struct hub_conn *c, struct hub_poll poll)
 		answer_poll(c, 200);
 	c->by.lp.poll = poll;
 	c->by.lp.since_ms = now_of(c);
-	if (c->by.lp.out.len == 0)
+	if (c->by.lp.out.len == 0) {
+		watch_poll(c, true);
 		return;
+	}
 	answer_poll(c, 200);
 	if (c->is_ending)
 		conn_free(c);

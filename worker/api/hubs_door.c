@@ -14,7 +14,9 @@
 /* A token is younger than that when its connection begins: hosts' clocks may differ. */
 enum { TOKEN_AGE_MAX_MS = 60000, ANSWER_MORE_MS = 5000 };
 
-enum errand_kind { ERRAND_POST, ERRAND_DELETE, ERRAND_POLL };
+/* LEAVE: the client of a poll has gone; nobody waits for an answer. A worker of a version that does
+ * not know it finds no connection, and what it is called in the body of a poll is passed over. */
+enum errand_kind { ERRAND_POST, ERRAND_DELETE, ERRAND_POLL, ERRAND_LEAVE };
 
 /* A request whose connection is looked for. */
 struct errand {
@@ -23,7 +25,8 @@ struct errand {
 	enum hub hub;
 	uint64_t http;
 	struct id id;
-	struct principal who; /* only what connections keep of it */
+	struct backplane_addr owner; /* of a poll that was sent to it */
+	struct principal who;        /* only what connections keep of it */
 	char *app_id;
 	struct buf body;
 	struct hub_toll toll; /* of a POST */
@@ -92,8 +95,10 @@ run(struct hubs *hubs, enum errand_kind kind, struct hub_conn *c, struct str bod
 	(void)hubs;
 	if (kind == ERRAND_POST)
 		hub_conn_hear(c, body);
+	else if (kind == ERRAND_LEAVE)
+		hub_conn_left(c, poll.from, poll.number);
 	else
-		hub_conn_end(c, NULL, false);
+		hub_conn_delete(c);
 	return true;
 }
 
@@ -108,14 +113,16 @@ on_peer_errand(void *arg, const struct backplane_call *call)
 
 	if (backplane_take_u64(&rest, &kind) && backplane_take_str(&rest, &id_text) &&
 	    backplane_take_str(&rest, &hash) && backplane_take_str(&rest, &body) &&
-	    kind <= ERRAND_POLL && hash.len == SHA256_LEN && id_parse(id_text, "hub", &id))
+	    kind <= ERRAND_LEAVE && hash.len == SHA256_LEN && id_parse(id_text, "hub", &id))
 		c = find_of_key(hubs, &id, (const uint8_t *)hash.p);
 	if (c == NULL) {
 		backplane_reply(
 		    hubs->api->backplane, call->from, call->call_id, E_NOT_FOUND, STR_NONE);
 		return;
 	}
-	const struct hub_poll poll = {true, 0, call->from, call->call_id};
+	struct hub_poll poll = {true, 0, call->from, call->call_id, 0};
+	if (kind == ERRAND_POLL || kind == ERRAND_LEAVE)
+		backplane_take_u64(&body, &poll.number);
 	if (run(hubs, (enum errand_kind)kind, c, body, poll))
 		backplane_reply(hubs->api->backplane, call->from, call->call_id, 0, STR_NONE);
 }
@@ -129,6 +136,7 @@ on_errand_done(void *arg, int err, struct str payload)
 	struct http_req *req = http_find(e->hubs->api->http, e->http);
 
 	if (req != NULL) {
+		http_on_gone(req, NULL, NULL);
 		if (err == E_BUSY || err == E_OWNER_UNAVAILABLE)
 			http_reply_retry(req, E_OWNER_UNAVAILABLE, 1, NULL);
 		else if (err != 0)
@@ -140,18 +148,43 @@ on_errand_done(void *arg, int err, struct str payload)
 }
 
 static void
-send_errand(struct errand *e, struct backplane_addr owner)
+put_errand(const struct errand *e, enum errand_kind kind, struct buf *out)
+{
+	struct buf number = BUF_INIT;
+
+	backplane_put_u64(&number, e->http);
+	backplane_put_u64(out, kind);
+	backplane_put_str(out, id_str(&e->id));
+	backplane_put_str(out, str_sub((const char *)e->who.hash, SHA256_LEN));
+	backplane_put_str(out, e->kind == ERRAND_POLL ? buf_str(&number) : buf_str(&e->body));
+	buf_fini(&number);
+}
+
+/* The owner answers the poll, which ends the errand; if it does not hear of it, a little later. */
+static void
+on_client_gone(void *arg)
+{
+	const struct errand *e = arg;
+	struct buf b = BUF_INIT;
+
+	put_errand(e, ERRAND_LEAVE, &b);
+	(void)backplane_cast(e->hubs->api->backplane, e->owner, BACKPLANE_HUB_POST, buf_str(&b));
+	buf_fini(&b);
+}
+
+static void
+send_errand(struct errand *e, struct http_req *req, struct backplane_addr owner)
 {
 	const struct conf *conf = e->hubs->api->conf;
 	uint64_t timeout_ms = conf->backplane.call_timeout_ms;
 	struct buf b = BUF_INIT;
 
-	if (e->kind == ERRAND_POLL)
+	e->owner = owner;
+	put_errand(e, e->kind, &b);
+	if (e->kind == ERRAND_POLL) {
 		timeout_ms = conf->events.poll_timeout_ms + ANSWER_MORE_MS;
-	backplane_put_u64(&b, e->kind);
-	backplane_put_str(&b, id_str(&e->id));
-	backplane_put_str(&b, str_sub((const char *)e->who.hash, SHA256_LEN));
-	backplane_put_str(&b, buf_str(&e->body));
+		http_on_gone(req, on_client_gone, e);
+	}
 	backplane_send_call(e->hubs->api->backplane, owner, BACKPLANE_HUB_POST, buf_str(&b),
 	    (uint32_t)timeout_ms, on_errand_done, e);
 	buf_fini(&b);
@@ -202,7 +235,7 @@ on_owner(void *arg, int err, struct backplane_addr owner)
 	bool is_ours = err == 0 && owner.host == self.host && owner.who.number == self.who.number;
 
 	if (req != NULL && err == 0 && !is_ours) {
-		send_errand(e, owner);
+		send_errand(e, req, owner);
 		return;
 	}
 	if (req != NULL && e->kind == ERRAND_POLL && err == E_NOT_FOUND && is_new(&e->id) &&
@@ -224,7 +257,7 @@ run_errand(struct errand *e)
 		backplane_find_owner(hubs->api->backplane, &e->id, on_owner, e);
 		return;
 	}
-	const struct hub_poll poll = {true, e->http, {0, {0, 0}}, 0};
+	const struct hub_poll poll = {true, e->http, {0, {0, 0}}, 0, 0};
 	if (run(hubs, e->kind, c, buf_str(&e->body), poll) && req != NULL)
 		answer_text(req, e->kind == ERRAND_DELETE ? 202 : 200, STR_NONE);
 	errand_free(e);

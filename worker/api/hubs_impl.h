@@ -50,6 +50,7 @@ struct hub_poll {
 	uint64_t http; /* here, or */
 	struct backplane_addr from;
 	uint64_t call_id; /* at another worker; 0: here */
+	uint64_t number;  /* what it is called there */
 };
 
 struct hub_conn {
@@ -112,6 +113,10 @@ void hub_conn_say(struct hub_conn *, struct str records);
 void hub_conn_end(struct hub_conn *, const char *error, bool may_reconnect);
 /* What there is for it, now or in a while; one that waited already is answered with nothing. */
 void hub_conn_poll(struct hub_conn *, struct hub_poll);
+/* The client of that poll, which came to another worker, has gone. */
+void hub_conn_left(struct hub_conn *, struct backplane_addr from, uint64_t number);
+/* Its client wants nothing more: it ends at once, whatever was to be said. */
+void hub_conn_delete(struct hub_conn *);
 
 /* A topic is subscribed to; the completion of invocation_id (NULL: none) follows when it is. */
 void hub_sub_new(struct hub_conn *, const char *topic, const char *invocation_id, bool is_stream);
