@@ -161,6 +161,25 @@ test('ten streams of one connection', async () => {
   ws.close();
 });
 
+test('what is taken back at once is answered all the same, and leaves nothing behind', async () => {
+  const { say, until, records, ws } = await socket();
+  const call = (invocationId, target) => ({ type: 1, target, invocationId, arguments: ['image.generation'] });
+  say(handshake, call('sub', 'SubscribeToTaskType'), call('unsub', 'UnsubscribeFromTaskType'));
+  for (const which of ['unsub', 'sub']) await until(({ type, invocationId }) => type === 3 && invocationId === which);
+  const id = await newTask('go [[mock tokens=60 interval=20]]');
+  const stream = (invocationId) => ({ type: 4, target: 'StreamTask', invocationId, arguments: [id] });
+  // Each before it is known whether there is such a task: more than a connection may have.
+  say(...Array.from({ length: 12 }, (_, i) => [stream(`c${i}`), { type: 5, invocationId: `c${i}` }]).flat());
+  const cancelled = () => records.filter(({ type, invocationId }) => type === 3 && invocationId[0] === 'c');
+  await waitFor(() => cancelled().length === 12, 'ends of what was cancelled', 20000);
+  assert.deepEqual(cancelled().filter(({ error }) => error), []);
+  say(stream('kept'));
+  await until(({ type, invocationId }) => type === 3 && invocationId === 'kept');
+  assert.ok(records.some(({ type, item }) => type === 2 && item.event === 'task.completed'));
+  assert.deepEqual(records.filter(({ type, invocationId }) => type === 2 && invocationId !== 'kept'), []);
+  ws.close();
+});
+
 test("somebody else's task does not exist", async () => {
   const id = await newTask();
   const connection = connect('tasks', 'WebSockets', { key: keys_other.server });

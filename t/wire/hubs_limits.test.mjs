@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as signalR from '@microsoft/signalr';
+import WebSocket from 'ws';
+import { isUp } from './lib/hosts.mjs';
 import { parseMetrics, sumOf } from './lib/metrics.mjs';
 import { startRedis } from './lib/redis.mjs';
 import { keys, startServer } from './lib/server.mjs';
@@ -66,6 +68,32 @@ for (const where of ['shared memory', 'Redis']) {
     await other.stop();
   });
 }
+
+test('no more calls of a socket wait for its limits than it may have topics', { timeout: 120000 }, async (t) => {
+  const redis = await startRedis(t);
+  const server = await startServer(t, { mock: false, config: { backplane: { url: redis.url, command_timeout: '10s' }, keys: [{ kind: 'server', app: 'demo', secret: keys.server, rpd: 1000 }] } });
+  server.expectLog(/backplane/); // Redis may be silent for longer than that on a machine with much else to do
+  await isUp(server);
+  const ws = new WebSocket(`${server.url.replace('http', 'ws')}/hubs/tasks?access_token=${keys.server}`);
+  const ends = [];
+  ws.on('message', (data) => ends.push(...String(data).split(END).filter(Boolean).map((text) => JSON.parse(text)).filter(({ type }) => type === 3)));
+  await within(new Promise((resolve, reject) => { ws.on('open', resolve); ws.on('error', reject); }), 'open socket');
+  const say = (...records) => ws.send(records.map((record) => JSON.stringify(record) + END).join(''));
+  const call = (invocationId) => ({ type: 1, target: 'UnsubscribeFromTaskType', invocationId, arguments: ['image.generation'] });
+  say({ protocol: 'json', version: 1 }, call('first'));
+  await waitFor(() => ends.length === 1, 'an answer');
+  redis.child.kill('SIGSTOP');
+  say(...Array.from({ length: 130 }, (_, i) => call(`${i}`)));
+  const refused = () => ends.filter(({ error }) => error);
+  await waitFor(() => refused().length === 30, 'refusals');
+  redis.child.kill('SIGCONT');
+  await waitFor(() => ends.length === 131, 'the others', 20000);
+  assert.deepEqual(refused().map(({ invocationId }) => Number(invocationId)), Array.from({ length: 30 }, (_, i) => i + 100));
+  assert.match(refused()[0].error, /max_topics calls that wait/);
+  say(call('last'));
+  await waitFor(() => ends.some(({ invocationId, error }) => invocationId === 'last' && !error), 'the last');
+  ws.close();
+});
 
 test('a POST counts as many as it has records, and is refused as a whole', async (t) => {
   const server = await start(t), key = limited.byHand;

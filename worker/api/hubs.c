@@ -136,6 +136,8 @@ conn_free(struct hub_conn *c)
 	wheel_stop(http_server_wheel(hubs->api->http), &c->beat);
 	list_for_safe (node, &c->subs)
 		hub_sub_free(list_entry(node, struct hub_sub, node));
+	list_for_safe (node, &c->waits)
+		list_del(node);
 	key_release(&c->key);
 	idmap_remove(hubs->conns, c->handle);
 	if (c->token != NULL && c->carrier != HUB_BY_SOCKET) {
@@ -593,6 +595,7 @@ hub_conn_new(struct hubs *hubs, const struct hub_conn_of *of)
 	if (of->carrier == HUB_BY_POLL)
 		c->by.lp.since_ms = now_of(c);
 	list_init(&c->subs);
+	list_init(&c->waits);
 	c->handle = idmap_add(hubs->conns, c);
 	list_add_tail(&hubs->all, &c->node);
 	hubs->count++;

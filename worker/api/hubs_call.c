@@ -10,12 +10,34 @@
 
 static const char not_yours[] = "Unauthorized access to task";
 
+/* ---- streams that are not there yet ---- */
+
+void
+hub_wait_begin(struct hub_conn *c, struct hub_wait *w, const char *invocation_id)
+{
+	w->invocation_id = invocation_id;
+	list_add_tail(&c->waits, &w->node);
+}
+
+static struct hub_wait *
+wait_find(const struct hub_conn *c, const char *invocation_id)
+{
+	list_for (node, &c->waits) {
+		struct hub_wait *w = list_entry(node, struct hub_wait, node);
+
+		if (strcmp(w->invocation_id, invocation_id) == 0)
+			return w;
+	}
+	return NULL;
+}
+
 /* ---- topics are checked before they are subscribed to ---- */
 
 struct hub_ask {
 	struct hubs *hubs;
 	uint64_t conn;
-	char *invocation_id; /* NULL: nobody waits */
+	struct hub_wait wait; /* of a stream */
+	char *invocation_id;  /* NULL: nobody waits */
 	bool is_stream, is_counted;
 	size_t count;
 	char *topics[];
@@ -28,6 +50,7 @@ ask_free(struct hub_ask *a)
 
 	if (c != NULL && a->is_counted)
 		c->checking -= (uint16_t)a->count;
+	hub_wait_end(&a->wait);
 	for (size_t i = 0; i < a->count; i++)
 		free(a->topics[i]);
 	free(a->invocation_id);
@@ -74,7 +97,9 @@ on_checked(void *arg, int err, struct str bad)
 
 	(void)bad;
 	if (c != NULL && !c->is_ending) {
-		if (err != 0)
+		if (a->wait.is_cancelled)
+			hub_complete(c, a->invocation_id, NULL, STR_NONE);
+		else if (err != 0)
 			hub_complete(c, a->invocation_id, reason_of(err, a->topics[0]), STR_NONE);
 		else if (c->sub_count + a->count > (size_t)c->hubs->api->conf->events.max_topics)
 			hub_complete(c, a->invocation_id, "This connection has events.max_topics.",
@@ -122,6 +147,8 @@ ask(struct hub_conn *c, struct hub_ask *a)
 	}
 	a->is_counted = true;
 	c->checking += (uint16_t)a->count;
+	if (a->is_stream)
+		hub_wait_begin(c, &a->wait, a->invocation_id);
 	for (size_t i = 0; i < a->count; i++)
 		topics[i] = str_of(a->topics[i]);
 	topics_check(
@@ -314,16 +341,34 @@ read_topics(struct hub_conn *c, const struct method *method, const struct signal
 	return NULL;
 }
 
+/* Who waits for the subscription to be there is answered, too. False: the connection has ended. */
+static bool
+unsubscribe_one(struct hub_conn *c, struct hub_sub *s)
+{
+	char *invocation_id = s->invocation_id;
+	uint64_t handle = c->handle;
+	struct hubs *hubs = c->hubs;
+
+	s->invocation_id = NULL;
+	hub_sub_free(s);
+	hub_complete(c, invocation_id, NULL, STR_NONE);
+	free(invocation_id);
+	return idmap_get(hubs->conns, handle) == c && !c->is_ending;
+}
+
 static void
 unsubscribe(struct hub_conn *c, struct hub_ask *a)
 {
-	for (size_t i = 0; i < a->count; i++) {
+	bool is_there = true;
+
+	for (size_t i = 0; i < a->count && is_there; i++) {
 		struct hub_sub *s = hub_sub_find(c, a->topics[i]);
 
 		if (s != NULL)
-			hub_sub_free(s);
+			is_there = unsubscribe_one(c, s);
 	}
-	hub_complete(c, a->invocation_id, NULL, STR_NONE);
+	if (is_there)
+		hub_complete(c, a->invocation_id, NULL, STR_NONE);
 	ask_free(a);
 }
 
@@ -337,7 +382,8 @@ hub_invoke(struct hub_conn *c, const struct signalr_message *m)
 		hub_complete(c, m->invocation_id, "Method does not exist.", STR_NONE);
 		return;
 	}
-	if (m->type == SIGNALR_STREAM && hub_stream_find(c, m->invocation_id) != NULL) {
+	if (m->type == SIGNALR_STREAM && (hub_stream_find(c, m->invocation_id) != NULL ||
+					     wait_find(c, m->invocation_id) != NULL)) {
 		hub_complete(c, m->invocation_id, "There is a stream of this id.", STR_NONE);
 		return;
 	}
@@ -359,7 +405,10 @@ static void
 cancel(struct hub_conn *c, const char *invocation_id)
 {
 	struct hub_sub *s = hub_stream_find(c, invocation_id);
+	struct hub_wait *w = wait_find(c, invocation_id);
 
+	if (w != NULL)
+		w->is_cancelled = true; /* it is completed when it would begin */
 	if (s == NULL)
 		return; /* it has ended meanwhile */
 	hub_sub_free(s);

@@ -61,12 +61,13 @@ struct hub_conn {
 	struct limiter_key rate_own; /* of a socket: as rate_of_key() says for its address */
 	struct wheel_entry beat;
 	uint64_t made_ms, heard_ms, said_ms;
-	struct list subs;
-	char *app_id;       /* NULL: an admin's */
-	char *token;        /* NULL: a socket without */
-	struct buf partial; /* of a record that is not whole yet */
+	struct list subs, waits; /* struct hub_sub, struct hub_wait */
+	char *app_id;            /* NULL: an admin's */
+	char *token;             /* NULL: a socket without */
+	struct buf partial;      /* of a record that is not whole yet */
 	uint16_t sub_count, stream_count;
 	uint16_t checking;          /* topics, and statistics, that the record is being asked for */
+	uint16_t paying;            /* calls that wait for the limits of the key */
 	uint8_t kind, hub, carrier; /* enum key_kind, .. */
 	bool has_shaken, is_ending, is_slow;
 	union {
@@ -78,6 +79,14 @@ struct hub_conn {
 			uint64_t since_ms; /* it waits, or nobody asks */
 		} lp;
 	} by;
+};
+
+/* A stream that a client has asked for and that is not there yet: it may be cancelled before.
+ * Embedded in what stands for it meanwhile, zeroed; that ends it, or outlives the connection. */
+struct hub_wait {
+	struct list node;
+	const char *invocation_id; /* borrowed */
+	bool is_cancelled;
 };
 
 /* A topic that a connection hears, or a stream of it. */
@@ -129,6 +138,12 @@ void hub_complete(
 /* ---- hubs_call.c ---- */
 
 void hub_call(struct hub_conn *, const struct signalr_message *);
+void hub_wait_begin(struct hub_conn *, struct hub_wait *, const char *invocation_id);
+static inline void
+hub_wait_end(struct hub_wait *w)
+{
+	list_del(&w->node); /* it never began: nothing happens */
+}
 void hub_invoke(struct hub_conn *, const struct signalr_message *); /* it is paid for */
 
 /* ---- hubs_toll.c ---- */
@@ -149,7 +164,8 @@ void hub_toll_begin(
 void hub_toll_take(struct hub_toll *, const struct principal *, const struct rate_of *);
 void hub_toll_end(struct hub_toll *);
 void hub_tolls_abandon(struct hubs *);
-/* hub_invoke() follows, or a completion with the refusal. */
+/* hub_invoke() follows, or a completion with the refusal. Of one connection events.max_topics at
+ * once. */
 void hub_toll_invoke(struct hub_conn *, const struct signalr_message *);
 
 /* ---- hubs_door.c ---- */

@@ -69,6 +69,7 @@ hub_tolls_abandon(struct hubs *hubs)
 struct paid_call {
 	struct hub_toll toll;
 	uint64_t conn;
+	struct hub_wait wait;           /* of a stream */
 	struct signalr_message message; /* its json is shared with whoever heard it */
 };
 
@@ -76,8 +77,12 @@ static void
 paid_call_free(struct hub_toll *t)
 {
 	struct paid_call *p = container_of(t, struct paid_call, toll);
+	struct hub_conn *c = idmap_get(t->hubs->conns, p->conn);
 
+	if (c != NULL)
+		c->paying--;
 	hub_toll_end(t);
+	hub_wait_end(&p->wait);
 	json_decref(p->message.json);
 	free(p);
 }
@@ -97,8 +102,12 @@ on_call_decided(struct hub_toll *t)
 	struct hub_conn *c = conn_of(p);
 	struct buf why = BUF_INIT;
 
+	hub_wait_end(&p->wait);
 	if (c != NULL && t->ask.verdict.is_allowed) {
-		hub_invoke(c, &p->message);
+		if (p->wait.is_cancelled)
+			hub_complete(c, p->message.invocation_id, NULL, STR_NONE);
+		else
+			hub_invoke(c, &p->message);
 	} else if (c != NULL) {
 		refusal_message(&t->ask.verdict, t->ask.unit, &why);
 		hub_complete(c, p->message.invocation_id, why.data, STR_NONE);
@@ -127,11 +136,20 @@ on_principal(void *arg, int err, const struct principal *who)
 void
 hub_toll_invoke(struct hub_conn *c, const struct signalr_message *m)
 {
-	struct paid_call *p = xcalloc(1, sizeof(*p));
+	struct paid_call *p;
 
+	if (c->paying >= c->hubs->api->conf->events.max_topics) {
+		hub_complete(c, m->invocation_id,
+		    "This connection has events.max_topics calls that wait.", STR_NONE);
+		return;
+	}
+	c->paying++;
+	p = xcalloc(1, sizeof(*p));
 	p->conn = c->handle;
 	p->message = *m;
 	json_incref(p->message.json);
+	if (m->type == SIGNALR_STREAM)
+		hub_wait_begin(c, &p->wait, m->invocation_id);
 	hub_toll_begin(c->hubs, &p->toll, on_call_decided, paid_call_free);
 	/* What it was when the socket opened it may be not any more. */
 	keys_check_hash(c->hubs->api->keys, c->key.hash, on_principal, p);
