@@ -10,8 +10,10 @@
 #include "worker/api/event_text.h"
 #include "worker/api/farewell.h"
 #include "worker/api/key_watch.h"
+#include "worker/api/toll.h"
 #include "worker/api/topic_access.h"
 #include "worker/api/ws_door.h"
+#include "worker/usage/refusal.h"
 
 enum { REQUEST_ID_MAX = 128 };
 
@@ -21,6 +23,8 @@ struct events_sockets {
 	struct list all;
 	size_t count;
 	struct idmap *streams; /* struct events_stream */
+	struct tolls tolls;
+	struct list asking; /* struct checking, whose key is looked up */
 	struct event_text text;
 	struct loop_timer drain_step;
 };
@@ -31,17 +35,26 @@ struct events_socket {
 	struct events_sockets *all;
 	struct key_hold key;
 	struct list streams;
-	char *app_id; /* NULL: an admin's */
+	struct limiter_key rate_own; /* as rate_of_key() says for its address */
+	char *app_id;                /* NULL: an admin's */
 	enum key_kind kind;
 	uint16_t stream_count, topic_count;
 	bool is_slow;
 };
 
-/* From its subscribe to its end; first its topics are checked. */
+/*
+ * From its subscribe to its end:
+ *
+ *   PAYING --its key allows it--> CHECKING --its topics may be heard--> subscribed
+ *
+ * One that is unsubscribed before that keeps its place until it is known: so what is asked of the
+ * record for a socket is bounded by its streams.
+ */
 struct events_stream {
 	struct list node;
 	struct events_socket *socket;
 	struct events_sub sub;
+	bool is_there, is_left; /* subscribed; unsubscribed before it was */
 	uint64_t handle;
 	char *name, *after;
 	struct arena arena; /* of the topics, until they are subscribed to */
@@ -192,23 +205,52 @@ on_lost(struct events_sub *sub)
 
 static const struct events_sub_handlers stream_handlers = {on_event, on_ready, on_lost};
 
+/* What is asked about a stream before it is there; the stream may be gone when it is answered. */
 struct checking {
+	struct list node; /* in asking; later in no list */
 	struct events_sockets *all;
 	uint64_t stream;
+	struct toll toll;
 };
+
+static void
+checking_free(struct checking *c)
+{
+	toll_end(&c->toll);
+	list_del(&c->node);
+	free(c);
+}
+
+/* NULL: nobody wants the stream any more. */
+static struct events_stream *
+wanted_stream(const struct checking *c)
+{
+	struct events_stream *st = idmap_get(c->all->streams, c->stream);
+
+	if (st == NULL || !st->is_left)
+		return st;
+	stream_free(st);
+	return NULL;
+}
+
+static void
+refuse_stream(struct events_stream *st, int err, const char *message)
+{
+	tell_error(st->socket, st->name, err, message);
+	stream_free(st);
+}
 
 static void
 on_checked(void *arg, int err, struct str bad)
 {
-	struct checking *c = arg;
-	struct events_sockets *all = c->all;
-	struct events_stream *st = idmap_get(all->streams, c->stream);
+	struct events_stream *st = wanted_stream(arg);
 	struct buf message = BUF_INIT;
 
-	free(arg);
+	checking_free(arg);
 	if (st == NULL)
 		return;
 	if (err == 0) {
+		st->is_there = true;
 		const struct events_sub_of of = {
 		    .app_id = st->socket->app_id,
 		    .topics = st->topics,
@@ -216,16 +258,79 @@ on_checked(void *arg, int err, struct str bad)
 		    .after = str_of(st->after),
 		    .wants_final = true,
 		};
-		events_subscribe(all->api->events, &st->sub, &of, &stream_handlers);
+		events_subscribe(st->socket->all->api->events, &st->sub, &of, &stream_handlers);
 		return;
 	}
 	if (err == E_NOT_FOUND || err == E_FORBIDDEN)
 		buf_printf(&message,
 		    err == E_NOT_FOUND ? "No such topic: %.*s." : "Not for this key: %.*s.",
 		    (int)bad.len, bad.p);
-	tell_error(st->socket, st->name, err, message.data);
+	refuse_stream(st, err, message.data);
 	buf_fini(&message);
-	stream_free(st);
+}
+
+/* ---- .. and are paid for before ---- */
+
+static void
+on_paid(struct toll *t)
+{
+	struct checking *c = container_of(t, struct checking, toll);
+	const struct limiter_verdict *v = &t->ask.verdict;
+	struct events_stream *st = wanted_stream(c);
+	struct buf why = BUF_INIT;
+
+	toll_end(t);
+	if (st != NULL && v->is_allowed) {
+		const struct events_socket *s = st->socket;
+
+		topics_check(
+		    s->all->api, s->kind, s->app_id, st->topics, st->topic_count, on_checked, c);
+		return;
+	}
+	if (st != NULL) {
+		refusal_message(v, t->ask.unit, &why);
+		refuse_stream(st, E_RATE_LIMITED, why.data);
+	}
+	buf_fini(&why);
+	checking_free(c);
+}
+
+static void
+on_abandoned(struct toll *t)
+{
+	checking_free(container_of(t, struct checking, toll));
+}
+
+static void
+on_principal(void *arg, int err, const struct principal *who)
+{
+	struct checking *c = arg;
+	struct events_stream *st = wanted_stream(c);
+
+	if (st == NULL || err != 0) {
+		if (st != NULL)
+			refuse_stream(st, err, NULL);
+		checking_free(c);
+		return;
+	}
+	struct rate_of of = rate_of_key(who, "");
+	of.own = st->socket->rate_own;
+	list_del(&c->node);
+	toll_begin(&c->all->tolls, &c->toll, on_paid, on_abandoned);
+	toll_take(&c->toll, who, &of);
+}
+
+/* What the key was when the socket opened it may be not any more. */
+static void
+pay(struct events_stream *st)
+{
+	struct events_sockets *all = st->socket->all;
+	struct checking *c = xcalloc(1, sizeof(*c));
+
+	c->all = all;
+	c->stream = st->handle;
+	list_add_tail(&all->asking, &c->node);
+	keys_check_hash(all->api->keys, st->socket->key.hash, on_principal, c);
 }
 
 /* ---- what a client may ask for ---- */
@@ -236,7 +341,7 @@ stream_find(struct events_socket *s, const char *name)
 	list_for (node, &s->streams) {
 		struct events_stream *st = list_entry(node, struct events_stream, node);
 
-		if (strcmp(st->name, name) == 0)
+		if (!st->is_left && strcmp(st->name, name) == 0)
 			return st;
 	}
 	return NULL;
@@ -295,9 +400,7 @@ subscribe(struct events_socket *s, const char *request_id, const json_t *payload
 		return;
 	}
 	s->topic_count += (uint16_t)st->topic_count;
-	struct checking *c = xmalloc(sizeof(*c));
-	*c = (struct checking){s->all, st->handle};
-	topics_check(s->all->api, s->kind, s->app_id, st->topics, st->topic_count, on_checked, c);
+	pay(st);
 }
 
 static void
@@ -311,7 +414,10 @@ unsubscribe(struct events_socket *s, const char *request_id, const json_t *paylo
 		return;
 	}
 	tell_status(s, "unsubscribed", request_id, name);
-	stream_free(st);
+	if (st->is_there)
+		stream_free(st);
+	else
+		st->is_left = true;
 }
 
 static void
@@ -421,6 +527,7 @@ on_known(void *arg, struct http_req *req, int err, const struct principal *who, 
 	s->all = all;
 	s->kind = who->kind;
 	s->app_id = who->app_id != NULL ? xstrdup(who->app_id) : NULL;
+	s->rate_own = rate_of_key(who, http_client_network(req)).own;
 	list_init(&s->streams);
 	list_add_tail(&all->all, &s->node);
 	all->count++;
@@ -478,6 +585,8 @@ events_sockets_new(struct api *api)
 	all->door.api = api;
 	all->streams = idmap_new();
 	list_init(&all->all);
+	list_init(&all->asking);
+	tolls_init(&all->tolls, api);
 	all->drain_step.on_fire = on_drain_step;
 	http_server_add_routes(api->http, &route, 1, all);
 	return all;
@@ -492,6 +601,10 @@ events_sockets_free(struct events_sockets **ref)
 		return;
 	*ref = NULL;
 	check(list_empty(&all->all));
+	tolls_abandon(&all->tolls);
+	/* The keys, which are freed later, drop what waits for them without a word. */
+	list_for_safe (node, &all->asking)
+		checking_free(list_entry(node, struct checking, node));
 	loop_timer_stop(all->api->loop, &all->drain_step);
 	idmap_free(&all->streams);
 	event_text_fini(&all->text);

@@ -9,7 +9,8 @@
  *        {"status":"error","request_id","error":{"code","message"}}
  *
  * A stream is what one subscribe asked for, and is named by its request_id; there are
- * events.max_streams of them at most. `subscribed` comes after what was missed.
+ * events.max_streams of them at most. `subscribed` comes after what was missed. A subscribe counts
+ * against the limits of the key as GET /v1/events does; all else costs nothing.
  */
 #ifndef WORKER_API_EVENTS_WS_H
 #define WORKER_API_EVENTS_WS_H

@@ -655,7 +655,7 @@ hubs_new(struct api *api)
 	hubs->api = api;
 	hubs->door.api = api;
 	list_init(&hubs->all);
-	list_init(&hubs->tolls);
+	tolls_init(&hubs->tolls, api);
 	hubs->conns = idmap_new();
 	hubs->subs = idmap_new();
 	hubs->ids = strmap_new();
@@ -673,7 +673,7 @@ hubs_free(struct hubs **ref)
 	if (hubs == NULL)
 		return;
 	*ref = NULL;
-	hub_tolls_abandon(hubs);
+	tolls_abandon(&hubs->tolls);
 	while ((c = list_first(&hubs->all, struct hub_conn, node)) != NULL) {
 		check(c->carrier == HUB_BY_POLL);
 		conn_free(c);

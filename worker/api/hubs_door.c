@@ -29,13 +29,13 @@ struct errand {
 	struct principal who;        /* only what connections keep of it */
 	char *app_id;
 	struct buf body;
-	struct hub_toll toll; /* of a POST */
+	struct toll toll; /* of a POST */
 };
 
 static void
 errand_free(struct errand *e)
 {
-	hub_toll_end(&e->toll);
+	toll_end(&e->toll);
 	buf_fini(&e->body);
 	free(e->app_id);
 	free(e);
@@ -277,13 +277,13 @@ count_records(struct str body)
 }
 
 static void
-on_paid(struct hub_toll *t)
+on_paid(struct toll *t)
 {
 	struct errand *e = container_of(t, struct errand, toll);
 	struct http_req *req = http_find(e->hubs->api->http, e->http);
 	const struct limiter_verdict *v = &t->ask.verdict;
 
-	hub_toll_end(t);
+	toll_end(t);
 	if (req != NULL && v->is_allowed) {
 		call_add_limit(req, v);
 		run_errand(e);
@@ -295,7 +295,7 @@ on_paid(struct hub_toll *t)
 }
 
 static void
-on_abandoned(struct hub_toll *t)
+on_abandoned(struct toll *t)
 {
 	errand_free(container_of(t, struct errand, toll));
 }
@@ -306,8 +306,8 @@ pay(struct errand *e, struct http_req *req, const struct principal *who)
 	struct rate_of of = rate_of_key(who, http_client_network(req));
 
 	e->toll.ask.cost = count_records(buf_str(&e->body));
-	hub_toll_begin(e->hubs, &e->toll, on_paid, on_abandoned);
-	hub_toll_take(&e->toll, who, &of);
+	toll_begin(&e->hubs->tolls, &e->toll, on_paid, on_abandoned);
+	toll_take(&e->toll, who, &of);
 }
 
 /* ---- requests ---- */

@@ -14,7 +14,7 @@
 #include "common/strmap.h"
 #include "worker/api/hubs.h"
 #include "worker/api/key_watch.h"
-#include "worker/api/rate.h"
+#include "worker/api/toll.h"
 #include "worker/api/ws_door.h"
 #include "worker/events/hub_shape.h"
 #include "worker/events/signalr.h"
@@ -37,7 +37,7 @@ struct hubs {
 	struct idmap *conns; /* the same, by handle */
 	struct strmap *ids;  /* .. those with a token, by it */
 	struct idmap *subs;  /* struct hub_sub */
-	struct list tolls;   /* struct hub_toll */
+	struct tolls tolls;
 	struct hub_record record;
 	struct loop_timer drain_step;
 };
@@ -148,22 +148,6 @@ void hub_invoke(struct hub_conn *, const struct signalr_message *); /* it is pai
 
 /* ---- hubs_toll.c ---- */
 
-/* Embedded in the payer's, zeroed; ask.cost is set by it. Nothing comes behind hub_toll_end(),
- * which may be said twice, or of one that never began; the verdict stays. */
-struct hub_toll {
-	struct list node;
-	struct hubs *hubs;
-	struct rate_ask ask;
-	char *app_id, *key_id;
-	void (*on_decided)(struct hub_toll *);   /* ask.verdict says how; it ends it */
-	void (*on_abandoned)(struct hub_toll *); /* the worker ends; it ends it, too */
-};
-typedef void hub_toll_do(struct hub_toll *);
-void hub_toll_begin(
-    struct hubs *, struct hub_toll *, hub_toll_do *on_decided, hub_toll_do *on_abandoned);
-void hub_toll_take(struct hub_toll *, const struct principal *, const struct rate_of *);
-void hub_toll_end(struct hub_toll *);
-void hub_tolls_abandon(struct hubs *);
 /* hub_invoke() follows, or a completion with the refusal. Of one connection events.max_topics at
  * once. */
 void hub_toll_invoke(struct hub_conn *, const struct signalr_message *);
