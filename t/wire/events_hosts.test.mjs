@@ -114,6 +114,40 @@ test('Redis was away: what was said meanwhile comes afterwards, once', { timeout
   }
 });
 
+test('Redis was away for more than is kept: nobody goes on as if nothing were missing', { timeout: 240000 }, async () => {
+  const count = 300; // events.retain_count is 256
+  const [live, gone] = [await listen(hosts[1], 'notifications'), await listen(hosts[1], 'notifications')];
+  let has_ended = false;
+  live.end.then(() => { has_ended = true; });
+  for (const stream of [live, gone]) await stream.ready();
+  for (const host of hosts) host.expectLog(/backplane|stats/);
+  await announce(hosts[0], 'known');
+  for (const stream of [live, gone]) await waitFor(() => stream.messages().includes('known'), 'what was said before');
+  await redis.kill();
+  for (const host of hosts) await isAlone(host);
+  for (let i = 0; i < count; i += 20) await Promise.all(Array.from({ length: 20 }, (_, k) => announce(hosts[0], `late ${i + k}`)));
+  await announce(hosts[0], 'all said');
+  // The place of the one that goes is later than all of these.
+  await announce(hosts[1], 'own');
+  await waitFor(() => gone.messages().includes('own'), 'what its own host says');
+  gone.close();
+  await gone.end;
+  await redis.again();
+  for (const host of hosts) await isUp(host);
+  const late = (stream) => stream.messages().filter((message) => message.startsWith('late ')).length;
+  const back = await waitFor(async () => {
+    const stream = await listen(hosts[1], 'notifications', gone.last);
+    await stream.ready();
+    stream.close();
+    // One that was there while it was passed on may have heard it all.
+    return stream.messages().includes('all said') && late(stream) < count && stream;
+  }, 'what was passed on', 30000);
+  assert.equal(back.named('ready')[0].data.gap, true);
+  // Who stayed has heard each, or is told to come back.
+  await waitFor(() => has_ended || late(live) === count, 'all of it, or the end', 30000);
+  live.close();
+});
+
 test('a host is killed: its streams and hubs go on at the other', { timeout: 120000 }, async () => {
   const stream = await listen(hosts[0], 'notifications');
   await stream.ready();

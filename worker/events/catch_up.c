@@ -238,10 +238,16 @@ finish(struct events_catch_up *c)
 	uint64_t handle = c->handle;
 	char id[POSITION_TEXT_MAX];
 
+	if (c->is_quiet && c->is_gap) { /* it cannot be told all, and does not ask what it missed */
+		metric_add(METRIC_EVENTS_GAPS, 0, 0, 1);
+		sub->handlers->on_lost(sub);
+		return;
+	}
 	if (!tell_far(c))
 		return;
 	position_merge(&c->floor, &c->after);
-	position_merge(&c->floor, &c->horizon);
+	if (!c->is_unanswered)
+		position_merge(&c->floor, &c->horizon);
 	c->floor.at_ms = clock_wall_ms();
 	c->is_over = true;
 	if (!c->is_quiet)

@@ -104,8 +104,9 @@ struct events_catch_up {
 	uint32_t far_waiting;   /* answers of Redis that have not come */
 	struct list far_events; /* struct queued: what they brought */
 	bool is_resumed, wants_final, is_thorough, is_gap, is_log_read;
-	bool is_over;  /* it is told live, but may hear again what it knows */
-	bool is_quiet; /* nothing is said of its end: it was subscribed before */
+	bool is_unanswered; /* Redis is away again: it is asked anew when it is back */
+	bool is_over;       /* it is told live, but may hear again what it knows */
+	bool is_quiet;      /* nothing is said of its end: it was subscribed before */
 };
 
 /* ---- event.c ---- */

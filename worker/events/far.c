@@ -377,6 +377,16 @@ on_resumed(void *arg)
 
 /* ---- what was said before ---- */
 
+/* Who was there all the time goes on: when Redis is back all are asked for again. */
+static void
+set_unanswered(struct events_catch_up *c)
+{
+	if (c->is_quiet)
+		c->is_unanswered = true;
+	else
+		c->is_gap = c->is_gap || c->is_resumed;
+}
+
 static bool
 read_entry(struct str entry, uint64_t *ret_host, uint64_t *ret_number)
 {
@@ -394,8 +404,22 @@ read_entry(struct str entry, uint64_t *ret_host, uint64_t *ret_number)
 	return true;
 }
 
+/*
+ * The list is full, and the first that it has of another host is new: there may have been more. Of
+ * a host that the position knows the number says whether it is new, and not the time: what was said
+ * while Redis was away is passed on later. Of another one the time does, as positions forget hosts.
+ */
+static bool
+may_miss_some(const struct events_catch_up *c, uint64_t host, uint64_t number, int64_t at_ms)
+{
+	uint64_t known = position_get(&c->after, host);
+
+	return c->is_resumed && (known > 0 ? number > known : at_ms > c->after.at_ms);
+}
+
+/* is_full: until the first of another host has been looked at. */
 static void
-take_entry(struct far *far, struct events_catch_up *c, struct str entry, bool is_oldest)
+take_entry(struct far *far, struct events_catch_up *c, struct str entry, bool *is_full)
 {
 	uint64_t host, number;
 	struct event *e;
@@ -408,10 +432,10 @@ take_entry(struct far *far, struct events_catch_up *c, struct str entry, bool is
 	e = event_parse(rest, host, number);
 	if (e == NULL)
 		return;
-	/* The list is full, and all that is in it is new: there may have been more. */
-	if (is_oldest && c->is_resumed && number > position_get(&c->after, host) &&
-	    e->at_ms > c->after.at_ms)
-		c->is_gap = true;
+	if (*is_full && host != far->events->host) {
+		*is_full = false;
+		c->is_gap = c->is_gap || may_miss_some(c, host, number, e->at_ms);
+	}
 	if (c->is_resumed ? number > position_get(&c->after, host) : (e->flags & EVENTS_FINAL) != 0)
 		catch_up_far_event(c, e);
 	else
@@ -427,7 +451,7 @@ take_list(struct far *far, struct events_catch_up *c, const redisReply *reply)
 		const redisReply *entry = reply->element[i];
 
 		if (entry->type == REDIS_REPLY_STRING)
-			take_entry(far, c, str_sub(entry->str, entry->len), is_full && i == 0);
+			take_entry(far, c, str_sub(entry->str, entry->len), &is_full);
 	}
 }
 
@@ -471,7 +495,7 @@ on_answer(void *arg, const redisReply *reply)
 	if (c == NULL)
 		return;
 	if (reply == NULL || reply->type != REDIS_REPLY_ARRAY)
-		c->is_gap = c->is_gap || c->is_resumed;
+		set_unanswered(c);
 	else if (a.is_position)
 		take_positions(a.far, c, reply);
 	else
@@ -495,7 +519,7 @@ ask(struct far *far, struct events_catch_up *c, size_t argc, const struct str *a
 		return;
 	}
 	ask_free(a);
-	c->is_gap = c->is_gap || c->is_resumed;
+	set_unanswered(c);
 }
 
 static void
@@ -504,7 +528,7 @@ ask_all(struct far *far, struct events_catch_up *c)
 	struct buf key = BUF_INIT;
 
 	if (!is_up(far)) {
-		c->is_gap = c->is_gap || c->is_resumed;
+		set_unanswered(c);
 		return;
 	}
 	add_key(far, "evpos", STR_NONE, &key);
