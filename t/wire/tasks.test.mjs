@@ -130,7 +130,9 @@ test('cancelled: one that waits, and one that runs, whose provider is stopped at
 });
 
 test('a task whose time is up, waiting or running', async (t) => {
-  const tasks = await start(t, (request, response) => { if (said(request) !== 'hold') echo(request, response); }, { tasks: { concurrency: 4, prefetch: 0 } });
+  const tasks = await start(t, (request, response) => {
+    if (!request.url.endsWith('/images/generations') && said(request) !== 'hold') echo(request, response);
+  }, { tasks: { concurrency: 4, prefetch: 0 } });
   const all = [];
   for (let i = 0; i < 6; i++) all.push((await tasks.chat('hold', { timeout_s: 2 })).json.id);
   for (const id of all) {
@@ -138,6 +140,22 @@ test('a task whose time is up, waiting or running', async (t) => {
     assert.deepEqual([task.status, task.error.code], ['timed_out', 'timeout']);
   }
   await waitFor(() => tasks.upstream.requests.length >= 4 && tasks.upstream.requests.every((r) => r.is_aborted), 'calls that were stopped');
+  // Hubs of images and videos know no such end: there it is a failure, with its reason.
+  const heard = {};
+  for (const name of ['tasks', 'image-generation']) {
+    const hub = new signalR.HubConnectionBuilder().withUrl(`${tasks.server.url}/hubs/${name}`, { accessTokenFactory: () => key }).configureLogging(signalR.LogLevel.None).build();
+    for (const event of ['TaskTimedOut', 'ImageGenerationFailed']) hub.on(event, (...what) => { heard[event] = what; });
+    await within(hub.start(), 'start');
+    t.after(() => hub.stop());
+    heard[name] = hub;
+  }
+  const image = (await tasks.post({ type: 'image.generation', input: { prompt: 'hold' }, timeout_s: 2 })).json.id;
+  for (const name of ['tasks', 'image-generation']) await within(heard[name].invoke('SubscribeToTask', image), 'subscribe');
+  await waitFor(() => heard.TaskTimedOut && heard.ImageGenerationFailed, 'the end over hubs', 30000);
+  assert.deepEqual(heard.TaskTimedOut, [image, 2]);
+  const { failedAt, ...failed } = heard.ImageGenerationFailed[0];
+  assert.deepEqual(failed, { taskId: image, error: 'The task took too long.', isRetryable: true });
+  assert.ok(Date.parse(failedAt));
   assert.equal((await tasks.end((await tasks.chat('x')).json.id)).status, 'succeeded');
 });
 

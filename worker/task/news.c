@@ -151,6 +151,8 @@ news_of(const struct store_task *t, const struct said *s, const char *name)
 	} else {
 		json_object_set_new(
 		    news, "seconds", json_integer((json_int_t)(t->timeout_ms / 1000)));
+		json_object_set_new(news, "error", text_or_null(s->error_message));
+		json_object_set_new(news, "is_retryable", json_boolean(s->is_retryable));
 	}
 	return news;
 }
