@@ -149,6 +149,31 @@ test('an end whose news were lost is told from the record, once', { timeout: 900
   assert.equal(ended.length, 2);
 });
 
+test('that one subscriber was told an end does not keep it from another', { timeout: 120000 }, async () => {
+  const ws = new WebSocket(`${server.url.replace('http', 'ws')}/ws/events?access_token=${keys.server}`);
+  const frames = [];
+  ws.on('message', (data) => frames.push(JSON.parse(data)));
+  await within(new Promise((resolve, reject) => { ws.on('open', resolve); ws.on('error', reject); }), 'open socket');
+  const heard = (status, stream) => frames.filter((frame) => frame.status === status && frame.stream === stream);
+  const id = await newTask('go [[mock tokens=4000 interval=50]]');
+  const set = (what) => ask(server, `UPDATE tasks SET owner = 'gone', due_at = NULL, lease_ends_at = NULL, ${what} WHERE id = '${id}'`);
+  const subscribe = async (request_id) => {
+    ws.send(JSON.stringify({ action: 'subscribe', request_id, payload: { topics: [`task:${id}`] } }));
+    await waitFor(() => heard('subscribed', request_id).length > 0, 'subscribed');
+  };
+  await subscribe('a');
+  const has_failed = `state = 'failed', error_message = 'by hand', is_retryable = 0, ended_at = ${Date.now() - 60000}`;
+  set(has_failed);
+  await waitFor(() => heard('event', 'a').some(({ event }) => event === 'task.failed'), 'the end', 60000);
+  // As for one whose question came just before the end: the record says that it runs, and the news of it are gone.
+  set("state = 'running', ended_at = NULL");
+  await subscribe('b');
+  set(has_failed);
+  await waitFor(() => heard('event', 'b').some(({ event }) => event === 'task.failed'), 'the end, for the other', 60000);
+  assert.equal(heard('event', 'a').filter(({ event }) => event === 'task.failed').length, 1);
+  ws.close();
+});
+
 test('ten streams of one connection', async () => {
   const { say, until, records, ws } = await socket();
   const id = await newTask('go [[mock tokens=60 interval=20]]');

@@ -98,6 +98,7 @@ link_add(struct events_sub *sub, struct str app, struct str name)
 
 	l->topic = t;
 	l->sub = sub;
+	t->is_ended = false; /* others were told, this one was not: the record is asked again */
 	list_add_tail(&t->links, &l->of_topic);
 }
 
