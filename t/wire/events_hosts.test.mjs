@@ -148,6 +148,26 @@ test('Redis was away for more than is kept: nobody goes on as if nothing were mi
   live.close();
 });
 
+test('more topics than commands that may wait for Redis: all of them are heard', { timeout: 240000 }, async (t) => {
+  const own = await startRedis(t), count = 100;
+  const pair = await startHosts(t, { redis: own, store_url: await postgres.newDatabase(), mock, config: { workers: 2, backplane: { max_commands: 40 } } });
+  for (const host of pair) host.expectLog(/backplane|stats/);
+  const ids = [];
+  for (let i = 0; i < count; i++) ids.push((await newSession(pair[0])).id);
+  const stream = await listen(pair[1], ids.map((id) => `session:${id}`).join(','));
+  await stream.ready();
+  const wanted = async () => [...(await own.command('KEYS', '*evsub:*')).matchAll(/session:sess_/g)].length;
+  await waitFor(async () => await wanted() === count, 'an inbox for each topic', 30000);
+  await own.kill();
+  for (const host of pair) await isAlone(host);
+  await own.again();
+  for (const host of pair) await isUp(host);
+  await waitFor(async () => await wanted() === count, 'an inbox for each topic again', 30000);
+  for (const id of ids) assert.equal((await pair[0].request(`/v1/sessions/${id}`, { method: 'DELETE', key })).status, 200);
+  await waitFor(() => new Set(stream.named('session.closed').map(({ data }) => data.topic)).size === count, 'all of them', 30000);
+  stream.close();
+});
+
 test('a host is killed: its streams and hubs go on at the other', { timeout: 120000 }, async () => {
   const stream = await listen(hosts[0], 'notifications');
   await stream.ready();

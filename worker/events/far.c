@@ -26,6 +26,9 @@ enum {
 	ASKS_MAX = 128,     /* lists that were asked for and have not come */
 	WANT_MS = 90000,    /* an inbox wants a topic for so long, and says so again .. */
 	WANT_AGAIN_MS = 25000,
+	WANT_STEP_MS = 1000, /* .. some at a time */
+	WANT_BATCH = 24,     /* topics in one command, which has 32 words at most */
+	WANT_ARGS = 5,
 	KEYS_MAX = 2 + 2 * EVENT_LOG_KEYS,
 	ARGS_MAX = 3 + KEYS_MAX + 7,
 	NUMBER_MAX = 24,
@@ -93,6 +96,8 @@ struct far {
 	struct list asks; /* struct far_ask */
 	size_t ask_count;
 	struct list queue; /* struct events_catch_up by far_node: they ask when others have heard */
+	size_t want_cursor; /* in the topics: those from it on say next that they are wanted */
+	bool is_behind;     /* Redis did not take some: all say it in the next step */
 	struct loop_timer again;
 };
 
@@ -322,36 +327,83 @@ on_far_event(void *arg, const struct backplane_call *call)
 	events_queue(far->events, e);
 }
 
-static void
-say_want(struct far *far, struct str name, bool is_wanted)
+/* False: Redis does not take it now. */
+static bool
+say_wants(struct far *far, const struct buf *keys, size_t count, bool are_wanted)
 {
-	struct buf key = BUF_INIT;
-	char ms[NUMBER_MAX];
+	struct str argv[WANT_BATCH + WANT_ARGS];
+	char ms[NUMBER_MAX], key_count[NUMBER_MAX];
+	size_t argc = 0;
 
-	add_key(far, "evsub:", name, &key);
-	snprintf(ms, sizeof(ms), "%d", is_wanted ? WANT_MS : 0);
-	const struct str argv[] = {STR("EVAL"), str_of(want_script), STR("1"), buf_str(&key),
-	    str_of(ms), buf_str(&far->inbox)};
-	redis_command(far->redis, ARRAY_LEN(argv), argv, NULL, NULL);
-	buf_fini(&key);
+	check(count <= WANT_BATCH);
+	snprintf(ms, sizeof(ms), "%d", are_wanted ? WANT_MS : 0);
+	snprintf(key_count, sizeof(key_count), "%zu", count);
+	argv[argc++] = STR("EVAL");
+	argv[argc++] = str_of(want_script);
+	argv[argc++] = str_of(key_count);
+	for (size_t i = 0; i < count; i++)
+		argv[argc++] = buf_str(&keys[i]);
+	argv[argc++] = str_of(ms);
+	argv[argc++] = buf_str(&far->inbox);
+	return redis_command(far->redis, argc, argv, NULL, NULL);
 }
 
 void
 far_want(struct far *far, struct events_topic *t, bool is_wanted)
 {
-	if (is_up(far))
-		say_want(far, str_of(t->name), is_wanted);
+	struct buf key = BUF_INIT;
+
+	if (!is_up(far))
+		return;
+	add_key(far, "evsub:", str_of(t->name), &key);
+	if (!say_wants(far, &key, 1, is_wanted) && is_wanted)
+		far->is_behind = true;
+	buf_fini(&key);
+}
+
+/* Of so many topics from the cursor on. Returns of how many; fewer: there are no more. */
+static size_t
+want_some(struct far *far, size_t *cursor, size_t max)
+{
+	struct buf keys[WANT_BATCH] = {BUF_INIT};
+	struct str name;
+	size_t count = 0;
+	void *topic;
+
+	while (count < max && strmap_next(far->events->topics, cursor, &name, &topic))
+		add_key(far, "evsub:", name, &keys[count++]);
+	if (count > 0 && !say_wants(far, keys, count, true))
+		far->is_behind = true;
+	for (size_t i = 0; i < count; i++)
+		buf_fini(&keys[i]);
+	return count;
 }
 
 static void
 want_all(struct far *far)
 {
 	size_t cursor = 0;
-	struct str name;
-	void *topic;
 
-	while (is_up(far) && strmap_next(far->events->topics, &cursor, &name, &topic))
-		say_want(far, name, true);
+	far->is_behind = false;
+	while (is_up(far) && want_some(far, &cursor, WANT_BATCH) == WANT_BATCH)
+		;
+}
+
+/* The share of one step, so that a worker with very many topics does not fill the queue. */
+static void
+want_next(struct far *far)
+{
+	size_t left = strmap_count(far->events->topics) / (WANT_AGAIN_MS / WANT_STEP_MS) + 1;
+
+	while (left > 0) {
+		size_t max = left < WANT_BATCH ? left : WANT_BATCH;
+
+		if (want_some(far, &far->want_cursor, max) < max) {
+			far->want_cursor = 0;
+			return;
+		}
+		left -= max;
+	}
 }
 
 static void
@@ -359,8 +411,11 @@ on_again(struct loop_timer *t)
 {
 	struct far *far = container_of(t, struct far, again);
 
-	want_all(far);
-	loop_timer_set(far->events->loop, t, WANT_AGAIN_MS);
+	if (is_up(far) && far->is_behind)
+		want_all(far);
+	else if (is_up(far))
+		want_next(far);
+	loop_timer_set(far->events->loop, t, WANT_STEP_MS);
 }
 
 /* Messages were lost, and perhaps all that Redis knew. */
@@ -589,7 +644,7 @@ far_new(struct events *ev)
 	backplane_serve(ev->backplane, BACKPLANE_EVENTS_FAR, on_far_event, far);
 	backplane_on_resumed(ev->backplane, on_resumed, far);
 	far->again.on_fire = on_again;
-	loop_timer_set(ev->loop, &far->again, WANT_AGAIN_MS);
+	loop_timer_set(ev->loop, &far->again, WANT_STEP_MS);
 	return far;
 }
 
