@@ -22,7 +22,7 @@ struct question {
 	struct buf text; /* of the request's body */
 	struct body body;
 	struct token_ask tokens;
-	bool is_reserving, has_tokens, is_holding;
+	bool is_reserving, has_tokens, is_holding, is_accounted;
 	struct gateway_money money;
 	struct relay *relay;
 	bool is_stream;
@@ -34,6 +34,7 @@ struct question {
 
 /* ---- the end ---- */
 
+/* Before the answer is sent: who has it may ask at once whether what he reserved is his again. */
 static void
 account(struct question *q)
 {
@@ -41,6 +42,9 @@ account(struct question *q)
 	struct relay_report r;
 	uint64_t tokens = 0;
 
+	if (q->is_accounted)
+		return;
+	q->is_accounted = true;
 	if (q->is_reserving)
 		tokens_cancel(&q->tokens);
 	if (q->relay != NULL) {
@@ -148,6 +152,7 @@ on_done(void *arg, const struct relay_result *r)
 	struct question *q = arg;
 	struct buf whole = BUF_INIT;
 
+	account(q);
 	if (r->err != 0) {
 		buf_add_cstr(&whole, r->message != NULL ? r->message : "The model failed.");
 		mcp_own_fail(q->own.ask, whole.data);
