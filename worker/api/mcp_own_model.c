@@ -22,7 +22,7 @@ struct question {
 	struct buf text; /* of the request's body */
 	struct body body;
 	struct token_ask tokens;
-	bool is_reserving, has_tokens, is_holding, is_accounted;
+	bool is_reserving, has_tokens, is_accounted;
 	struct gateway_money money;
 	struct relay *relay;
 	bool is_stream;
