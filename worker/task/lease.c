@@ -238,15 +238,32 @@ is_more(const struct tasks *ts, int err, uint64_t count)
 	return err == 0 && count >= SWEEP_MAX && !ts->is_draining;
 }
 
+static void on_archived(void *arg, int err, uint64_t count);
+static void on_purged(void *arg, int err, uint64_t count);
+
+static void
+archive(struct tasks *ts)
+{
+	ts->is_archiving = true;
+	store_task_archive(
+	    ts->of.store, ts->of.conf->tasks.archive_after_ms, SWEEP_MAX, on_archived, ts);
+}
+
+static void
+purge(struct tasks *ts)
+{
+	ts->is_purging = true;
+	store_task_purge(ts->of.store, ts->of.conf->tasks.retention_ms, SWEEP_MAX, on_purged, ts);
+}
+
 static void
 on_archived(void *arg, int err, uint64_t count)
 {
 	struct tasks *ts = arg;
 
-	ts->is_archiving = is_more(ts, err, count);
-	if (ts->is_archiving)
-		store_task_archive(
-		    ts->of.store, ts->of.conf->tasks.archive_after_ms, SWEEP_MAX, on_archived, ts);
+	ts->is_archiving = false;
+	if (is_more(ts, err, count))
+		archive(ts);
 }
 
 static void
@@ -254,10 +271,9 @@ on_purged(void *arg, int err, uint64_t count)
 {
 	struct tasks *ts = arg;
 
-	ts->is_purging = is_more(ts, err, count);
-	if (ts->is_purging)
-		store_task_purge(
-		    ts->of.store, ts->of.conf->tasks.retention_ms, SWEEP_MAX, on_purged, ts);
+	ts->is_purging = false;
+	if (is_more(ts, err, count))
+		purge(ts);
 }
 
 static void
@@ -265,15 +281,10 @@ sweep(struct tasks *ts)
 {
 	const struct conf_tasks *conf = &ts->of.conf->tasks;
 
-	if (conf->archive_after_ms > 0 && !ts->is_archiving) {
-		ts->is_archiving = true;
-		store_task_archive(
-		    ts->of.store, conf->archive_after_ms, SWEEP_MAX, on_archived, ts);
-	}
-	if (conf->retention_ms > 0 && !ts->is_purging) {
-		ts->is_purging = true;
-		store_task_purge(ts->of.store, conf->retention_ms, SWEEP_MAX, on_purged, ts);
-	}
+	if (conf->archive_after_ms > 0 && !ts->is_archiving)
+		archive(ts);
+	if (conf->retention_ms > 0 && !ts->is_purging)
+		purge(ts);
 }
 
 static void
