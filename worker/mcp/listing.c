@@ -84,17 +84,12 @@ retry_no_more(struct upstream *u, enum mcp_kind kind)
 static void
 retry_kind(struct upstream *u, const char *why)
 {
-	const struct conf *conf = u->all->of.conf;
 	enum mcp_kind kind = u->listing_kind;
 
 	if (!loop_timer_is_set(&u->retry_timer)) {
-		uint64_t next_ms =
-		    u->retry_backoff_ms > 0 ? u->retry_backoff_ms : conf->mcp.backoff_ms;
-
 		u->retry_timer.on_fire = on_retry;
-		loop_timer_set(u->all->of.loop, &u->retry_timer, next_ms);
-		u->retry_backoff_ms =
-		    next_ms * 2 < conf->mcp.backoff_max_ms ? next_ms * 2 : conf->mcp.backoff_max_ms;
+		loop_timer_set(u->all->of.loop, &u->retry_timer,
+		    upstream_back_off_ms(u, &u->retry_backoff_ms));
 	}
 	give_up_kind(u, why);
 	u->to_retry |= 1U << kind;
@@ -321,15 +316,9 @@ listing_stream_opened(struct upstream *u, struct stream_pause *p)
 uint64_t
 listing_stream_pause_ms(struct upstream *u, struct stream_pause *p)
 {
-	const struct conf *conf = u->all->of.conf;
-	uint64_t lasted_ms = loop_now_ms(u->all->of.loop) - p->opened_ms, pause_ms;
-
-	if (p->next_ms == 0 || lasted_ms >= conf->mcp.backoff_max_ms)
-		p->next_ms = conf->mcp.backoff_ms;
-	pause_ms = p->next_ms;
-	p->next_ms =
-	    pause_ms * 2 < conf->mcp.backoff_max_ms ? pause_ms * 2 : conf->mcp.backoff_max_ms;
-	return pause_ms;
+	if (loop_now_ms(u->all->of.loop) - p->opened_ms >= u->all->of.conf->mcp.backoff_max_ms)
+		p->next_ms = 0;
+	return upstream_back_off_ms(u, &p->next_ms);
 }
 
 static void

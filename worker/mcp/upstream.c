@@ -68,21 +68,29 @@ look_back(struct upstream *u)
 	u->backoff_ms = conf->mcp.backoff_ms;
 }
 
+uint64_t
+upstream_back_off_ms(const struct upstream *u, uint64_t *next_ms)
+{
+	const struct conf *conf = u->all->of.conf;
+	uint64_t pause_ms = *next_ms > 0 ? *next_ms : conf->mcp.backoff_ms;
+
+	*next_ms =
+	    pause_ms * 2 < conf->mcp.backoff_max_ms ? pause_ms * 2 : conf->mcp.backoff_max_ms;
+	return pause_ms;
+}
+
 void
 upstream_failed(struct upstream *u, const char *why)
 {
 	if (u->step == STEP_PAUSE || u->step == STEP_OFF)
 		return;
 	look_back(u);
-	uint64_t pause_ms = u->backoff_ms;
+	uint64_t pause_ms = upstream_back_off_ms(u, &u->backoff_ms);
 	log_at(u->has_failed ? LOG_INFO : LOG_WARN,
 	    "mcp server away server=%s reason=%s retry_ms=%llu", u->conf->name,
 	    log_quote(str_of(why)).s, (unsigned long long)pause_ms);
 	u->has_failed = true;
 	upstream_enter(u, STEP_PAUSE);
-	u->backoff_ms = u->backoff_ms * 2 < u->all->of.conf->mcp.backoff_max_ms
-			    ? u->backoff_ms * 2
-			    : u->all->of.conf->mcp.backoff_max_ms;
 	loop_timer_set(u->all->of.loop, &u->pause_timer, pause_ms);
 	listing_stop(u);
 	news_stop(u);

@@ -214,6 +214,8 @@ bool upstream_is_modern(const struct upstream *);
 void upstream_connected(struct upstream *); /* transport: messages can be sent */
 void upstream_notified(struct upstream *);
 void upstream_failed(struct upstream *, const char *why); /* it is tried again later */
+/* How long to wait now. next_ms: the next time; 0: it has not been waited yet. */
+uint64_t upstream_back_off_ms(const struct upstream *, uint64_t *next_ms);
 void upstream_greeted(struct upstream *); /* .. and it was greeted before; revision is set */
 void upstream_restart(struct upstream *); /* transport: another connection, or none */
 void upstream_follow(struct upstream *);  /* errands.c: another worker speaks to it */
